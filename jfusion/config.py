@@ -1,0 +1,116 @@
+"""Typed configurations: frozen dataclasses, to and from dictionaries, files and the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jfusion.errors import UserError, did_you_mean
+from jfusion.files import read_text
+
+T = TypeVar("T")
+
+
+def setting(default: Any, text: str) -> Any:
+    """A field of a configuration with its default and the help text of its option."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values only, for JSON and for a checkpoint."""
+    values = dataclasses.asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "the configuration") -> T:
+    """An instance of the dataclass `cls`. Unknown names and wrong types raise UserError."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls) if f.init}
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown setting {key!r}{did_you_mean(key, known)}")
+    return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
+
+
+def load(cls: type[T], path: str | Path) -> T:
+    """An instance of `cls` from a JSON or YAML file."""
+    text = read_text(path, "the configuration file")
+    try:
+        if Path(path).suffix.lower() in (".yaml", ".yml"):
+            import yaml
+
+            values = yaml.safe_load(text)
+        else:
+            values = json.loads(text)
+    except Exception as error:
+        raise UserError(f"{path} is not valid: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold one mapping of settings to values")
+    return from_dict(cls, values, str(path))
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
+    """One `--option` for each field of the dataclass `cls`; an option not given is left out."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, option = hints[field.name], "--" + field.name.replace("_", "-")
+        text = field.metadata.get("help", "") + f" (default: {_shown(field.default)})"
+        common = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if hint is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, **common)
+        else:
+            many = _item_types(hint)
+            shape = {"nargs": len(many), "metavar": ("HEIGHT", "WIDTH")} if many else {"metavar": "X"}
+            parser.add_argument(option, **shape, **common)
+
+
+def given(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """The options of `cls` that the user gave."""
+    return {f.name: getattr(namespace, f.name) for f in dataclasses.fields(cls) if hasattr(namespace, f.name)}
+
+
+def _shown(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _item_types(hint: Any) -> tuple[type, ...]:
+    """(int, int) for `tuple[int, int]`, also inside `| None`; () for anything else."""
+    for part in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+        if typing.get_origin(part) is tuple:
+            return typing.get_args(part)
+    return ()
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as `hint` says; strings from the command line and lists from JSON are converted."""
+    if isinstance(hint, types.UnionType):
+        if value is None or (value == "none" and type(None) in typing.get_args(hint)):
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    items = _item_types(hint)
+    try:
+        if items:
+            if len(value) != len(items):
+                raise ValueError
+            return tuple(_convert(v, h, where) for v, h in zip(value, items, strict=True))
+        if hint is bool:
+            if not isinstance(value, bool):
+                raise ValueError
+            return value
+        if hint in (int, float, str) and not isinstance(value, bool | dict | list):
+            converted = hint(value)
+            if hint is int and isinstance(value, float) and value != converted:
+                raise ValueError
+            return converted
+    except (TypeError, ValueError):
+        pass
+    else:
+        if not isinstance(hint, type) or isinstance(value, hint):
+            return value
+    expected = "x".join(h.__name__ for h in items) if items else getattr(hint, "__name__", str(hint))
+    raise UserError(f"{where} must be {expected}, not {value!r}")

@@ -1,0 +1,27 @@
+"""Errors that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One line that says what is wrong, where, and the mend. The command line prints it and exits 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest known word, otherwise the list of known words."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, 1, 0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def writing(what: str, path: object, error: OSError) -> UserError:
+    """The error for a write that failed: a full disk, a read-only folder."""
+    return UserError(
+        f"{what} could not be written to {path}: {error.strerror or error}; "
+        "free some space or choose another folder (nothing that was there before is lost)"
+    )

@@ -1,0 +1,72 @@
+"""Writing files so that a reader sees the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from jfusion.errors import UserError, writing
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, what: str) -> Iterator[Path]:
+    """A temporary name beside `path`; renamed onto `path` when the block ends well, else removed.
+
+    The file is flushed to the disk before the rename, so that neither `kill -9` nor a power cut
+    leaves half a file under the final name. `what` names the file in an error ("the checkpoint").
+    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise writing(what, path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise writing(what, path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, what: str) -> None:
+    """Writes a text file under a temporary name and renames it."""
+    with replacing(path, what) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A UTF-8 text file, or one line that says why it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path} is not UTF-8 text: {error.reason}; save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable, where the file system lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,200 @@
+"""Convolutions: 1x1 as a matrix product, depthwise 3x3 row by row, the rest stock (oneDNN).
+
+Jittor hands every convolution to oneDNN with a copy of source and destination into its blocked
+layout. A 1x1 convolution needs no copy, and a depthwise one is limited by memory, not arithmetic.
+"""
+
+from __future__ import annotations
+
+from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.runtime import jt, nn
+
+
+def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
+    """x (N, C, H, W), weight (O, C, 1, 1), bias (O,) -> (N, O, H, W)."""
+    if not use_kernel(x, weight):
+        return plain_conv1x1(x, weight, bias)
+    return _Conv1x1()(x, weight, jt.zeros(weight.shape[0]) if bias is None else bias)
+
+
+def plain_conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
+    """The same as a stock convolution."""
+    return nn.conv2d(x, weight, bias)
+
+
+def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
+    """Each channel with its own kernel, zero padding 1. x (N, C, H, W), weight (C, 1, 3, 3)."""
+    return _Depthwise3x3()(x, weight) if use_kernel(x, weight) else plain_depthwise3x3(x, weight)
+
+
+def plain_depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
+    """The same as nine shifted products."""
+    n, c, h, w = x.shape
+    out = 0
+    for i in range(3):
+        for j in range(3):
+            moved = x.reindex([n, c, h, w], ["i0", "i1", f"i2+{i - 1}", f"i3+{j - 1}"])
+            out = out + moved * weight[:, 0, i, j].reshape(1, c, 1, 1)
+    return out
+
+
+class _Conv1x1(jt.Function):
+    def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
+        self.saved = x, weight
+        n, _, h, w = x.shape
+        return jt.code(
+            [n, weight.shape[0], h, w],
+            x.dtype,
+            [x, weight, bias],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3, O = in1_shape0;
+            const int64 B = 4096, blocks = (P + B - 1) / B;
+            #pragma omp parallel for collapse(2)
+            for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
+                int64 p = t*B, m = std::min(B, P - p);
+                float* y = out_p + n*O*P + p;
+                for (int64 o = 0; o < O; o++) std::fill(y + o*P, y + o*P + m, in2_p[o]);
+                dnnl_sgemm('N', 'N', O, m, C, 1.f, in1_p, C, in0_p + n*C*P + p, P, 1.f, y, P);
+            }
+            """,
+        )
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        x, weight = self.saved
+        return tuple(
+            jt.code(
+                [x.shape, weight.shape, [weight.shape[0]]],
+                [x.dtype] * 3,
+                [x, weight, g],
+                cpu_header=HEADER,
+                cpu_src="""
+                int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3, O = in1_shape0;
+                const int64 B = 4096, blocks = (P + B - 1) / B;
+                int threads = omp_get_max_threads();
+                std::vector<float> dw(threads*O*C, 0.f), db(threads*O, 0.f);
+                #pragma omp parallel for collapse(2) schedule(static)
+                for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
+                    int64 p = t*B, m = std::min(B, P - p), me = omp_get_thread_num();
+                    const float *g = in2_p + n*O*P + p, *x = in0_p + n*C*P + p;
+                    dnnl_sgemm('T', 'N', C, m, O, 1.f, in1_p, C, g, P, 0.f, out0_p + n*C*P + p, P);
+                    dnnl_sgemm('N', 'T', O, C, m, 1.f, g, P, x, P, 1.f, &dw[me*O*C], C);
+                    for (int64 o = 0; o < O; o++) {
+                        float s = 0;
+                        #pragma omp simd reduction(+:s)
+                        for (int64 j = 0; j < m; j++) s += g[o*P + j];
+                        db[me*O + o] += s;
+                    }
+                }
+                // in a fixed order: the same numbers on every run
+                memset(out1_p, 0, O*C*sizeof(float)); memset(out2_p, 0, O*sizeof(float));
+                for (int k = 0; k < threads; k++) {
+                    for (int64 i = 0; i < O*C; i++) out1_p[i] += dw[k*O*C + i];
+                    for (int64 i = 0; i < O; i++) out2_p[i] += db[k*O + i];
+                }
+                """,
+            )
+        )
+
+
+_ROWS = (
+    HEADER
+    + """
+// One plane. `zero` is a row of zeros that stands in above the first and below the last row.
+static inline void depthwise(const float* x, const float* w, float* y, int64_t H, int64_t W,
+                             const float* zero, bool flip) {
+    float k[9];
+    for (int i = 0; i < 9; i++) k[i] = w[flip ? 8 - i : i];
+    for (int64_t i = 0; i < H; i++) {
+        const float* a = i ? x + (i-1)*W : zero;
+        const float* b = x + i*W;
+        const float* c = i + 1 < H ? x + (i+1)*W : zero;
+        float* __restrict o = y + i*W;
+        o[0] = k[1]*a[0] + k[4]*b[0] + k[7]*c[0];
+        if (W > 1) {
+            int64_t j = W - 1;
+            o[0] += k[2]*a[1] + k[5]*b[1] + k[8]*c[1];
+            o[j] = k[0]*a[j-1] + k[1]*a[j] + k[3]*b[j-1] + k[4]*b[j] + k[6]*c[j-1] + k[7]*c[j];
+        }
+        #pragma omp simd
+        for (int64_t j = 1; j < W - 1; j++)
+            o[j] = k[0]*a[j-1] + k[1]*a[j] + k[2]*a[j+1] + k[3]*b[j-1] + k[4]*b[j] + k[5]*b[j+1]
+                 + k[6]*c[j-1] + k[7]*c[j] + k[8]*c[j+1];
+    }
+}
+static inline void weight_gradient(const float* x, const float* g, float* dw, int64_t H, int64_t W,
+                                   const float* zero) {
+    for (int64_t i = 0; i < H; i++) {
+        const float* a = i ? x + (i-1)*W : zero;
+        const float* b = x + i*W;
+        const float* c = i + 1 < H ? x + (i+1)*W : zero;
+        const float* q = g + i*W;
+        float s0=0, s1=0, s2=0, s3=0, s4=0, s5=0, s6=0, s7=0, s8=0;
+        #pragma omp simd reduction(+:s0,s1,s2,s3,s4,s5,s6,s7,s8)
+        for (int64_t j = 1; j < W - 1; j++) {
+            float v = q[j];
+            s0 += v*a[j-1]; s1 += v*a[j]; s2 += v*a[j+1];
+            s3 += v*b[j-1]; s4 += v*b[j]; s5 += v*b[j+1];
+            s6 += v*c[j-1]; s7 += v*c[j]; s8 += v*c[j+1];
+        }
+        float v = q[0];
+        s1 += v*a[0]; s4 += v*b[0]; s7 += v*c[0];
+        if (W > 1) {
+            s2 += v*a[1]; s5 += v*b[1]; s8 += v*c[1];
+            int64_t j = W - 1;
+            v = q[j];
+            s0 += v*a[j-1]; s1 += v*a[j]; s3 += v*b[j-1]; s4 += v*b[j]; s6 += v*c[j-1]; s7 += v*c[j];
+        }
+        float s[9] = {s0, s1, s2, s3, s4, s5, s6, s7, s8};
+        for (int k = 0; k < 9; k++) dw[k] += s[k];
+    }
+}
+"""
+)
+
+
+class _Depthwise3x3(jt.Function):
+    def execute(self, x: jt.Var, weight: jt.Var) -> jt.Var:
+        self.saved = x, weight
+        return _depthwise(x, weight, flip=False)
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var]:
+        x, weight = self.saved
+        dw = jt.code(
+            weight.shape,
+            x.dtype,
+            [x, g],
+            cpu_header=_ROWS,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3;
+            std::vector<float> zero(W, 0.f);
+            #pragma omp parallel for
+            for (int64 c = 0; c < C; c++) {
+                float* d = out_p + c*9;
+                std::fill(d, d + 9, 0.f);
+                for (int64 n = 0; n < N; n++) {
+                    int64 at = (n*C + c)*H*W;
+                    weight_gradient(in0_p + at, in1_p + at, d, H, W, zero.data());
+                }
+            }
+            """,
+        )
+        return _depthwise(g, weight, flip=True), dw
+
+
+def _depthwise(x: jt.Var, weight: jt.Var, flip: bool) -> jt.Var:
+    return jt.code(
+        x.shape,
+        x.dtype,
+        [x, weight],
+        cpu_header=_ROWS,
+        data={"flip": int(flip)},
+        cpu_src="""
+        int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3;
+        bool flip = data["flip"] != 0;
+        std::vector<float> zero(W, 0.f);
+        #pragma omp parallel for
+        for (int64 i = 0; i < N*C; i++)
+            depthwise(in0_p + i*H*W, in1_p + (i % C)*9, out_p + i*H*W, H, W, zero.data(), flip);
+        """,
+    )

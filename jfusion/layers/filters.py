@@ -1,0 +1,42 @@
+"""Fixed filters of the losses: Sobel and the Gaussian window of SSIM."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jfusion.runtime import jt
+
+
+def sobel_magnitude(x: jt.Var) -> jt.Var:
+    """|Gx * x| + |Gy * x| with zero padding 1: cross-correlation with the 3x3 Sobel kernels.
+
+    x (N, 1, H, W) -> the same shape.
+    """
+
+    def at(i: int, j: int) -> jt.Var:
+        return x.reindex(x.shape, ["i0", "i1", f"i2+{i}", f"i3+{j}"])
+
+    corners = at(-1, -1), at(-1, 1), at(1, -1), at(1, 1)
+    gx = corners[1] - corners[0] + corners[3] - corners[2] + 2 * (at(0, 1) - at(0, -1))
+    gy = corners[0] - corners[2] + corners[1] - corners[3] + 2 * (at(-1, 0) - at(1, 0))
+    return jt.abs(gx) + jt.abs(gy)
+
+
+def gaussian_window(size: int, sigma: float) -> np.ndarray:
+    """`size` samples of a Gaussian about the centre, float32, with sum 1."""
+    x = np.arange(size, dtype=np.float64) - (size - 1) / 2
+    g = np.exp(-(x**2) / (2 * sigma**2))
+    return (g / g.sum()).astype(np.float32)
+
+
+def separable(x: jt.Var, window: np.ndarray) -> jt.Var:
+    """Filters rows, then columns, of x (N, C, H, W) with an odd window; zero padding, same size."""
+    reach = len(window) // 2
+    for axis in (3, 2):
+        index = ["i0", "i1", "i2", "i3"]
+        out = 0
+        for k, weight in enumerate(window.tolist()):
+            index[axis] = f"i{axis}+{k - reach}"
+            out = out + x.reindex(x.shape, index) * weight
+        x = out.stop_fuse()
+    return x

@@ -1,0 +1,87 @@
+"""The Restormer block (Zamir et al., CVPR 2022) as FILM and CDDFuse use it."""
+
+from __future__ import annotations
+
+from jfusion.layers.activation import gelu_gate
+from jfusion.layers.attention import channel_attention
+from jfusion.layers.conv import conv1x1, depthwise3x3
+from jfusion.layers.norm import channel_layer_norm
+from jfusion.runtime import jt, nn
+
+# The authors' names for the parts of one block, and ours.
+OFFICIAL = {
+    "norm1.body.{p}": "norm1.{p}",
+    "norm2.body.{p}": "norm2.{p}",
+    "attn.temperature": "attention.temperature",
+    "attn.qkv.weight": "attention.qkv.weight",
+    "attn.qkv_dwconv.weight": "attention.depthwise.weight",
+    "attn.project_out.weight": "attention.project.weight",
+    "ffn.project_in.weight": "feed_forward.expand.weight",
+    "ffn.dwconv.weight": "feed_forward.depthwise.weight",
+    "ffn.project_out.weight": "feed_forward.project.weight",
+}
+
+
+class ChannelLayerNorm(nn.Module):
+    """`channel_layer_norm` with its parameters: weight 1, bias 0 at the start."""
+
+    def __init__(self, width: int):
+        self.weight = jt.ones(width)
+        self.bias = jt.zeros(width)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        return channel_layer_norm(x, self.weight, self.bias)
+
+
+class ChannelAttention(nn.Module):
+    """Attention between channels: 1x1, depthwise 3x3, attention per head, 1x1; no biases."""
+
+    def __init__(self, width: int, heads: int):
+        self.heads = heads
+        self.temperature = jt.ones((heads, 1, 1))
+        self.qkv = nn.Conv(width, 3 * width, 1, bias=False)
+        self.depthwise = nn.Conv(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
+        self.project = nn.Conv(width, width, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """x (N, width, H, W) -> the same shape."""
+        return self.attend(x)[0]
+
+    def attend(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
+        """The result, and the softmaxed (N, heads, width/heads, width/heads) matrix."""
+        n, c, h, w = x.shape
+        packed = depthwise3x3(conv1x1(x, self.qkv.weight), self.depthwise.weight)
+        packed = packed.reshape(n, 3, self.heads, c // self.heads, h * w)
+        q, k, v = (packed[:, i] for i in range(3))
+        out, weights = channel_attention(q, k, v, self.temperature)
+        return conv1x1(out.reshape(n, c, h, w), self.project.weight), weights
+
+
+class GatedFeedForward(nn.Module):
+    """1x1 to twice the hidden width, depthwise 3x3, GELU(first half) * second half, 1x1 back."""
+
+    def __init__(self, width: int, expansion: int):
+        hidden = expansion * width
+        self.expand = nn.Conv(width, 2 * hidden, 1, bias=False)
+        self.depthwise = nn.Conv(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
+        self.project = nn.Conv(hidden, width, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """x (N, width, H, W) -> the same shape."""
+        hidden = depthwise3x3(conv1x1(x, self.expand.weight), self.depthwise.weight)
+        return conv1x1(gelu_gate(hidden), self.project.weight)
+
+
+class Restormer(nn.Module):
+    """y = x + attention(norm1(x)); y + feed_forward(norm2(y))."""
+
+    def __init__(self, width: int, heads: int = 8, expansion: int = 4):
+        self.norm1 = ChannelLayerNorm(width)
+        self.attention = ChannelAttention(width, heads)
+        self.norm2 = ChannelLayerNorm(width)
+        self.feed_forward = GatedFeedForward(width, expansion)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """x (N, width, H, W) -> the same shape."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.feed_forward(self.norm2(x))

@@ -1,0 +1,446 @@
+"""Prepares Jittor before it is imported, and is the one place that imports it.
+
+Everywhere else: `from jfusion.runtime import jt, nn`. Importing this module costs nothing; the
+names `jt` and `nn` do the work when they are first asked for:
+
+* NumPy 2 is refused (Jittor reads its integer arrays as garbage);
+* Jittor gets a home of its own, `cache_home()`, so that the user's other Jittor projects, and the
+  `JITTOR_HOME` that Jittor remembers for them, are left alone;
+* oneDNN from its PyPI wheel is put where Jittor looks for it (otherwise it would be downloaded);
+* a CUDA toolkit that cannot work here is passed over with one line;
+* Jittor's core is compiled once, in a child process with a progress bar, and a precompiled header
+  makes every later kernel cost half as much;
+* Jittor's signal handlers are put back to Python's (they turn Ctrl-C and a killed child process
+  into an immediate exit).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jfusion.errors import UserError
+
+JITTOR_VERSION = "1.3.11.0"
+NEWEST_CUDA = (12, 2)  # the newest toolkit that Jittor 1.3.11 compiles with
+CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
+
+# What every kernel includes, compiled once (see `_precompile`).
+_HEADER = "\n".join(
+    ["#define JIT 1", "#define JIT_cpu 1"]
+    + [f"#include <{h}>" for h in "cmath algorithm limits vector cstring assert.h omp.h".split()]
+    + [f'#include "{h}.h"' for h in "var ops/op_register fused_op executor misc/cpu_math".split()]
+    + [
+        f'#include "ops/{op}_op.h"'
+        for op in "array broadcast_to binary unary ternary reduce reindex reindex_reduce index "
+        "random code".split()
+    ]
+)
+
+_BUILD_CORE = """
+import json, os, sys
+import jittor as jt
+out = {"cc_path": jt.flags.cc_path, "cc_flags": jt.flags.cc_flags, "cache_path": jt.flags.cache_path,
+       "cuda": bool(jt.has_cuda)}
+jt.array([1.0]).numpy()
+open(sys.argv[1], "w").write(json.dumps(out))
+"""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("jt", "nn"):
+        jittor = _load()
+        globals().update(jt=jittor, nn=jittor.nn)
+        return globals()[name]
+    raise AttributeError(f"module 'jfusion.runtime' has no attribute {name!r}")
+
+
+def seed(value: int) -> None:
+    """Seeds Jittor, NumPy and Python."""
+    from jfusion.runtime import jt
+
+    random.seed(value)
+    jt.set_global_seed(value % 2**31)
+
+
+# ---- where things are kept ---------------------------------------------------------------------
+
+
+def cache_home() -> Path:
+    """The folder for everything compiled: `$JFUSION_HOME`, else `~/.cache/jfusion`.
+
+    Jittor passes its paths to a shell unquoted and needs to write, so a home folder with spaces or
+    without write permission is passed over for a private folder under the system's temporary one.
+    """
+    chosen = os.environ.get("JFUSION_HOME")
+    if chosen:
+        home = Path(chosen).expanduser().absolute()
+        if not _shell_safe(home):
+            raise UserError(f"JFUSION_HOME={home} holds a space or a special character; choose another")
+        if not _writable(home):
+            raise UserError(f"JFUSION_HOME={home} cannot be written to; choose another folder")
+        return home
+    cache = os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache")  # noqa: PTH111
+    home = Path(cache).absolute() / "jfusion"
+    if _shell_safe(home) and _writable(home):
+        return home
+    private = Path(tempfile.gettempdir()) / f"jfusion-{os.getuid()}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    status = private.lstat()
+    if private.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise UserError(f"{private} belongs to somebody else; set JFUSION_HOME to a folder of yours")
+    return private
+
+
+def _shell_safe(path: Path) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_./+@:,=-]+", str(path)) is not None
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+# ---- what is on this machine -------------------------------------------------------------------
+
+
+def check_numpy() -> None:
+    """Raises UserError when NumPy is 2 or newer."""
+    version = metadata.version("numpy")
+    if int(version.split(".")[0]) >= 2:
+        raise UserError(
+            f"NumPy {version} does not work with Jittor (integers come back wrong); "
+            "mend: pip install 'numpy<2'"
+        )
+
+
+def compiler() -> str | None:
+    """The path of g++, or of what `$cc_path` names; None when there is none."""
+    return shutil.which(os.environ.get("cc_path", "g++"))
+
+
+def onednn() -> tuple[Path, Path] | None:
+    """(include folder, libdnnl.so.2) of the oneDNN wheels, or None when they are not installed."""
+    found = {}
+    for package, wanted in (
+        ("onednn-devel-cpu-gomp", "/dnnl.hpp"),
+        ("onednn-cpu-gomp", "/libdnnl.so.2"),
+    ):
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            return None
+        for file in files:
+            if file.as_posix().endswith(wanted):
+                found.setdefault(wanted, Path(os.path.normpath(str(file.locate()))))
+    if len(found) < 2 or not all(path.exists() for path in found.values()):
+        return None
+    return found["/dnnl.hpp"].parent, found["/libdnnl.so.2"]
+
+
+def python_config() -> str | None:
+    """`python3.X-config` of the interpreter that a virtual environment was made from."""
+    name = f"python3.{sys.version_info.minor}-config"
+    near = [Path(p, "bin", name) for p in (sys.base_prefix, sys.prefix)]
+    near += [Path(p, name) for p in ("/usr/bin", "/usr/local/bin")]
+    return next((str(p) for p in near if p.is_file()), None)
+
+
+def cuda() -> tuple[str, str]:
+    """(path of the nvcc to use, or "" for the CPU; one line that says why it is off, or "")."""
+    if os.environ.get("nvcc_path") == "":
+        return "", ""
+    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc")
+    nvcc = nvcc or next((p for p in ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc") if Path(p).exists()), "")
+    if not nvcc:
+        return "", "a GPU is here, but no CUDA toolkit (nvcc)" if _gpu_count() else ""
+    try:
+        text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return "", f"{nvcc} does not run: {error}"
+    version = re.search(r"release (\d+)\.(\d+)", text)
+    release = tuple(map(int, version.groups())) if version else (0, 0)
+    named = f"CUDA {release[0]}.{release[1]} at {nvcc}"
+    if not _gpu_count():
+        return "", f"{named} is passed over: no GPU or no driver on this machine"
+    if not (10, 0) <= release <= NEWEST_CUDA:
+        newest = ".".join(map(str, NEWEST_CUDA))
+        return "", f"{named} is passed over: Jittor {JITTOR_VERSION} works with CUDA 10.0 to {newest}"
+    return nvcc, ""
+
+
+def _gpu_count() -> int:
+    """How many GPUs the NVIDIA driver offers; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, counting two hyper-threads as one."""
+    usable = os.sched_getaffinity(0)
+    cores = set()
+    for block in Path("/proc/cpuinfo").read_text().split("\n\n"):
+        fields = dict(re.findall(r"^([^:\n]+?)\s*: (.*)$", block, re.M))
+        if int(fields.get("processor", -1)) in usable:
+            cores.add((fields.get("physical id"), fields.get("core id", fields["processor"])))
+    return len(cores) or len(usable)
+
+
+# ---- preparing ---------------------------------------------------------------------------------
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The variables that Jittor reads while it is imported. The user's own settings win."""
+    nvcc, _ = cuda()
+    wanted = {
+        "log_silent": "1",
+        "use_mpi": "0",
+        "FIX_TORCH_ERROR": "0",  # otherwise Jittor imports PyTorch when it is installed
+        "cache_name": "jfusion",  # otherwise the branch of the git checkout around it
+        "gdb_path": "",
+        "nvcc_path": nvcc,
+        "OMP_NUM_THREADS": str(physical_cores()),
+    }
+    config = python_config()
+    if config:
+        wanted["python_config_path"] = config
+    chosen = {key: os.environ.get(key, value) for key, value in wanted.items()}
+    chosen["nvcc_path"] = nvcc
+    # Jittor writes below HOME and remembers JITTOR_HOME there: it gets a HOME of its own.
+    return {**chosen, "HOME": str(home), "JITTOR_HOME": str(home)}
+
+
+def _load() -> Any:
+    if "jittor" in sys.modules:
+        return _with_our_signals(sys.modules["jittor"])
+    ready = prepare()
+    changed = ready["environment"]
+    if ready["header"]:
+        changed = {**changed, "kernel_flags": f" -include {ready['header']} "}
+    with _changed_environment(changed, temporary=("HOME", "JITTOR_HOME")):
+        import jittor
+    if jittor.has_cuda:
+        jittor.flags.use_cuda = 1
+    return _with_our_signals(jittor)
+
+
+def _with_our_signals(jittor: Any) -> Any:
+    """Ctrl-C is KeyboardInterrupt again; a child killed by a signal is not our end."""
+    with contextlib.suppress(ValueError):  # not in the main thread: the handlers cannot be set
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+    return jittor
+
+
+@contextlib.contextmanager
+def _changed_environment(changes: dict[str, str], temporary: tuple[str, ...]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in temporary}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def prepare(quiet: bool = False) -> dict[str, Any]:
+    """Compiles Jittor's core where that has not been done; safe when several processes start at once.
+
+    Returns {"environment": ..., "header": path of the precompiled header or "", "cache_path": ...}.
+    """
+    check_numpy()
+    _check_needed()
+    home = cache_home()
+    variables = environment(home)
+    if not quiet and cuda()[1]:
+        print(f"jfusion: running on the CPU ({cuda()[1]})", file=sys.stderr)
+    _link_onednn(home)
+    stamp = home / f"ready-{_fingerprint(variables)}.json"
+    ready = _read_stamp(stamp)
+    if ready is None:
+        with (home / "prepare.lock").open("w") as lock:
+            if not _try_lock(lock):
+                print("jfusion: another process is preparing Jittor; waiting for it", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            ready = _read_stamp(stamp) or _build(home, variables, stamp)
+    return {"environment": variables, **ready}
+
+
+def _check_needed() -> None:
+    if compiler() is None:
+        raise UserError("no C++ compiler found; mend: apt-get install g++ (or set cc_path to yours)")
+    if python_config() is None:
+        raise UserError(
+            f"the development files of Python 3.{sys.version_info.minor} are missing "
+            f"(python3.{sys.version_info.minor}-config); mend: apt-get install python3-dev"
+        )
+    if onednn() is None:
+        raise UserError(
+            "oneDNN is not installed (Jittor would try to download it); mend: "
+            "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
+        )
+
+
+def _link_onednn(home: Path) -> None:
+    """The folder that Jittor would have unpacked its download into, made of links to the wheel."""
+    include, library = onednn()
+    folder = home / ".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp"
+    (folder / "lib").mkdir(parents=True, exist_ok=True)
+    links = {"include": include, "lib/libmkldnn.so": library, "lib/libdnnl.so.2": library}
+    for name, target in links.items():
+        link = folder / name
+        if link.is_symlink() and link.readlink() == target:
+            continue
+        # a rename replaces the link in one step, whatever another process is doing
+        fresh = link.with_name(f".{link.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
+
+
+def _fingerprint(variables: dict[str, str]) -> str:
+    """Changes whenever Jittor would compile into another folder, or with other flags."""
+    path = Path(compiler() or "").resolve()
+    parts = [
+        JITTOR_VERSION,
+        sys.executable,
+        sys.version,
+        platform.platform(),
+        platform.node(),
+        str(path),
+        str(path.stat().st_mtime_ns),
+        variables["nvcc_path"],
+        variables["cache_name"],
+        os.environ.get("cc_flags", ""),
+        _HEADER,
+        _cpu_name(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _cpu_name() -> str:
+    match = re.search(r"^(?:model name|CPU part)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return match.group(1) if match else platform.processor()
+
+
+def _read_stamp(stamp: Path) -> dict[str, Any] | None:
+    try:
+        ready = json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        return None
+    header = ready["header"]
+    usable = Path(ready["cache_path"]).is_dir() and (not header or Path(header + ".gch").exists())
+    return ready if usable else None
+
+
+def _try_lock(lock: Any) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]:
+    answer = home / f".core-{os.getpid()}.json"
+    log = home / "build.log"
+    command = [sys.executable, "-c", _BUILD_CORE, str(answer)]
+    started = time.time()
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, **variables, "kernel_flags": ""},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+        )
+        _show_progress(child, home, started)
+    try:
+        core = json.loads(answer.read_text())
+    except (OSError, ValueError):
+        last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+        raise UserError(f"Jittor's core could not be compiled: {last[:200]} (all of it: {log})") from None
+    finally:
+        answer.unlink(missing_ok=True)
+    header = "" if core["cuda"] else _precompile(home, core, stamp.stem)
+    ready = {"header": header, "cache_path": core["cache_path"], "seconds": time.time() - started}
+    temporary = stamp.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(ready))
+    temporary.replace(stamp)
+    return ready
+
+
+def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=CORE_FILES,
+        desc="Compiling Jittor's core (once on this machine, 3 to 4 minutes on two cores)",
+        unit="file",
+        leave=False,
+    )
+    try:
+        while child.poll() is None:
+            done = 0
+            for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion/**/obj_files"):
+                done += sum(file.stat().st_mtime > started for file in _files(folder, ".o"))
+            bar.n = min(done, CORE_FILES)
+            bar.refresh()
+            time.sleep(0.5)
+    except BaseException:
+        child.terminate()
+        raise
+    finally:
+        bar.close()
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    """Files that exist at this moment (another process may be renaming them)."""
+    return [file for file in folder.glob(f"*{suffix}") if file.exists()]
+
+
+def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
+    """Compiles the headers that every kernel includes. Returns the header's path, "" if g++ cannot.
+
+    A precompiled header is used only when the flags are exactly the kernel's: Jittor's own, and the
+    `-g` that its assembler step adds.
+    """
+    header = home / f"{name}.h"
+    header.write_text(_HEADER)
+    skipped = ("-l", "-L", "-Wl", "-include")
+    flags = [f for f in shlex.split(core["cc_flags"]) if f != "-shared" and not f.startswith(skipped)]
+    command = [core["cc_path"], "-g", *flags, "-x", "c++-header", str(header), "-o", f"{header}.gch"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return str(header) if done.returncode == 0 else ""

@@ -1,0 +1,1 @@
+"""The published systems, one file each: configuration, network, loss, training step, inference."""

@@ -1,0 +1,138 @@
+"""The contract of a system: what the trainer, the tester and the command line rely on.
+
+A new system is one file that subclasses `System`, and one line in `names.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from jfusion.checkpoint import NameMap, check_names
+from jfusion.errors import UserError
+from jfusion.runtime import jt, nn
+
+
+class Batch(NamedTuple):
+    """Pairs of one shape: a, b (N, C, H, W) in [0, 1]; text (N, L, D) or None; the samples' names."""
+
+    a: jt.Var
+    b: jt.Var
+    text: jt.Var | None
+    names: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A phase of training; most systems have one."""
+
+    name: str
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that one Adam optimiser moves.
+
+    learning_rate: epoch (counted from 0 in its stage) -> rate. clip_norm: the largest L2 norm of the
+    group's gradient, None for no clipping.
+    """
+
+    name: str
+    parameters: dict[str, jt.Var]
+    learning_rate: Callable[[int], float]
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+
+class System(nn.Module):
+    """One published system: its networks as attributes, and the methods below."""
+
+    NAME: ClassVar[str]
+    Config: ClassVar[type]  # a frozen dataclass: sizes, and the paper's training recipe as defaults
+    OFFICIAL: ClassVar[NameMap]  # the authors' parameter names -> ours
+    USES_TEXT: ClassVar[bool] = False
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    # ---- what a system defines
+
+    def execute(self, a: jt.Var, b: jt.Var, text: jt.Var | None = None) -> jt.Var:
+        """The network itself, before any post-processing."""
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        """The phases of training in order."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
+        """Named scalars, "total" (what is minimised) first."""
+        raise NotImplementedError
+
+    def parameter_groups(self, stage: Stage) -> list[ParameterGroup]:
+        """What is trained in `stage`, and how."""
+        raise NotImplementedError
+
+    def fuse(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        text: jt.Var | None = None,
+        *,
+        seed: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> jt.Var:
+        """The fused image with the reference's post-processing: (N, C, H, W) in [0, 1], any size.
+
+        seed fixes what is random; progress(step, steps) is called by systems that take many steps.
+        """
+        raise NotImplementedError
+
+    def to_uint8(self, fused: np.ndarray) -> np.ndarray:
+        """The reference's way from [0, 1] to the 0..255 that it saves; rounds unless overridden."""
+        return np.round(fused * 255).astype(np.uint8)
+
+    # ---- what every system has
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All parameters by name."""
+        return {name: p.numpy() for name, p in self.state_dict().items()}
+
+    def load_state(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
+        """Takes over parameters by our names; strict: one error lists every name that does not fit."""
+        own = self.state_dict()
+        check_names({k: v.shape for k, v in own.items()}, state, where, self.NAME)
+        for name, parameter in own.items():
+            parameter.update(jt.array(np.ascontiguousarray(state[name], np.float32)))
+            parameter.start_grad()
+
+    def load_official(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
+        """Takes over parameters by the authors' names; strict."""
+        own = self.state_dict()
+        expected = {self.OFFICIAL.official(name): v.shape for name, v in own.items()}
+        check_names(expected, state, where, self.NAME)
+        self.load_state({self.OFFICIAL.ours(name): v for name, v in state.items()}, where)
+
+    def load_any(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
+        """Ours or the authors', told apart by the names."""
+        own = self.state_dict()
+        ours = sum(name in own for name in state)
+        official = sum(self.OFFICIAL.ours(name) in own for name in state)
+        (self.load_official if official > ours else self.load_state)(state, where)
+
+    def need_text(self, text: jt.Var | None, a: jt.Var) -> None:
+        """Raises UserError unless `text` is (N, L, config.text_dim) for the N images of `a`."""
+        width = self.config.text_dim
+        if text is None:
+            raise UserError(f"{self.NAME} needs paragraph features, and none were given")
+        if text.ndim != 3 or text.shape[0] != a.shape[0] or text.shape[2] != width:
+            raise UserError(
+                f"paragraph features of shape {list(text.shape)} do not fit {a.shape[0]} images and "
+                f"text_dim {width}; make them with the encoder that the checkpoint was trained with"
+            )

@@ -1,0 +1,1 @@
+"""Training: one loop for every system, its run folder, and the optimiser."""

@@ -9,27 +9,194 @@ from jfusion.runtime import jt, nn
 
 def softmax(x: jt.Var) -> jt.Var:
     """Softmax over the last axis."""
+    return _Softmax()(x) if use_kernel(x) else plain_softmax(x)
+
+
+def plain_softmax(x: jt.Var) -> jt.Var:
+    """The same from stock Jittor (its sums over thousands of values lose two digits in float32)."""
     e = jt.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
+
+
+class _Softmax(jt.Function):
+    def execute(self, x: jt.Var) -> jt.Var:
+        self.saved = jt.code(
+            x.shape,
+            x.dtype,
+            [x],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 S = in0->shape[in0->shape.size() - 1], rows = in0->num / S;
+            #pragma omp parallel for
+            for (int64 r = 0; r < rows; r++) {
+                const float* x = in0_p + r*S;
+                float *y = out_p + r*S, top = x[0], sum = 0;
+                #pragma omp simd reduction(max:top)
+                for (int64 j = 0; j < S; j++) top = x[j] > top ? x[j] : top;
+                #pragma omp simd reduction(+:sum)
+                for (int64 j = 0; j < S; j++) { float e = std::exp(x[j] - top); y[j] = e; sum += e; }
+                for (int64 j = 0; j < S; j++) y[j] /= sum;
+            }
+            """,
+        )
+        return self.saved
+
+    def grad(self, g: jt.Var) -> jt.Var:
+        return jt.code(
+            g.shape,
+            g.dtype,
+            [self.saved, g],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 S = in0->shape[in0->shape.size() - 1], rows = in0->num / S;
+            #pragma omp parallel for
+            for (int64 r = 0; r < rows; r++) {
+                const float *y = in0_p + r*S, *g = in1_p + r*S;
+                float *dx = out_p + r*S, dot = 0;
+                #pragma omp simd reduction(+:dot)
+                for (int64 j = 0; j < S; j++) dot += y[j]*g[j];
+                for (int64 j = 0; j < S; j++) dx[j] = y[j]*(g[j] - dot);
+            }
+            """,
+        )
 
 
 # ---- channel attention -------------------------------------------------------------------------
 
 
-def channel_attention(
-    q: jt.Var, k: jt.Var, v: jt.Var, temperature: jt.Var
-) -> tuple[jt.Var, jt.Var]:
+def channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:
     """Attention between the channels of each head (Restormer, equation 1).
 
-    q, k, v (N, heads, c, H*W); temperature (heads, 1, 1), which multiplies the cosine similarity.
-    Returns the result (N, heads, c, H*W) and the softmaxed (N, heads, c, c) matrix.
+    qkv (N, 3C, H, W): q, k and v of C channels each; head h owns channels h*C/heads onwards.
+    temperature (heads, 1, 1) multiplies the cosine similarity. Returns the result (N, C, H, W) and
+    the softmaxed (N, heads, C/heads, C/heads) matrix.
     """
-    # The Gram matrix is divided by the norms, so that normalised q and k are never written out.
-    norm_q = jt.maximum(jt.sqrt((q * q).sum(-1, keepdims=True)), 1e-12)
-    norm_k = jt.maximum(jt.sqrt((k * k).sum(-1, keepdims=True)), 1e-12)
-    gram = matmul(q, k, tb=True) / norm_q / norm_k.transpose(0, 1, 3, 2)
-    weights = softmax(gram * temperature)
-    return matmul(weights, v), weights
+    if use_kernel(qkv, temperature):
+        return _ChannelAttention()(qkv, temperature)[:2]
+    return plain_channel_attention(qkv, temperature)
+
+
+def plain_channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:
+    """The same from stock Jittor."""
+    n, c, h, w = qkv.shape
+    heads = temperature.shape[0]
+    q, k, v = qkv.reshape(n, 3, heads, c // 3 // heads, h * w).transpose(1, 0, 2, 3, 4)
+    q, k = (x / jt.maximum(jt.sqrt((x * x).sum(-1, keepdims=True)), 1e-12) for x in (q, k))
+    weights = softmax(jt.matmul(q, k.transpose(0, 1, 3, 2)) * temperature)
+    return jt.matmul(weights, v).reshape(n, c // 3, h, w), weights
+
+
+class _ChannelAttention(jt.Function):
+    """The Gram matrix of q and k is divided by their norms, so normalised q and k are never written;
+    sums over pixels are taken in blocks and added in double precision."""
+
+    def execute(self, qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var, jt.Var]:
+        n, c, h, w = qkv.shape
+        heads = temperature.shape[0]
+        d = c // 3 // heads
+        out, weights, cosine, norms = jt.code(
+            [[n, c // 3, h, w], [n, heads, d, d], [n, heads, d, d], [n, heads, 2, d]],
+            [qkv.dtype] * 4,
+            [qkv, temperature],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1/3, P = (int64)in0_shape2*in0_shape3;
+            int64 heads = in1_shape0, d = C/heads;
+            const int64 B = 4096;
+            #pragma omp parallel for collapse(2) schedule(dynamic, 1)
+            for (int64 n = 0; n < N; n++) for (int64 i = 0; i < heads; i++) {
+                const float *q = in0_p + (n*3*C + i*d)*P, *k = q + C*P, *v = k + C*P;
+                float *A = out1_p + (n*heads + i)*d*d, *cosine = out2_p + (n*heads + i)*d*d;
+                float *norm_q = out3_p + (n*heads + i)*2*d, *norm_k = norm_q + d;
+                std::vector<double> gram(d*d, 0.0), square(2*d, 0.0);
+                std::vector<float> part(d*d);
+                for (int64 p = 0; p < P; p += B) {
+                    int64 m = std::min(B, P - p);
+                    dnnl_sgemm('N', 'T', d, d, m, 1.f, q + p, P, k + p, P, 0.f, part.data(), d);
+                    for (int64 j = 0; j < d*d; j++) gram[j] += part[j];
+                    for (int64 j = 0; j < 2*d; j++) {
+                        const float* row = (j < d ? q + j*P : k + (j-d)*P) + p;
+                        float s = 0;
+                        #pragma omp simd reduction(+:s)
+                        for (int64 x = 0; x < m; x++) s += row[x]*row[x];
+                        square[j] += s;
+                    }
+                }
+                for (int64 j = 0; j < 2*d; j++)
+                    norm_q[j] = std::max((float)std::sqrt(square[j]), 1e-12f);
+                for (int64 r = 0; r < d; r++) {
+                    float top = -1e38f, sum = 0;
+                    for (int64 j = 0; j < d; j++) {
+                        cosine[r*d + j] = gram[r*d + j]/((double)norm_q[r]*norm_k[j]);
+                        A[r*d + j] = cosine[r*d + j]*in1_p[i];
+                        top = std::max(top, A[r*d + j]);
+                    }
+                    for (int64 j = 0; j < d; j++) sum += A[r*d + j] = std::exp(A[r*d + j] - top);
+                    for (int64 j = 0; j < d; j++) A[r*d + j] /= sum;
+                }
+                float* y = out0_p + (n*C + i*d)*P;
+                for (int64 p = 0; p < P; p += B)
+                    dnnl_sgemm('N', 'N', d, std::min(B, P - p), d, 1.f, A, d, v + p, P, 0.f, y + p, P);
+            }
+            """,
+        )
+        self.saved = qkv, temperature, weights, cosine, norms
+        return out, weights, cosine, norms
+
+    def grad(self, g: jt.Var, *_: None) -> tuple[jt.Var, jt.Var]:
+        qkv, temperature, weights, cosine, norms = self.saved
+        n, heads = qkv.shape[0], temperature.shape[0]
+        d_qkv, d_temperature = jt.code(
+            [qkv.shape, [n, heads]],
+            [qkv.dtype] * 2,
+            [qkv, temperature, weights, cosine, norms, g],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1/3, P = (int64)in0_shape2*in0_shape3;
+            int64 heads = in1_shape0, d = C/heads;
+            const int64 B = 4096;
+            #pragma omp parallel for collapse(2) schedule(dynamic, 1)
+            for (int64 n = 0; n < N; n++) for (int64 i = 0; i < heads; i++) {
+                const float *q = in0_p + (n*3*C + i*d)*P, *k = q + C*P, *v = k + C*P;
+                float *dq = out0_p + (n*3*C + i*d)*P, *dk = dq + C*P, *dv = dk + C*P;
+                const float *A = in2_p + (n*heads + i)*d*d, *cosine = in3_p + (n*heads + i)*d*d;
+                const float *norm_q = in4_p + (n*heads + i)*2*d, *norm_k = norm_q + d;
+                const float* g = in5_p + (n*C + i*d)*P;
+                std::vector<double> dA(d*d, 0.0);
+                std::vector<float> part(d*d), gram(d*d), own_q(d*d, 0.f), own_k(d*d, 0.f);
+                for (int64 p = 0; p < P; p += B) {
+                    int64 m = std::min(B, P - p);
+                    dnnl_sgemm('N', 'T', d, d, m, 1.f, g + p, P, v + p, P, 0.f, part.data(), d);
+                    for (int64 j = 0; j < d*d; j++) dA[j] += part[j];
+                }
+                double d_temperature = 0;
+                for (int64 r = 0; r < d; r++) {
+                    double dot = 0;
+                    for (int64 j = 0; j < d; j++) dot += A[r*d + j]*dA[r*d + j];
+                    for (int64 j = 0; j < d; j++) {
+                        double logit = A[r*d + j]*(dA[r*d + j] - dot), slope = logit*in1_p[i];
+                        d_temperature += logit*cosine[r*d + j];
+                        gram[r*d + j] = slope/((double)norm_q[r]*norm_k[j]);
+                        // the norms' own share; at the lower clamp they are constants
+                        if (norm_q[r] > 1e-12f)
+                            own_q[r*d + r] -= slope*cosine[r*d + j]/((double)norm_q[r]*norm_q[r]);
+                        if (norm_k[j] > 1e-12f)
+                            own_k[j*d + j] -= slope*cosine[r*d + j]/((double)norm_k[j]*norm_k[j]);
+                    }
+                }
+                out1_p[n*heads + i] = d_temperature;
+                for (int64 p = 0; p < P; p += B) {
+                    int64 m = std::min(B, P - p);
+                    dnnl_sgemm('N', 'N', d, m, d, 1.f, gram.data(), d, k + p, P, 0.f, dq + p, P);
+                    dnnl_sgemm('N', 'N', d, m, d, 1.f, own_q.data(), d, q + p, P, 1.f, dq + p, P);
+                    dnnl_sgemm('T', 'N', d, m, d, 1.f, gram.data(), d, q + p, P, 0.f, dk + p, P);
+                    dnnl_sgemm('N', 'N', d, m, d, 1.f, own_k.data(), d, k + p, P, 1.f, dk + p, P);
+                    dnnl_sgemm('T', 'N', d, m, d, 1.f, A, d, g + p, P, 0.f, dv + p, P);
+                }
+            }
+            """,
+        )
+        return d_qkv, d_temperature.sum(0).reshape(temperature.shape)
 
 
 # ---- cross-attention ---------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Convolutions: 1x1 as a matrix product, depthwise 3x3 row by row, the rest stock (oneDNN).
+"""Convolutions that keep the size: 1x1 and KxK as matrix products, depthwise 3x3 row by row.
 
 Jittor hands every convolution to oneDNN with a copy of source and destination into its blocked
-layout. A 1x1 convolution needs no copy, and a depthwise one is limited by memory, not arithmetic.
+layout, and lets it choose Winograd's algorithm, which costs a digit of accuracy. A 1x1 convolution
+needs no copy, a KxK one a row of patches at a time, and a depthwise one is limited by memory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,19 @@ def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
 def plain_conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """The same as a stock convolution."""
     return nn.conv2d(x, weight, bias)
+
+
+def conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
+    """Stride 1, zero padding K // 2. x (N, C, H, W), weight (O, C, K, K) with K odd, bias (O,)."""
+    if not use_kernel(x, weight):
+        return plain_conv(x, weight, bias)
+    out = _Conv()(x, weight)
+    return out if bias is None else out + bias.reshape(1, -1, 1, 1)
+
+
+def plain_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
+    """The same as a stock convolution."""
+    return nn.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
 
 
 def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
@@ -95,6 +109,94 @@ class _Conv1x1(jt.Function):
                 """,
             )
         )
+
+
+_PATCHES = (
+    HEADER
+    + """
+// Rows of pixels taken together, so that their patches stay in the cache.
+static inline int64_t rows_of(int64_t C, int64_t K, int64_t H, int64_t W) {
+    return std::max<int64_t>(1, std::min<int64_t>(H, (1 << 17) / (C*K*K*W + 1)));
+}
+// col (C*K*K, m*W): for each tap, the image x (C, H, W) moved by it, rows i0 .. i0+m-1.
+static inline void patches(const float* x, float* col, int64_t C, int64_t K, int64_t H, int64_t W,
+                           int64_t i0, int64_t m) {
+    for (int64_t c = 0; c < C; c++) for (int64_t a = 0; a < K; a++) for (int64_t b = 0; b < K; b++) {
+        float* to = col + ((c*K + a)*K + b)*m*W;
+        int64_t left = K/2 - b, first = std::min(W, std::max<int64_t>(0, left));
+        int64_t last = std::max(first, std::min(W, W + left));
+        for (int64_t i = 0; i < m; i++, to += W) {
+            int64_t row = i0 + i + a - K/2;
+            if (row < 0 || row >= H) { std::fill(to, to + W, 0.f); continue; }
+            const float* from = x + (c*H + row)*W - left;
+            std::fill(to, to + first, 0.f);
+            std::copy(from + first, from + last, to + first);
+            std::fill(to + last, to + W, 0.f);
+        }
+    }
+}
+"""
+)
+
+
+class _Conv(jt.Function):
+    def execute(self, x: jt.Var, weight: jt.Var) -> jt.Var:
+        self.saved = x, weight
+        return _convolve(x, weight)
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var]:
+        x, weight = self.saved
+        turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+        dw = jt.code(
+            weight.shape,
+            x.dtype,
+            [x, g],
+            cpu_header=_PATCHES,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3, O = in1_shape1;
+            int64 K = out_shape2, P = H*W, R = rows_of(C, K, H, W), D = C*K*K;
+            int threads = omp_get_max_threads();
+            std::vector<float> dw(threads*O*D, 0.f);
+            #pragma omp parallel
+            {
+                std::vector<float> col(D*R*W);
+                float* mine = &dw[omp_get_thread_num()*O*D];
+                #pragma omp for collapse(2) schedule(static)
+                for (int64 n = 0; n < N; n++) for (int64 i = 0; i < H; i += R) {
+                    int64 m = std::min(R, H - i);
+                    patches(in0_p + n*C*P, col.data(), C, K, H, W, i, m);
+                    dnnl_sgemm('N', 'T', O, D, m*W, 1.f, in1_p + n*O*P + i*W, P, col.data(), m*W, 1.f, mine, D);
+                }
+            }
+            memset(out_p, 0, O*D*sizeof(float));
+            for (int k = 0; k < threads; k++) for (int64 j = 0; j < O*D; j++) out_p[j] += dw[k*O*D + j];
+            """,
+        )
+        return _convolve(g, turned), dw
+
+
+def _convolve(x: jt.Var, weight: jt.Var) -> jt.Var:
+    n, _, h, w = x.shape
+    return jt.code(
+        [n, weight.shape[0], h, w],
+        x.dtype,
+        [x, weight],
+        cpu_header=_PATCHES,
+        cpu_src="""
+        int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3, O = in1_shape0;
+        int64 K = in1_shape2, P = H*W, R = rows_of(C, K, H, W), D = C*K*K;
+        #pragma omp parallel
+        {
+            std::vector<float> col(D*R*W);
+            #pragma omp for collapse(2) schedule(static)
+            for (int64 n = 0; n < N; n++) for (int64 i = 0; i < H; i += R) {
+                int64 m = std::min(R, H - i);
+                patches(in0_p + n*C*P, col.data(), C, K, H, W, i, m);
+                dnnl_sgemm('N', 'N', O, m*W, D, 1.f, in1_p, D, col.data(), m*W, 0.f, out_p + n*O*P + i*W, P);
+            }
+        }
+        """,
+    )
 
 
 _ROWS = (

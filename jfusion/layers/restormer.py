@@ -37,7 +37,6 @@ class ChannelAttention(nn.Module):
     """Attention between channels: 1x1, depthwise 3x3, attention per head, 1x1; no biases."""
 
     def __init__(self, width: int, heads: int):
-        self.heads = heads
         self.temperature = jt.ones((heads, 1, 1))
         self.qkv = nn.Conv(width, 3 * width, 1, bias=False)
         self.depthwise = nn.Conv(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
@@ -49,12 +48,9 @@ class ChannelAttention(nn.Module):
 
     def attend(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
         """The result, and the softmaxed (N, heads, width/heads, width/heads) matrix."""
-        n, c, h, w = x.shape
-        packed = depthwise3x3(conv1x1(x, self.qkv.weight), self.depthwise.weight)
-        packed = packed.reshape(n, 3, self.heads, c // self.heads, h * w)
-        q, k, v = (packed[:, i] for i in range(3))
-        out, weights = channel_attention(q, k, v, self.temperature)
-        return conv1x1(out.reshape(n, c, h, w), self.project.weight), weights
+        qkv = depthwise3x3(conv1x1(x, self.qkv.weight), self.depthwise.weight)
+        out, weights = channel_attention(qkv, self.temperature)
+        return conv1x1(out, self.project.weight), weights
 
 
 class GatedFeedForward(nn.Module):

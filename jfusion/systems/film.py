@@ -22,7 +22,7 @@ from jfusion.errors import UserError
 from jfusion.layers import restormer
 from jfusion.layers.activation import prelu
 from jfusion.layers.attention import CrossAttention
-from jfusion.layers.conv import conv1x1
+from jfusion.layers.conv import conv, conv1x1
 from jfusion.layers.matmul import linear
 from jfusion.layers.resize import nearest
 from jfusion.layers.restormer import Restormer
@@ -86,7 +86,7 @@ class Branch(nn.Module):
 
     def encode(self, x: jt.Var) -> jt.Var:
         """(N, C, H, W) -> (N, 32, H, W)."""
-        return self.encoder(prelu(self.stem(x), self.stem_slope))
+        return self.encoder(prelu(conv(x, self.stem.weight), self.stem_slope))
 
     def tokens(self, encoded: jt.Var) -> jt.Var:
         """(N, 32, H, W) -> (N, D*288*384/E, E): E consecutive values of the resampled map each."""
@@ -209,7 +209,7 @@ class FILM(System):
         progress: Callable[[int, int], None] | None = None,
     ) -> jt.Var:
         """The output stretched to [0, 1] per image (unless `stretch` is off); a flat one gives 0."""
-        fused = self(a, b, text)
+        fused = self(a, b, text).stop_fuse()  # one rounding for the pixels and their extremes
         if not self.config.stretch:
             return fused
         low, high = fused.min((1, 2, 3), keepdims=True), fused.max((1, 2, 3), keepdims=True)

@@ -1,0 +1,70 @@
+"""Adam as PyTorch computes it, with a state that can be saved."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jfusion.runtime import jt
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015) with epsilon added after the bias correction, as in PyTorch.
+
+    Jittor's own adds epsilon before it, which changes the first updates of parameters with small
+    gradients by several percent. weight_decay is L2 (added to the gradient); clip_norm bounds the
+    L2 norm of the whole gradient.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, jt.Var],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ):
+        self.parameters = dict(parameters)
+        self.betas, self.eps = betas, eps
+        self.weight_decay, self.clip_norm = weight_decay, clip_norm
+        self.steps = 0
+        # Flat, so that one set of kernels serves parameters of every number of dimensions.
+        self.mean = {k: jt.zeros(p.numel()).stop_grad() for k, p in self.parameters.items()}
+        self.square = {k: jt.zeros(p.numel()).stop_grad() for k, p in self.parameters.items()}
+
+    def step(self, loss: jt.Var, learning_rate: float) -> None:
+        """One update of every parameter down the gradient of `loss`."""
+        self.apply(jt.grad(loss, list(self.parameters.values())), learning_rate)
+
+    def apply(self, gradients: list[jt.Var], learning_rate: float) -> None:
+        """One update from gradients in the order of `parameters`."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        rate = learning_rate / (1 - beta1**self.steps)
+        root = (1 - beta2**self.steps) ** 0.5
+        flat = [g.reshape(-1) for g in gradients]
+        if self.clip_norm is not None:
+            norm = jt.sqrt(sum((g * g).sum() for g in flat))
+            flat = [g * jt.minimum(self.clip_norm / (norm + 1e-6), 1.0) for g in flat]
+        changed = []
+        for (name, p), g in zip(self.parameters.items(), flat, strict=True):
+            value = p.detach().reshape(-1)
+            if self.weight_decay:
+                g = g + value * self.weight_decay
+            mean, square = self.mean[name], self.square[name]
+            mean.update(mean * beta1 + g * (1 - beta1))
+            square.update(square * beta2 + g * g * (1 - beta2))
+            p.update((value - mean * rate / (jt.sqrt(square) / root + self.eps)).reshape(p.shape))
+            changed += [p, mean, square]
+        jt.sync(changed)
+
+    def state(self) -> dict[str, object]:
+        """Everything that another Adam needs to go on: arrays by name, and the number of steps."""
+        arrays = {f"mean.{k}": v.numpy() for k, v in self.mean.items()}
+        return {"steps": self.steps, **arrays, **{f"square.{k}": v.numpy() for k, v in self.square.items()}}
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Goes on from `state()`."""
+        self.steps = int(state["steps"])
+        for name in self.parameters:
+            self.mean[name].update(jt.array(np.asarray(state[f"mean.{name}"], np.float32)))
+            self.square[name].update(jt.array(np.asarray(state[f"square.{name}"], np.float32)))

@@ -92,6 +92,14 @@ def test_forward(film, forward, recipe, name):
     with jt.no_grad():
         out = film(a, b, text).numpy()
     if name == "c":
+        projected = film.text_projection(text)
+        features = {"A": a, "B": b}
+        for i in (1, 2, 3):
+            for x in "AB":
+                branch = getattr(getattr(film, f"block{i}"), x)
+                vector = branch.guidance(branch.tokens(branch.encode(features[x])), projected)
+                close(vector.numpy(), forward[f"c.block{i}.{x}.vector"], 3e-7)
+                features[x] = branch(features[x], projected)
         close(out[:, :, ::4, ::4], forward["c.out"], 5e-5)
         close(out.mean(), forward["c.out_mean"], 5e-5)
         close(out.std(), forward["c.out_std"], 5e-5)

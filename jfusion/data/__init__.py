@@ -1,0 +1,1 @@
+"""Images, folders and H5 files. No Jittor here."""

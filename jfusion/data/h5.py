@@ -1,0 +1,165 @@
+"""The H5 file: the reference's schema with a record of what is in it.
+
+Groups `imageA`, `imageB` (1, H, W) float32 in [0, 1] and `text` (1, L, D) float32, one dataset per
+sample name; `chroma` (2, H, W) uint8, Cr and Cb, for samples whose colour can be restored. Files
+made by the authors' script have no `chroma` and no attributes, and are read all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jfusion.errors import UserError
+
+SCHEMA = 1
+GROUPS = ("imageA", "imageB", "text")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample: a, b (1, H, W), text (L, D) or None, chroma (2, H, W) uint8 or None."""
+
+    name: str
+    a: np.ndarray
+    b: np.ndarray
+    text: np.ndarray | None
+    chroma: np.ndarray | None
+
+
+class PairFile:
+    """The samples of an H5 file, in the reference's order: byte-wise by name.
+
+    Each process opens the file for itself, so a worker never shares a handle. Raises UserError when
+    the file is missing, not H5, truncated, or of another schema.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file, self._owner = None, None
+        if not self.path.is_file():
+            raise UserError(
+                f"H5 file {self.path} does not exist; make it with: jfusion preprocess --task ... --dataset ..."
+            )
+        file = self._open()
+        missing = [g for g in GROUPS[:2] if g not in file]
+        if missing:
+            raise UserError(f"H5 file {self.path} has no group {missing[0]!r}: it is not a set of pairs")
+        self.attributes: dict[str, Any] = dict(file.attrs)
+        self.names = sorted(file["imageA"], key=str.encode)
+        for group in GROUPS:
+            if group in file and set(file[group]) != set(self.names):
+                odd = sorted(set(file[group]) ^ set(self.names))[0]
+                raise UserError(f"H5 file {self.path}: sample {odd!r} is not in both imageA and {group}")
+        if not self.names:
+            raise UserError(f"H5 file {self.path} holds no samples")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.read(self.names[index])
+
+    def read(self, name: str) -> Pair:
+        """The sample called `name`."""
+        file = self._open()
+        try:
+            a, b = (np.asarray(file[g][name], np.float32) for g in GROUPS[:2])
+            text = np.asarray(file["text"][name], np.float32) if "text" in file else None
+            chroma = file["chroma"][name][()] if name in file.get("chroma", ()) else None
+        except (OSError, KeyError) as error:
+            raise UserError(
+                f"H5 file {self.path}: sample {name!r} cannot be read ({error}); make the file again"
+            ) from error
+        if a.shape != b.shape or a.ndim != 3:
+            raise UserError(f"H5 file {self.path}: sample {name!r} has images of {a.shape} and {b.shape}")
+        if text is not None and text.ndim == 3 and text.shape[0] == 1:
+            text = text[0]
+        return Pair(name, a, b, text, chroma)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """(1, H, W) of a sample, without reading it."""
+        return self._open()["imageA"][name].shape
+
+    def _open(self) -> Any:
+        import h5py
+
+        if self._file is None or self._owner != os.getpid():
+            try:
+                self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} is not a complete H5 file ({error}); make it again with jfusion preprocess"
+                ) from error
+        return self._file
+
+
+def check(path: str | Path) -> dict[str, Any]:
+    """Reads every sample of an H5 file and returns a summary.
+
+    Raises UserError, listing the first ten faults: values that are not finite or out of [0, 1],
+    text of mixed widths, unreadable samples.
+    """
+    from tqdm import tqdm
+
+    file = PairFile(path)
+    faults, sizes, texts, coloured = [], {}, {}, 0
+    for name in tqdm(file.names, desc="checking", unit="pair", delay=2):
+        try:
+            pair = file.read(name)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        faults += [f"{name}: {fault}" for fault in _faults(pair)]
+        sizes[pair.a.shape[1:]] = sizes.get(pair.a.shape[1:], 0) + 1
+        if pair.text is not None:
+            texts[pair.text.shape] = texts.get(pair.text.shape, 0) + 1
+        coloured += pair.chroma is not None
+    if len({shape[-1] for shape in texts}) > 1:
+        faults.append(f"text features of several widths: {sorted({s[-1] for s in texts})}")
+    if faults:
+        more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise UserError(f"{path} has {len(faults)} faults: " + "; ".join(faults[:10]) + more)
+    return {
+        "samples": len(file),
+        "sizes": sizes,
+        "text": texts,
+        "coloured": coloured,
+        "attributes": file.attributes,
+    }
+
+
+def _faults(pair: Pair) -> list[str]:
+    faults = []
+    for label, image in (("imageA", pair.a), ("imageB", pair.b)):
+        if not np.isfinite(image).all():
+            faults.append(f"{label} holds NaN or infinite values")
+        elif image.min(initial=0) < 0 or image.max(initial=0) > 1:
+            faults.append(f"{label} is outside [0, 1]")
+    if pair.text is not None and not np.isfinite(pair.text).all():
+        faults.append("text holds NaN or infinite values")
+    if pair.text is not None and pair.text.ndim != 2:
+        faults.append(f"text has the shape {pair.text.shape}, not (L, D)")
+    return faults
+
+
+def summary(path: str | Path, found: dict[str, Any]) -> str:
+    """The lines that `jfusion check` prints."""
+    attributes = found["attributes"]
+    origin = " ".join(str(attributes.get(k, "")) for k in ("task", "dataset", "split")).strip()
+    sizes = ", ".join(f"{h}x{w} ({n})" for (h, w), n in sorted(found["sizes"].items())[:6])
+    more = f", and {len(found['sizes']) - 6} more" if len(found["sizes"]) > 6 else ""
+    text = ", ".join(f"{'x'.join(map(str, s))} ({n})" for s, n in sorted(found["text"].items())) or "none"
+    encoder = attributes.get("encoder", "not recorded")
+    return "\n".join(
+        [
+            f"{path}: {found['samples']} pairs, {origin or 'made by another tool'}",
+            f"  sizes   {sizes}{more}",
+            f"  text    {text}; encoder: {encoder}",
+            f"  colour  {found['coloured']} samples carry the chroma of their colour source",
+        ]
+    )

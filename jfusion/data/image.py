@@ -1,0 +1,97 @@
+"""Reading and writing images, colour, and the reference's resize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jfusion.errors import UserError
+from jfusion.files import replacing
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """An image file as RGB, (H, W, 3) uint8.
+
+    Gray becomes three equal channels; alpha is dropped; 16 bits are cut to the upper 8; a palette is
+    looked up; an EXIF rotation is applied (what OpenCV's colour reading does). Raises UserError.
+    """
+    from PIL import Image, ImageOps
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"image {path} does not exist")
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):
+                deep = np.asarray(image, np.float64)
+                eight = np.clip(deep // 256 if deep.max(initial=0) > 255 else deep, 0, 255)
+                return np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"image {path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def gray(rgb: np.ndarray) -> np.ndarray:
+    """Luma of the reference's reader: 0.299 R + 0.587 G + 0.114 B, rounded half to even.
+
+    (H, W, 3) uint8 -> (H, W) float32 with whole numbers 0..255.
+    """
+    r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
+    return np.round(np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b)
+
+
+def is_colour(rgb: np.ndarray) -> bool:
+    """Whether the three channels differ anywhere."""
+    return bool((rgb[..., :1] != rgb).any())
+
+
+def chroma(rgb: np.ndarray) -> np.ndarray:
+    """Cr and Cb of OpenCV's 8-bit YCrCb: (H, W, 3) uint8 -> (2, H, W) uint8."""
+    r, g, b = (rgb[..., i].astype(np.float64) for i in range(3))
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    both = np.stack([(r - y) * 0.713 + 128, (b - y) * 0.564 + 128])
+    return np.clip(np.round(both), 0, 255).astype(np.uint8)
+
+
+def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Two chromas merged, each value weighted by its distance from gray: (2, H, W) uint8 each.
+
+    The rule that multi-exposure work uses (Prabhakar et al., DeepFuse, ICCV 2017, equation 4).
+    """
+    wa, wb = np.abs(a.astype(np.float64) - 128), np.abs(b.astype(np.float64) - 128)
+    total = wa + wb
+    merged = np.where(total == 0, 128, (wa * a + wb * b) / np.where(total == 0, 1, total))
+    return np.round(merged).astype(np.uint8)
+
+
+def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
+    """The RGB image of a luma (H, W) uint8 and a chroma (2, H, W) uint8, as OpenCV's inverse."""
+    cr, cb = (crcb[i].astype(np.float64) - 128 for i in range(2))
+    y = y.astype(np.float64)
+    rgb = np.stack([y + 1.403 * cr, y - 0.714 * cr - 0.344 * cb, y + 1.773 * cb], -1)
+    return np.clip(np.round(rgb), 0, 255).astype(np.uint8)
+
+
+def resize(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear with half-pixel centres, edges clamped, no antialiasing, in float32 (skimage order 1).
+
+    (H, W) -> (height, width).
+    """
+    for axis, size in ((0, height), (1, width)):
+        n = x.shape[axis]
+        place = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
+        low = np.floor(place).astype(int)
+        part = (place - low).astype(np.float32).reshape(-1, *[1] * (1 - axis))
+        first, second = (np.take(x, i, axis) for i in (low, np.minimum(low + 1, n - 1)))
+        x = first + (second - first) * part
+    return x.astype(np.float32)
+
+
+def write(path: str | Path, pixels: np.ndarray) -> None:
+    """Writes (H, W) or (H, W, 3) uint8 as a PNG, under a temporary name first."""
+    from PIL import Image
+
+    with replacing(path, "the picture") as temporary:
+        Image.fromarray(pixels).save(temporary, format="png")

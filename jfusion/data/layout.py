@@ -1,0 +1,115 @@
+"""Folders and list files: the layout of FILM's VLF data set.
+
+    <root>/Image/<TASK>/<DATASET>/<A>/<file>        the two modalities, same file names
+    <root>/Image/<TASK>/<DATASET>/<B>/<file>
+    <root>/Image/<TASK>/<DATASET>/<split>.txt       one file name per line
+    <root>/TextFeature/<TASK>/<DATASET>/<name>.npy  paragraph features
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jfusion.errors import UserError, did_you_mean
+from jfusion.files import read_text
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a and b are. chroma: whose colour the fused image gets, "a", "b" or "weighted" (both)."""
+
+    text: str
+    folder_a: str
+    folder_b: str
+    chroma: str
+    resized: bool = True  # whether the reference resizes its training images
+
+
+TASKS = {
+    "IVF": Task("infrared and visible", "IR", "VI", "b"),
+    "MIF": Task("MRI and CT, PET or SPECT", "MRI", "T", "b", resized=False),
+    "MEF": Task("over- and under-exposed", "OVER", "UNDER", "weighted"),
+    "MFF": Task("near and far focus", "NEAR", "FAR", "weighted"),
+    "NIR": Task("near-infrared and visible", "NIR", "RGB", "b"),
+    "PIF": Task("degree of polarisation and intensity", "DoLP", "S0", "b"),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair: its name, and the files it is made of (which need not exist)."""
+
+    name: str
+    a: Path
+    b: Path
+    text: Path
+
+
+def task(name: str) -> Task:
+    """The task called `name`; UserError for a typo."""
+    if name not in TASKS:
+        raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}")
+    return TASKS[name]
+
+
+def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
+    """The samples of a split in list order. `split` "all" is every file of the first folder.
+
+    Raises UserError when the folder or the list is missing, or a sample name comes twice (a name
+    ends at the first dot of the file name, as in the reference).
+    """
+    folders = task(task_name)
+    base = _existing(root / "Image" / task_name, dataset, "data set")
+    text = root / "TextFeature" / task_name / dataset
+    lines = _lines(root, base, task_name, dataset, split, base / folders.folder_a)
+    samples: dict[str, Sample] = {}
+    for line in lines:
+        name = line.split(".")[0]
+        if not name or "/" in line or "\\" in line:
+            raise UserError(f"{split} list of {base}: {line!r} is not a file name")
+        if name in samples:
+            raise UserError(
+                f"{split} list of {base}: the sample name {name!r} comes twice (names end at the first dot)"
+            )
+        a, b = (_image(base / f, line, name) for f in (folders.folder_a, folders.folder_b))
+        samples[name] = Sample(name, a, b, text / f"{name}.npy")
+    if not samples:
+        raise UserError(f"{split} list of {base} is empty")
+    return list(samples.values())
+
+
+def _lines(root: Path, base: Path, task_name: str, dataset: str, split: str, folder: Path) -> list[str]:
+    if split == "all":
+        if not folder.is_dir():
+            raise UserError(f"folder {folder} does not exist")
+        return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    # the code of the reference looks in the first place, its README names the second
+    places = [base / f"{split}.txt", root / task_name / dataset / f"{split}.txt"]
+    for place in places:
+        if place.is_file():
+            lines = (line.strip() for line in read_text(place, "the list").splitlines())
+            return [line for line in lines if line]
+    lists = [p.stem for p in base.glob("*.txt")]
+    raise UserError(
+        f"list {places[0]} does not exist{did_you_mean(split, lists)}; write one file name per line, "
+        "or take every image with --split all"
+    )
+
+
+def _existing(parent: Path, name: str, what: str) -> Path:
+    folder = parent / name
+    if not folder.is_dir():
+        known = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+        raise UserError(f"{what} folder {folder} does not exist{did_you_mean(name, known)}")
+    return folder
+
+
+def _image(folder: Path, line: str, name: str) -> Path:
+    """The listed file, else the same name with another known suffix (a list may lack suffixes)."""
+    if (folder / line).is_file():
+        return folder / line
+    found = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
+    return next((p for p in found if p.is_file()), folder / line)

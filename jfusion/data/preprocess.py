@@ -1,0 +1,199 @@
+"""From folders of pairs to one H5 file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import jfusion
+from jfusion.config import setting
+from jfusion.data import image
+from jfusion.data.h5 import SCHEMA
+from jfusion.data.layout import Sample, find_samples, task
+from jfusion.errors import UserError
+from jfusion.files import replacing
+
+SMALL = (288, 384)  # the size of the reference's training images
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `jfusion preprocess` is asked for."""
+
+    task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF")
+    dataset: str = setting("MSRS", "folder name of the data set")
+    split: str = setting("train", "name of the list file without .txt; all: every image of the first folder")
+    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
+    out: str | None = setting(None, "the H5 file to write; default VLFDataset_h5/<dataset>_<split>.h5")
+    size: str = setting("auto", "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native")
+    text: str = setting("features", "features: the .npy files under TextFeature; zeros: a marked stand-in")
+    text_dim: int = setting(768, "width of the features with --text zeros")
+    chroma: str = setting("auto", "whose colour is kept for the fused image: a, b, weighted, none; auto: by task")
+    skip_bad: bool = setting(False, "go on without a pair that cannot be used, and list them at the end")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was done: the file, its number of pairs, what was skipped and why, and whether it was new."""
+
+    path: Path
+    samples: int
+    skipped: list[str]
+    written: bool
+
+
+def preprocess(options: Options) -> Result:
+    """Writes the H5 file of one split; does nothing when the file is up to date.
+
+    Raises UserError for the first pair that is missing, unreadable or of unequal size, unless
+    `skip_bad`; the file appears under its name only when it is complete.
+    """
+    _check_options(options)
+    samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
+    out = Path(options.out or f"VLFDataset_h5/{options.dataset}_{options.split}.h5")
+    fingerprint = _fingerprint(options, samples)
+    done = _up_to_date(out, fingerprint)
+    if done is not None:
+        return Result(out, *done, written=False)
+    with replacing(out, "the H5 file") as temporary:
+        count, skipped = _write(temporary, options, samples, fingerprint)
+    return Result(out, count, skipped, written=True)
+
+
+def _check_options(options: Options) -> None:
+    task(options.task)
+    for name, allowed in (
+        ("size", ("auto", "small", "native")),
+        ("text", ("features", "zeros")),
+        ("chroma", ("auto", "a", "b", "weighted", "none")),
+    ):
+        if getattr(options, name) not in allowed:
+            raise UserError(f"--{name} must be one of {', '.join(allowed)}, not {getattr(options, name)!r}")
+
+
+def _fingerprint(options: Options, samples: list[Sample]) -> str:
+    """Changes when the options or any source file (by size and time of change) do."""
+    chosen = {k: v for k, v in asdict(options).items() if k not in ("out", "root")}
+    state = [json.dumps([SCHEMA, chosen], sort_keys=True)]
+    for sample in samples:
+        for path in (sample.a, sample.b, sample.text):
+            status = path.stat() if path.exists() else None
+            state.append(f"{path.name} {status and (status.st_size, status.st_mtime_ns)}")
+    return hashlib.sha256("\n".join(state).encode()).hexdigest()
+
+
+def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str]] | None:
+    """(samples, skipped) of a finished file with this fingerprint."""
+    import h5py
+
+    try:
+        with h5py.File(out, "r") as file:
+            if file.attrs.get("fingerprint") == fingerprint:
+                return len(file["imageA"]), json.loads(file.attrs["skipped"])
+    except (OSError, KeyError):
+        pass
+    return None
+
+
+def _write(
+    path: Path, options: Options, samples: list[Sample], fingerprint: str
+) -> tuple[int, list[str]]:
+    import h5py
+    from tqdm import tqdm
+
+    skipped, lengths = [], set()
+    with h5py.File(path, "w") as file:
+        for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
+            try:
+                arrays = _arrays(sample, options)
+            except UserError as error:
+                if not options.skip_bad:
+                    raise UserError(f"sample {sample.name!r}: {error} (--skip-bad goes on without it)") from error
+                skipped.append(f"{sample.name}: {error}")
+                continue
+            lengths.add(arrays["text"].shape[1:])
+            for group, array in arrays.items():
+                file.require_group(group).create_dataset(sample.name, data=array)
+        if not lengths:
+            raise UserError(f"none of the {len(samples)} pairs can be used; the first: {skipped[0]}")
+        if len({width for _, width in lengths}) > 1:
+            raise UserError(f"paragraph features of several widths: {sorted(lengths)}; make them with one encoder")
+        file.attrs.update(
+            schema=SCHEMA,
+            task=options.task,
+            dataset=options.dataset,
+            split=options.split,
+            encoder="zeros" if options.text == "zeros" else "not recorded",
+            text_dim=lengths.pop()[1],
+            size=_size(options),
+            made_by=f"jfusion {jfusion.__version__}",
+            fingerprint=fingerprint,
+            skipped=json.dumps(skipped),
+        )
+    return len(samples) - len(skipped), skipped
+
+
+def _size(options: Options) -> str:
+    if options.size != "auto":
+        return options.size
+    return "small" if options.split == "train" and task(options.task).resized else "native"
+
+
+def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
+    """What the file holds of one sample, by group."""
+    rgb = {"a": image.read_rgb(sample.a), "b": image.read_rgb(sample.b)}
+    sizes = ["x".join(map(str, x.shape[:2])) for x in rgb.values()]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"{sample.a} is {sizes[0]} and {sample.b} is {sizes[1]}; both must have one size")
+    a, b = image.gray(rgb["a"]), image.gray(rgb["b"])
+    arrays = {"text": _text(sample, options)}
+    if _size(options) == "small":
+        a, b = _shrink(a, b)
+    else:
+        colour = _chroma(rgb, options)
+        if colour is not None:
+            arrays["chroma"] = colour
+    return {"imageA": a[None] / np.float32(255), "imageB": b[None] / np.float32(255), **arrays}
+
+
+def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """288x384; portrait and square images become 384x288 and are transposed, as in the reference."""
+    if a.shape[0] < a.shape[1]:
+        return image.resize(a, *SMALL), image.resize(b, *SMALL)
+    return image.resize(a, *SMALL[::-1]).T, image.resize(b, *SMALL[::-1]).T
+
+
+def _chroma(rgb: dict[str, np.ndarray], options: Options) -> np.ndarray | None:
+    rule = task(options.task).chroma if options.chroma == "auto" else options.chroma
+    if rule == "none":
+        return None
+    sources = [rgb[x] for x in (("a", "b") if rule == "weighted" else rule)]
+    if not any(image.is_colour(x) for x in sources):
+        return None
+    chromas = [image.chroma(x) for x in sources]
+    return image.weighted_chroma(*chromas) if rule == "weighted" else chromas[0]
+
+
+def _text(sample: Sample, options: Options) -> np.ndarray:
+    """(1, L, D) float32."""
+    if options.text == "zeros":
+        return np.zeros((1, 1, options.text_dim), np.float32)
+    if not sample.text.is_file():
+        raise UserError(
+            f"paragraph features {sample.text} do not exist; --text zeros goes on without paragraphs"
+        )
+    try:
+        features = np.load(sample.text, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"paragraph features {sample.text} cannot be read: {error}") from error
+    if features.ndim == 2:
+        features = features[None]
+    if features.ndim != 3 or features.shape[0] != 1 or not np.isfinite(features).all():
+        raise UserError(
+            f"paragraph features {sample.text} must be finite (1, L, D) values, not {features.shape}"
+        )
+    return features.astype(np.float32)

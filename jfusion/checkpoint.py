@@ -53,7 +53,9 @@ class NameMap:
 
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
-    return re.compile("".join(f"(?P<{p}>[^.]+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts)))
+    return re.compile(
+        "".join(f"(?P<{p}>[^.]+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts))
+    )
 
 
 def _translate(name: str, table: list[tuple[re.Pattern[str], str]]) -> str:
@@ -70,13 +72,19 @@ def check_names(
     """Raises one UserError with every missing, unexpected and misshapen name, and the nearest match."""
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
-    shapes = {name: (list(expected[name]), list(np.shape(state[name]))) for name in state if name in expected}
+    shapes = {
+        name: (list(expected[name]), list(np.shape(state[name])))
+        for name in state
+        if name in expected
+    }
     wrong = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
     if not (missing or unexpected or wrong):
         return
     parts = []
     if missing:
-        parts.append(f"{len(missing)} missing: " + ", ".join(_with_nearest(m, unexpected) for m in missing))
+        parts.append(
+            f"{len(missing)} missing: " + ", ".join(_with_nearest(m, unexpected) for m in missing)
+        )
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected: " + ", ".join(unexpected))
     if wrong:
@@ -106,7 +114,9 @@ def save(path: str | Path, content: Mapping[str, Any]) -> None:
 
             from safetensors.numpy import save_file
 
-            record = {k: json.dumps(v) for k, v in content.items() if k not in ("model", "optimizer")}
+            record = {
+                k: json.dumps(v) for k, v in content.items() if k not in ("model", "optimizer")
+            }
             save_file(dict(content["model"]), temporary, metadata=record)
         else:
             body = pickle.dumps(dict(content), protocol=4)
@@ -135,7 +145,9 @@ def load(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} cannot be read: {reason[:300]}; it may be truncated: get it again"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights")
+        raise UserError(
+            f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights"
+        )
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
             return {**content, "model": _clean(content[key], path)}
@@ -162,7 +174,9 @@ def _read(path: Path) -> Any:
 def _clean(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, np.ndarray | np.generic | int | float):
+        if not isinstance(name, str) or not isinstance(
+            value, np.ndarray | np.generic | int | float
+        ):
             raise UserError(
                 f"checkpoint {path} holds {type(value).__name__} under {name!r} where weights were expected"
             )
@@ -266,12 +280,18 @@ class _TorchArchive:
 
     def __init__(self, file: zipfile.ZipFile):
         self.file = file
-        self.folder = next(n for n in file.namelist() if n.endswith("/data.pkl"))[: -len("data.pkl")]
+        self.folder = next(n for n in file.namelist() if n.endswith("/data.pkl"))[
+            : -len("data.pkl")
+        ]
         self.read: dict[str, np.ndarray] = {}
 
     def storage(self, identity: tuple) -> np.ndarray:
         kind, storage_type, key, _device, size = identity
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or not isinstance(key, str):
+        if (
+            kind != "storage"
+            or not isinstance(storage_type, _StorageType)
+            or not isinstance(key, str)
+        ):
             raise ValueError("it refers to data in an unknown way")
         if key not in self.read:
             raw = self.file.read(f"{self.folder}data/{key}")

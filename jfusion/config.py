@@ -54,7 +54,7 @@ def load(cls: type[T], path: str | Path) -> T:
     return from_dict(cls, values, str(path))
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
+def add_options(parser: argparse._ActionsContainer, cls: type) -> None:
     """One `--option` for each field of the dataclass `cls`; an option not given is left out."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -65,13 +65,19 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, **common)
         else:
             many = _item_types(hint)
-            shape = {"nargs": len(many), "metavar": ("HEIGHT", "WIDTH")} if many else {"metavar": "X"}
+            shape = (
+                {"nargs": len(many), "metavar": ("HEIGHT", "WIDTH")} if many else {"metavar": "X"}
+            )
             parser.add_argument(option, **shape, **common)
 
 
 def given(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
     """The options of `cls` that the user gave."""
-    return {f.name: getattr(namespace, f.name) for f in dataclasses.fields(cls) if hasattr(namespace, f.name)}
+    return {
+        f.name: getattr(namespace, f.name)
+        for f in dataclasses.fields(cls)
+        if hasattr(namespace, f.name)
+    }
 
 
 def _shown(value: Any) -> str:
@@ -112,5 +118,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     else:
         if not isinstance(hint, type) or isinstance(value, hint):
             return value
-    expected = "x".join(h.__name__ for h in items) if items else getattr(hint, "__name__", str(hint))
+    expected = (
+        "x".join(h.__name__ for h in items) if items else getattr(hint, "__name__", str(hint))
+    )
     raise UserError(f"{where} must be {expected}, not {value!r}")

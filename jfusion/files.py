@@ -51,7 +51,9 @@ def read_text(path: str | Path, what: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{what} {path} is not UTF-8 text: {error.reason}; save it as UTF-8") from error
+        raise UserError(
+            f"{what} {path} is not UTF-8 text: {error.reason}; save it as UTF-8"
+        ) from error
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
 

@@ -46,12 +46,29 @@ CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
 # What every kernel includes, compiled once (see `_precompile`).
 _HEADER = "\n".join(
     ["#define JIT 1", "#define JIT_cpu 1"]
-    + [f"#include <{h}>" for h in "cmath algorithm limits vector cstring assert.h omp.h".split()]
-    + [f'#include "{h}.h"' for h in "var ops/op_register fused_op executor misc/cpu_math".split()]
+    + [
+        f"#include <{h}>"
+        for h in ["cmath", "algorithm", "limits", "vector", "cstring", "assert.h", "omp.h"]
+    ]
+    + [
+        f'#include "{h}.h"'
+        for h in ["var", "ops/op_register", "fused_op", "executor", "misc/cpu_math"]
+    ]
     + [
         f'#include "ops/{op}_op.h"'
-        for op in "array broadcast_to binary unary ternary reduce reindex reindex_reduce index "
-        "random code".split()
+        for op in [
+            "array",
+            "broadcast_to",
+            "binary",
+            "unary",
+            "ternary",
+            "reduce",
+            "reindex",
+            "reindex_reduce",
+            "index",
+            "random",
+            "code",
+        ]
     ]
 )
 
@@ -94,7 +111,9 @@ def cache_home() -> Path:
     if chosen:
         home = Path(chosen).expanduser().absolute()
         if not _shell_safe(home):
-            raise UserError(f"JFUSION_HOME={home} holds a space or a special character; choose another")
+            raise UserError(
+                f"JFUSION_HOME={home} holds a space or a special character; choose another"
+            )
         if not _writable(home):
             raise UserError(f"JFUSION_HOME={home} cannot be written to; choose another folder")
         return home
@@ -106,7 +125,9 @@ def cache_home() -> Path:
     private.mkdir(mode=0o700, exist_ok=True)
     status = private.lstat()
     if private.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise UserError(f"{private} belongs to somebody else; set JFUSION_HOME to a folder of yours")
+        raise UserError(
+            f"{private} belongs to somebody else; set JFUSION_HOME to a folder of yours"
+        )
     return private
 
 
@@ -173,11 +194,15 @@ def cuda() -> tuple[str, str]:
     if os.environ.get("nvcc_path") == "":
         return "", ""
     nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc")
-    nvcc = nvcc or next((p for p in ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc") if Path(p).exists()), "")
+    nvcc = nvcc or next(
+        (p for p in ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc") if Path(p).exists()), ""
+    )
     if not nvcc:
         return "", "a GPU is here, but no CUDA toolkit (nvcc)" if _gpu_count() else ""
     try:
-        text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=30).stdout
+        text = subprocess.run(
+            [nvcc, "--version"], capture_output=True, text=True, timeout=30
+        ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return "", f"{nvcc} does not run: {error}"
     version = re.search(r"release (\d+)\.(\d+)", text)
@@ -187,7 +212,10 @@ def cuda() -> tuple[str, str]:
         return "", f"{named} is passed over: no GPU or no driver on this machine"
     if not (10, 0) <= release <= NEWEST_CUDA:
         newest = ".".join(map(str, NEWEST_CUDA))
-        return "", f"{named} is passed over: Jittor {JITTOR_VERSION} works with CUDA 10.0 to {newest}"
+        return (
+            "",
+            f"{named} is passed over: Jittor {JITTOR_VERSION} works with CUDA 10.0 to {newest}",
+        )
     return nvcc, ""
 
 
@@ -292,7 +320,9 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     if ready is None:
         with (home / "prepare.lock").open("w") as lock:
             if not _try_lock(lock):
-                print("jfusion: another process is preparing Jittor; waiting for it", file=sys.stderr)
+                print(
+                    "jfusion: another process is preparing Jittor; waiting for it", file=sys.stderr
+                )
                 fcntl.flock(lock, fcntl.LOCK_EX)
             ready = _read_stamp(stamp) or _build(home, variables, stamp)
     return {"environment": variables, **ready}
@@ -300,7 +330,9 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
 
 def _check_needed() -> None:
     if compiler() is None:
-        raise UserError("no C++ compiler found; mend: apt-get install g++ (or set cc_path to yours)")
+        raise UserError(
+            "no C++ compiler found; mend: apt-get install g++ (or set cc_path to yours)"
+        )
     if python_config() is None:
         raise UserError(
             f"the development files of Python 3.{sys.version_info.minor} are missing "
@@ -351,7 +383,9 @@ def _fingerprint(variables: dict[str, str]) -> str:
 
 
 def _cpu_name() -> str:
-    match = re.search(r"^(?:model name|CPU part)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    match = re.search(
+        r"^(?:model name|CPU part)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M
+    )
     return match.group(1) if match else platform.processor()
 
 
@@ -391,7 +425,9 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
         core = json.loads(answer.read_text())
     except (OSError, ValueError):
         last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"Jittor's core could not be compiled: {last[:200]} (all of it: {log})") from None
+        raise UserError(
+            f"Jittor's core could not be compiled: {last[:200]} (all of it: {log})"
+        ) from None
     finally:
         answer.unlink(missing_ok=True)
     header = "" if core["cuda"] else _precompile(home, core, stamp.stem)
@@ -440,7 +476,18 @@ def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
     header = home / f"{name}.h"
     header.write_text(_HEADER)
     skipped = ("-l", "-L", "-Wl", "-include")
-    flags = [f for f in shlex.split(core["cc_flags"]) if f != "-shared" and not f.startswith(skipped)]
-    command = [core["cc_path"], "-g", *flags, "-x", "c++-header", str(header), "-o", f"{header}.gch"]
+    flags = [
+        f for f in shlex.split(core["cc_flags"]) if f != "-shared" and not f.startswith(skipped)
+    ]
+    command = [
+        core["cc_path"],
+        "-g",
+        *flags,
+        "-x",
+        "c++-header",
+        str(header),
+        "-o",
+        f"{header}.gch",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     return str(header) if done.returncode == 0 else ""

@@ -48,13 +48,17 @@ class PairFile:
         file = self._open()
         missing = [g for g in GROUPS[:2] if g not in file]
         if missing:
-            raise UserError(f"H5 file {self.path} has no group {missing[0]!r}: it is not a set of pairs")
+            raise UserError(
+                f"H5 file {self.path} has no group {missing[0]!r}: it is not a set of pairs"
+            )
         self.attributes: dict[str, Any] = dict(file.attrs)
         self.names = sorted(file["imageA"], key=str.encode)
         for group in GROUPS:
             if group in file and set(file[group]) != set(self.names):
                 odd = sorted(set(file[group]) ^ set(self.names))[0]
-                raise UserError(f"H5 file {self.path}: sample {odd!r} is not in both imageA and {group}")
+                raise UserError(
+                    f"H5 file {self.path}: sample {odd!r} is not in both imageA and {group}"
+                )
         if not self.names:
             raise UserError(f"H5 file {self.path} holds no samples")
 
@@ -76,7 +80,9 @@ class PairFile:
                 f"H5 file {self.path}: sample {name!r} cannot be read ({error}); make the file again"
             ) from error
         if a.shape != b.shape or a.ndim != 3:
-            raise UserError(f"H5 file {self.path}: sample {name!r} has images of {a.shape} and {b.shape}")
+            raise UserError(
+                f"H5 file {self.path}: sample {name!r} has images of {a.shape} and {b.shape}"
+            )
         if text is not None and text.ndim == 3 and text.shape[0] == 1:
             text = text[0]
         return Pair(name, a, b, text, chroma)
@@ -153,7 +159,10 @@ def summary(path: str | Path, found: dict[str, Any]) -> str:
     origin = " ".join(str(attributes.get(k, "")) for k in ("task", "dataset", "split")).strip()
     sizes = ", ".join(f"{h}x{w} ({n})" for (h, w), n in sorted(found["sizes"].items())[:6])
     more = f", and {len(found['sizes']) - 6} more" if len(found["sizes"]) > 6 else ""
-    text = ", ".join(f"{'x'.join(map(str, s))} ({n})" for s, n in sorted(found["text"].items())) or "none"
+    text = (
+        ", ".join(f"{'x'.join(map(str, s))} ({n})" for s, n in sorted(found["text"].items()))
+        or "none"
+    )
     encoder = attributes.get("encoder", "not recorded")
     return "\n".join(
         [

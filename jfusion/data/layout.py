@@ -1,9 +1,9 @@
 """Folders and list files: the layout of FILM's VLF data set.
 
-    <root>/Image/<TASK>/<DATASET>/<A>/<file>        the two modalities, same file names
-    <root>/Image/<TASK>/<DATASET>/<B>/<file>
-    <root>/Image/<TASK>/<DATASET>/<split>.txt       one file name per line
-    <root>/TextFeature/<TASK>/<DATASET>/<name>.npy  paragraph features
+<root>/Image/<TASK>/<DATASET>/<A>/<file>        the two modalities, same file names
+<root>/Image/<TASK>/<DATASET>/<B>/<file>
+<root>/Image/<TASK>/<DATASET>/<split>.txt       one file name per line
+<root>/TextFeature/<TASK>/<DATASET>/<name>.npy  paragraph features
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
     return list(samples.values())
 
 
-def _lines(root: Path, base: Path, task_name: str, dataset: str, split: str, folder: Path) -> list[str]:
+def _lines(
+    root: Path, base: Path, task_name: str, dataset: str, split: str, folder: Path
+) -> list[str]:
     if split == "all":
         if not folder.is_dir():
             raise UserError(f"folder {folder} does not exist")

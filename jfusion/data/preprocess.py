@@ -26,14 +26,27 @@ class Options:
 
     task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF")
     dataset: str = setting("MSRS", "folder name of the data set")
-    split: str = setting("train", "name of the list file without .txt; all: every image of the first folder")
+    split: str = setting(
+        "train", "name of the list file without .txt; all: every image of the first folder"
+    )
     root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
-    out: str | None = setting(None, "the H5 file to write; default VLFDataset_h5/<dataset>_<split>.h5")
-    size: str = setting("auto", "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native")
-    text: str = setting("features", "features: the .npy files under TextFeature; zeros: a marked stand-in")
+    out: str | None = setting(
+        None, "the H5 file to write; default VLFDataset_h5/<dataset>_<split>.h5"
+    )
+    size: str = setting(
+        "auto",
+        "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native",
+    )
+    text: str = setting(
+        "features", "features: the .npy files under TextFeature; zeros: a marked stand-in"
+    )
     text_dim: int = setting(768, "width of the features with --text zeros")
-    chroma: str = setting("auto", "whose colour is kept for the fused image: a, b, weighted, none; auto: by task")
-    skip_bad: bool = setting(False, "go on without a pair that cannot be used, and list them at the end")
+    chroma: str = setting(
+        "auto", "whose colour is kept for the fused image: a, b, weighted, none; auto: by task"
+    )
+    skip_bad: bool = setting(
+        False, "go on without a pair that cannot be used, and list them at the end"
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,9 @@ def _check_options(options: Options) -> None:
         ("chroma", ("auto", "a", "b", "weighted", "none")),
     ):
         if getattr(options, name) not in allowed:
-            raise UserError(f"--{name} must be one of {', '.join(allowed)}, not {getattr(options, name)!r}")
+            raise UserError(
+                f"--{name} must be one of {', '.join(allowed)}, not {getattr(options, name)!r}"
+            )
 
 
 def _fingerprint(options: Options, samples: list[Sample]) -> str:
@@ -112,16 +127,22 @@ def _write(
                 arrays = _arrays(sample, options)
             except UserError as error:
                 if not options.skip_bad:
-                    raise UserError(f"sample {sample.name!r}: {error} (--skip-bad goes on without it)") from error
+                    raise UserError(
+                        f"sample {sample.name!r}: {error} (--skip-bad goes on without it)"
+                    ) from error
                 skipped.append(f"{sample.name}: {error}")
                 continue
             lengths.add(arrays["text"].shape[1:])
             for group, array in arrays.items():
                 file.require_group(group).create_dataset(sample.name, data=array)
         if not lengths:
-            raise UserError(f"none of the {len(samples)} pairs can be used; the first: {skipped[0]}")
+            raise UserError(
+                f"none of the {len(samples)} pairs can be used; the first: {skipped[0]}"
+            )
         if len({width for _, width in lengths}) > 1:
-            raise UserError(f"paragraph features of several widths: {sorted(lengths)}; make them with one encoder")
+            raise UserError(
+                f"paragraph features of several widths: {sorted(lengths)}; make them with one encoder"
+            )
         file.attrs.update(
             schema=SCHEMA,
             task=options.task,
@@ -148,7 +169,9 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     rgb = {"a": image.read_rgb(sample.a), "b": image.read_rgb(sample.b)}
     sizes = ["x".join(map(str, x.shape[:2])) for x in rgb.values()]
     if sizes[0] != sizes[1]:
-        raise UserError(f"{sample.a} is {sizes[0]} and {sample.b} is {sizes[1]}; both must have one size")
+        raise UserError(
+            f"{sample.a} is {sizes[0]} and {sample.b} is {sizes[1]}; both must have one size"
+        )
     a, b = image.gray(rgb["a"]), image.gray(rgb["b"])
     arrays = {"text": _text(sample, options)}
     if _size(options) == "small":

@@ -245,7 +245,9 @@ class CrossAttention(nn.Module):
         k = linear(tokens, w[d : 2 * d])
         mixed = averaged_attention(q, k, tokens, h)  # (N, h, E)
         # head i reads its own dh rows of the value projection
-        values = matmul(mixed.transpose(1, 0, 2), w[2 * d :].reshape(h, dh, d), tb=True)  # (h, N, dh)
+        values = matmul(
+            mixed.transpose(1, 0, 2), w[2 * d :].reshape(h, dh, d), tb=True
+        )  # (h, N, dh)
         joined = values.transpose(1, 0, 2).reshape(n, d) + b[2 * d :]
         return linear(joined, self.out_proj.weight, self.out_proj.bias)
 
@@ -263,7 +265,7 @@ def averaged_attention(q: jt.Var, k: jt.Var, x: jt.Var, heads: int) -> jt.Var:
 
 def plain_averaged_attention(q: jt.Var, k: jt.Var, x: jt.Var, heads: int) -> jt.Var:
     """The same from stock Jittor."""
-    n, t, d = q.shape
+    n, _, d = q.shape
 
     def split(y: jt.Var) -> jt.Var:
         return y.reshape(n, -1, heads, d // heads).transpose(0, 2, 1, 3)
@@ -280,7 +282,7 @@ class _AveragedAttention(jt.Function):
         self.heads = heads
 
     def execute(self, q: jt.Var, k: jt.Var, x: jt.Var) -> jt.Var:
-        n, s, e = x.shape
+        n, s, _ = x.shape
         weights = jt.code(
             [n, self.heads, s],
             q.dtype,

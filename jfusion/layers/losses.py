@@ -18,10 +18,14 @@ def fusion_loss(
     """
     a = a[:, :1]
     if b.shape[1] != 1 or fused.shape[1] != 1:
-        raise UserError(f"the fusion loss takes single-channel images, not {b.shape} and {fused.shape}")
+        raise UserError(
+            f"the fusion loss takes single-channel images, not {b.shape} and {fused.shape}"
+        )
     goal = jt.maximum(a, b) if target == "max" else (a + b) / 2
     intensity = jt.abs(goal - fused).mean()
-    gradient = jt.abs(jt.maximum(sobel_magnitude(a), sobel_magnitude(b)) - sobel_magnitude(fused)).mean()
+    gradient = jt.abs(
+        jt.maximum(sobel_magnitude(a), sobel_magnitude(b)) - sobel_magnitude(fused)
+    ).mean()
     return intensity + gradient_weight * gradient, intensity, gradient
 
 

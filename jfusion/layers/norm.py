@@ -13,7 +13,11 @@ def channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
     x (N, C, H, W), weight and bias (C,).
     """
     kernel = use_kernel(x, weight, bias)
-    return _ChannelLayerNorm()(x, weight, bias) if kernel else plain_channel_layer_norm(x, weight, bias)
+    return (
+        _ChannelLayerNorm()(x, weight, bias)
+        if kernel
+        else plain_channel_layer_norm(x, weight, bias)
+    )
 
 
 def plain_channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:

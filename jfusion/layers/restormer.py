@@ -59,7 +59,9 @@ class GatedFeedForward(nn.Module):
     def __init__(self, width: int, expansion: int):
         hidden = expansion * width
         self.expand = nn.Conv(width, 2 * hidden, 1, bias=False)
-        self.depthwise = nn.Conv(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
+        self.depthwise = nn.Conv(
+            2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False
+        )
         self.project = nn.Conv(hidden, width, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:

@@ -64,6 +64,8 @@ def evaluate(
     images = [np.asarray(x, np.float64) for x in (fused, a, b)]
     shapes = [x.shape for x in images]
     if len(set(shapes)) != 1 or images[0].ndim != 2:
-        raise UserError(f"metrics need three gray images of one size, not {shapes[0]}, {shapes[1]}, {shapes[2]}")
+        raise UserError(
+            f"metrics need three gray images of one size, not {shapes[0]}, {shapes[1]}, {shapes[2]}"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         return {name: float(METRICS[name].compute(*images)) for name in chosen}

@@ -23,12 +23,12 @@ from jfusion.layers import restormer
 from jfusion.layers.activation import prelu
 from jfusion.layers.attention import CrossAttention
 from jfusion.layers.conv import conv, conv1x1
+from jfusion.layers.losses import fusion_loss, lp_ssim_loss
 from jfusion.layers.matmul import linear
 from jfusion.layers.resize import nearest
 from jfusion.layers.restormer import Restormer
 from jfusion.runtime import jt, nn
 from jfusion.systems.base import Batch, ParameterGroup, Stage, System
-from jfusion.layers.losses import fusion_loss, lp_ssim_loss
 
 WIDTH = 32  # channels of the image features
 
@@ -40,8 +40,12 @@ class Config:
     text_dim: int = setting(768, "width of the paragraph features")
     hidden_dim: int = setting(256, "width of a token, E in the paper's code")
     image2text_dim: int = setting(32, "channels that an image gives to its tokens, D")
-    token_size: tuple[int, int] = setting((288, 384), "grid that every image is resampled to for its tokens")
-    stretch: bool = setting(True, "stretch each fused image to its full range, as the authors' test script")
+    token_size: tuple[int, int] = setting(
+        (288, 384), "grid that every image is resampled to for its tokens"
+    )
+    stretch: bool = setting(
+        True, "stretch each fused image to its full range, as the authors' test script"
+    )
     epochs: int = setting(150, "epochs of training")
     batch_size: int = setting(2, "pairs per step; an incomplete last batch is dropped")
     learning_rate: float = setting(1e-5, "Adam's rate at the start")
@@ -90,7 +94,9 @@ class Branch(nn.Module):
 
     def tokens(self, encoded: jt.Var) -> jt.Var:
         """(N, 32, H, W) -> (N, D*288*384/E, E): E consecutive values of the resampled map each."""
-        grid = nearest(conv1x1(encoded, self.to_tokens.weight, self.to_tokens.bias), *self.token_size)
+        grid = nearest(
+            conv1x1(encoded, self.to_tokens.weight, self.to_tokens.bias), *self.token_size
+        )
         return grid.reshape(grid.shape[0], -1, self.dim)
 
     def guidance(self, tokens: jt.Var, text: jt.Var) -> jt.Var:
@@ -145,7 +151,9 @@ class TextProjection(nn.Module):
 
     def __init__(self, config: Config):
         bound = config.text_dim**-0.5
-        self.weight = jt.init.uniform([config.hidden_dim, config.text_dim, 1], "float32", -bound, bound)
+        self.weight = jt.init.uniform(
+            [config.hidden_dim, config.text_dim, 1], "float32", -bound, bound
+        )
         self.bias = jt.init.uniform([config.hidden_dim], "float32", -bound, bound)
 
     def execute(self, text: jt.Var) -> jt.Var:
@@ -170,7 +178,11 @@ def _official() -> dict[str, str]:
             **{f"restormer{x}1.{o}": f"encoder.{u}" for o, u in restormer.OFFICIAL.items()},
         }
         names |= {block + o: f"block{{i}}.{x}.{u}" for o, u in parts.items()}
-    for official, ours in (("restormer1", "joint"), ("restormer2", "refine1"), ("restormer3", "refine2")):
+    for official, ours in (
+        ("restormer1", "joint"),
+        ("restormer2", "refine1"),
+        ("restormer3", "refine2"),
+    ):
         names |= {f"{official}.{o}": f"decoder.{ours}.{u}" for o, u in restormer.OFFICIAL.items()}
     return names | {"conv1.{p}": "decoder.reduce.{p}", "conv2.{p}": "decoder.to_image.{p}"}
 

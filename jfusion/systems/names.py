@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jfusion import config
@@ -22,6 +25,35 @@ def system_class(name: str) -> type[System]:
         raise UserError(f"unknown system {name!r}{did_you_mean(name, SYSTEMS)}")
     module, attribute = SYSTEMS[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def title(name: str) -> str:
+    """The first line of the system's file."""
+    return (ast.get_docstring(_tree(name)) or "").splitlines()[0]
+
+
+def config_class(name: str) -> type:
+    """The configuration of the system called `name`, without importing its file.
+
+    Importing the file would start (the first time: compile) Jittor, which `--help` must not. The
+    class stands on its own in the file, so it is taken out of the source and defined here.
+    """
+    system = next(n for n in _tree(name).body if isinstance(n, ast.ClassDef) and n.name == "Config")
+    namespace = {
+        "__name__": __name__,
+        "dataclass": dataclasses.dataclass,
+        "setting": config.setting,
+        "UserError": UserError,
+    }
+    exec(compile(ast.Module([system], []), f"<{name}>", "exec"), namespace)
+    return namespace["Config"]
+
+
+def _tree(name: str) -> ast.Module:
+    if name not in SYSTEMS:
+        raise UserError(f"unknown system {name!r}{did_you_mean(name, SYSTEMS)}")
+    module = SYSTEMS[name].split(":")[0].rsplit(".", 1)[1]
+    return ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
 
 
 def create(name: str, **values: Any) -> System:

@@ -60,7 +60,11 @@ class Adam:
     def state(self) -> dict[str, object]:
         """Everything that another Adam needs to go on: arrays by name, and the number of steps."""
         arrays = {f"mean.{k}": v.numpy() for k, v in self.mean.items()}
-        return {"steps": self.steps, **arrays, **{f"square.{k}": v.numpy() for k, v in self.square.items()}}
+        return {
+            "steps": self.steps,
+            **arrays,
+            **{f"square.{k}": v.numpy() for k, v in self.square.items()},
+        }
 
     def load_state(self, state: dict[str, object]) -> None:
         """Goes on from `state()`."""

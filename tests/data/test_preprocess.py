@@ -35,7 +35,9 @@ def make_dataset(root, pairs, task="IVF", dataset="Set", split="test", width=8):
 
 
 def options(root, **values):
-    return Options(root=str(root), dataset="Set", out=str(root / "out.h5"), **{"split": "test", **values})
+    return Options(
+        root=str(root), dataset="Set", out=str(root / "out.h5"), **{"split": "test", **values}
+    )
 
 
 def random_pair(seed, shape=(12, 10)):
@@ -53,14 +55,18 @@ def test_training_images_equal_the_references(tmp_path, reference):
         pair = file.read(kind)
         assert pair.a.shape == (1, 288, 384)
         for label, found in (("imageA", pair.a), ("imageB", pair.b)):
-            np.testing.assert_allclose(found[:, ::12, ::12], reference[f"train.{kind}.{label}"], atol=1e-6)
+            np.testing.assert_allclose(
+                found[:, ::12, ::12], reference[f"train.{kind}.{label}"], atol=1e-6
+            )
             mean = reference[f"train.{kind}.{label}_mean"]
             np.testing.assert_allclose(found.mean(dtype=np.float64), mean, atol=1e-6)
 
 
 def test_test_images_and_order_equal_the_references(tmp_path, reference):
     names = [str(n).split(".")[0] for n in reference["test.list"]]
-    make_dataset(tmp_path, {n: (reference[f"test.{n}.ir"], reference[f"test.{n}.vi"]) for n in names})
+    make_dataset(
+        tmp_path, {n: (reference[f"test.{n}.ir"], reference[f"test.{n}.vi"]) for n in names}
+    )
     preprocess(options(tmp_path))
     ours, authors = h5.PairFile(tmp_path / "out.h5"), h5.PairFile(GOLDEN / "film/sample_test.h5")
     assert ours.names == authors.names == [str(n) for n in reference["test.order"]]
@@ -71,7 +77,9 @@ def test_test_images_and_order_equal_the_references(tmp_path, reference):
 
 def test_authors_file_passes_the_check():
     found = h5.check(GOLDEN / "film/sample_test.h5")
-    assert found["samples"] == 4 and found["sizes"] == {(24, 32): 4} and found["text"] == {(3, 768): 4}
+    assert (
+        found["samples"] == 4 and found["sizes"] == {(24, 32): 4} and found["text"] == {(3, 768): 4}
+    )
     assert "made by another tool" in h5.summary("x.h5", found)
 
 
@@ -116,7 +124,9 @@ def test_split_all_and_lists_without_suffixes(tmp_path):
 
 def broken_dataset(root):
     """Five pairs, four of which cannot be used; returns the names of the bad ones."""
-    base = make_dataset(root, {k: random_pair(i) for i, k in enumerate(("good", "gone", "cut", "odd", "mute"))})
+    base = make_dataset(
+        root, {k: random_pair(i) for i, k in enumerate(("good", "gone", "cut", "odd", "mute"))}
+    )
     (base / "VI" / "gone.png").unlink()
     whole = (base / "IR" / "cut.png").read_bytes()
     (base / "IR" / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -201,4 +211,6 @@ def test_every_kind_of_image_is_read(tmp_path, mode):
 def test_reader_equals_the_authors(golden, tmp_path):
     values = golden("metrics/metrics.npz")
     Image.fromarray(values["reader.rgb"]).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(image.gray(image.read_rgb(tmp_path / "x.png")), values["reader.gray"])
+    np.testing.assert_array_equal(
+        image.gray(image.read_rgb(tmp_path / "x.png")), values["reader.gray"]
+    )

@@ -11,7 +11,15 @@ from hypothesis.extra import numpy as hnp
 from jfusion import metrics
 from jfusion.errors import UserError
 
-TOLERANCE = {"EN": 1e-9, "MI": 1e-9, "VIF": 1e-7, "Qabf": 1e-6, "CC": 1e-6, "SCD": 1e-6, "SSIM": 2e-6}
+TOLERANCE = {
+    "EN": 1e-9,
+    "MI": 1e-9,
+    "VIF": 1e-7,
+    "Qabf": 1e-6,
+    "CC": 1e-6,
+    "SCD": 1e-6,
+    "SSIM": 2e-6,
+}
 
 
 @pytest.fixture(scope="module")

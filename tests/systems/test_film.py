@@ -144,7 +144,9 @@ def test_forward_stage_by_stage(film, forward, recipe, name):
 def test_items_of_a_batch_do_not_see_each_other(film, forward, recipe):
     a, b, text = case(forward, recipe, "a")
     with jt.no_grad():
-        single = np.concatenate([film(a[i : i + 1], b[i : i + 1], text[i : i + 1]).numpy() for i in (0, 1)])
+        single = np.concatenate(
+            [film(a[i : i + 1], b[i : i + 1], text[i : i + 1]).numpy() for i in (0, 1)]
+        )
     close(single, forward["a.out"], 5e-5)
 
 
@@ -215,7 +217,9 @@ def test_layer_norm_far_from_zero(film, block):
 
 def test_text_projection(film, block):
     close(
-        film.text_projection(jt.array(block["text_process.x"])).numpy(), block["text_process.out"], 2e-5
+        film.text_projection(jt.array(block["text_process.x"])).numpy(),
+        block["text_process.out"],
+        2e-5,
     )
 
 
@@ -283,7 +287,12 @@ def loss_inputs(losses):
 
 @pytest.mark.parametrize(
     ("key", "weight", "target"),
-    [("fusion20", 20, "max"), ("fusion10", 10, "max"), ("fusion20_mean", 20, "mean"), ("fusion20_3ch", 20, "max")],
+    [
+        ("fusion20", 20, "max"),
+        ("fusion10", 10, "max"),
+        ("fusion20_mean", 20, "mean"),
+        ("fusion20_3ch", 20, "max"),
+    ],
 )
 def test_fusion_loss(losses, key, weight, target):
     a, b, fused = loss_inputs(losses)
@@ -311,7 +320,9 @@ def test_lp_ssim_loss(losses, x):
     if x == "A":
         ssim = ssim_map(image, fused)
         np.testing.assert_allclose(ssim.mean().item(), losses["lpssimA.ssim"], rtol=1e-5)
-        np.testing.assert_allclose(ssim.numpy().mean((1, 2, 3)), losses["lpssimA.ssim_per_image"], rtol=1e-5)
+        np.testing.assert_allclose(
+            ssim.numpy().mean((1, 2, 3)), losses["lpssimA.ssim_per_image"], rtol=1e-5
+        )
 
 
 def test_ssim_window(losses):
@@ -420,4 +431,8 @@ def test_saved_pictures_equal_the_references(film, forward, recipe, golden):
 
 
 def test_softmax_rows_sum_to_one():
-    close(softmax(jt.array(np.array([[1e4, 0.0], [-3.0, 2.0]], np.float32))).numpy().sum(-1), [1, 1], 1e-6)
+    close(
+        softmax(jt.array(np.array([[1e4, 0.0], [-3.0, 2.0]], np.float32))).numpy().sum(-1),
+        [1, 1],
+        1e-6,
+    )

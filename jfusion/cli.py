@@ -1,0 +1,223 @@
+"""The `jfusion` command. Each sub-command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from jfusion import __version__, config
+from jfusion.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code (2 for a mistake of the user's, 130 after Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parser = _parser(arguments)
+        options = parser.parse_args(arguments)
+        if not hasattr(options, "run"):
+            parser.print_help()
+            return 0
+        return options.run(options) or 0
+    except UserError as error:
+        print(f"jfusion: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jfusion",
+        description="Fuses pairs of images into one: published systems on Jittor.",
+        epilog="A data set, start to end: jfusion preprocess, jfusion train film, jfusion test.",
+    )
+    parser.add_argument("--version", action="version", version=f"jfusion {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="")
+    _preprocess(commands, arguments)
+    _check(commands)
+    _train(commands, arguments)
+    _test(commands, arguments)
+    _demo(commands, arguments)
+    _systems(commands)
+    _doctor(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, text: str, run: Callable
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+# ---- preprocess, check -------------------------------------------------------------------------
+
+
+def _preprocess(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    command = _command(
+        commands, "preprocess", "make an H5 file from folders of pairs", _run_preprocess
+    )
+    if arguments[:1] == ["preprocess"]:
+        from jfusion.data.preprocess import Options
+
+        config.add_options(command, Options)
+
+
+def _run_preprocess(given: argparse.Namespace) -> int:
+    from jfusion.data.preprocess import Options, preprocess
+
+    result = preprocess(config.from_dict(Options, config.given(given, Options), "preprocess"))
+    state = "written" if result.written else "is up to date"
+    print(f"{result.path} {state}: {result.samples} pairs")
+    if getattr(given, "text", "") == "zeros":
+        print(
+            "note: the text features are zeros (no paragraphs); the file's attribute `encoder` says so"
+        )
+    for line in result.skipped:
+        print(f"  skipped {line}")
+    return 0
+
+
+def _check(commands: argparse._SubParsersAction) -> None:
+    command = _command(commands, "check", "verify an H5 file and print what is in it", _run_check)
+    command.add_argument("file", help="the H5 file")
+
+
+def _run_check(given: argparse.Namespace) -> int:
+    from jfusion.data import h5
+
+    print(h5.summary(given.file, h5.check(given.file)))
+    return 0
+
+
+# ---- train, test -------------------------------------------------------------------------------
+
+
+def _train(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    text = "train a system, or go on with a run (jfusion train film --help lists its settings)"
+    command = _command(commands, "train", text, _run_train)
+    command.add_argument("system", nargs="?", help="film, ... (see jfusion systems)")
+    command.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    command.add_argument("--config", metavar="FILE", help="settings of the system as JSON or YAML")
+    if arguments[:1] == ["train"]:
+        from jfusion.train.options import Options
+
+        config.add_options(command.add_argument_group("the run"), Options)
+        _system_options(command, arguments)
+
+
+def _run_train(given: argparse.Namespace) -> int:
+    from jfusion.train.options import Options
+
+    values = config.given(given, Options)
+    if given.resume:
+        settings = set(values) - {"data", "max_steps"}
+        if settings or given.system or given.config:
+            raise UserError(
+                "--resume goes on with a run as it was started: it takes only --data and --max-steps"
+            )
+        options = config.from_dict(Options, values, "train")
+        from jfusion.train.loop import resume
+
+        resume(given.resume, values.get("data"), options.max_steps)
+        return 0
+    if not given.system:
+        raise UserError("which system? for example: jfusion train film (see jfusion systems)")
+    options = config.from_dict(Options, values, "train")
+    settings = _settings(given, given.system)
+    from jfusion.train.loop import train
+
+    train(given.system, settings, options)
+    return 0
+
+
+def _test(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    text = "fuse a test set with a checkpoint and print its metrics beside the paper's"
+    command = _command(commands, "test", text, _run_test)
+    command.add_argument(
+        "system", nargs="?", help="needed for the authors' checkpoints (default: film)"
+    )
+    command.add_argument("--config", metavar="FILE", help="settings of the system as JSON or YAML")
+    if arguments[:1] == ["test"]:
+        from jfusion.evaluate import Options
+
+        config.add_options(command.add_argument_group("the test"), Options)
+        _system_options(command, arguments)
+
+
+def _run_test(given: argparse.Namespace) -> int:
+    from jfusion.evaluate import Options
+
+    options = config.from_dict(Options, config.given(given, Options), "test")
+    settings = _settings(given, given.system or "film")
+    from jfusion.evaluate import test
+
+    result = test(given.system, settings, options)
+    print(result.table.text())
+    print(f"images, table and grid.png: {result.folder}")
+    return 0
+
+
+def _system_options(command: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """The settings of the system that is named on the command line (film if none is)."""
+    from jfusion.systems import names
+
+    named = next((a for a in arguments[1:] if a in names.SYSTEMS), "film")
+    group = command.add_argument_group(f"settings of {named}")
+    config.add_options(group, names.config_class(named))
+
+
+def _settings(given: argparse.Namespace, system: str) -> dict:
+    """The system's settings: the file's, changed by the options."""
+    from jfusion.systems import names
+
+    cls = names.config_class(system)
+    values = config.to_dict(config.load(cls, given.config)) if given.config else {}
+    return {**values, **config.given(given, cls)}
+
+
+# ---- the rest ----------------------------------------------------------------------------------
+
+
+def _demo(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    text = "the whole job on sample photographs: preprocess, train a short while, test"
+    command = _command(commands, "demo", text, _run_demo)
+    if arguments[:1] == ["demo"]:
+        from jfusion.demo import Options
+
+        config.add_options(command, Options)
+
+
+def _run_demo(given: argparse.Namespace) -> int:
+    from jfusion.demo import Options, demo
+
+    demo(config.from_dict(Options, config.given(given, Options), "demo"))
+    return 0
+
+
+def _systems(commands: argparse._SubParsersAction) -> None:
+    _command(commands, "systems", "list the systems", _run_systems)
+
+
+def _run_systems(given: argparse.Namespace) -> int:
+    from jfusion.systems import names
+
+    for name in names.SYSTEMS:
+        print(f"{name:<10} {names.title(name)}")
+    return 0
+
+
+def _doctor(commands: argparse._SubParsersAction) -> None:
+    command = _command(commands, "doctor", "show what jfusion found on this machine", _run_doctor)
+    command.add_argument("--quiet", action="store_true", help="print problems only")
+
+
+def _run_doctor(given: argparse.Namespace) -> int:
+    from jfusion.doctor import diagnose
+
+    return diagnose(given.quiet)

@@ -1,0 +1,128 @@
+"""Demo pairs from the photographs in scikit-image's wheel, with the truth kept.
+
+Multi-focus: the sharp photograph is blurred where it is far (near focus) or near (far focus), by
+its disparity map where it has one, otherwise by a plain depth: lower is nearer. Multi-exposure: the
+photograph is over- and under-exposed by 1.5 stops through a camera's response curve.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jfusion.data import image
+from jfusion.data.layout import TASKS
+from jfusion.errors import UserError
+from jfusion.files import write_text
+
+WIDTH = 320
+STOPS = 1.5
+
+# name, split, and what the photograph shows
+PHOTOGRAPHS = {
+    "astronaut": (
+        "train",
+        "A smiling astronaut in an orange suit stands before a flag and a model rocket.",
+    ),
+    "chelsea": (
+        "train",
+        "A ginger cat with green eyes looks past the camera; its whiskers stand out.",
+    ),
+    "coffee": (
+        "train",
+        "An espresso in a white cup with a spoon on its saucer, on a wooden table.",
+    ),
+    "rocket": (
+        "train",
+        "A rocket on its pad under a blue sky, with floodlights and service towers.",
+    ),
+    "retina": ("train", "The back of an eye: a bright optic disc, from which red vessels spread."),
+    "hubble_deep_field": (
+        "train",
+        "Galaxies of many shapes and colours scattered over a black sky.",
+    ),
+    "motorcycle": (
+        "test",
+        "A motorcycle in a workshop, with shelves and a bench full of tools behind.",
+    ),
+    "immunohistochemistry": ("test", "A stained tissue section: brown cells among blue nuclei."),
+}
+ENDINGS = {
+    "MFF": "One photograph has the near parts in focus, the other the far parts.",
+    "MEF": "One photograph is over-exposed and keeps the shadows, the other is under-exposed and keeps "
+    "the bright parts.",
+}
+
+
+def make(root: Path, task: str, dataset: str = "Demo") -> None:
+    """Writes the pairs, the truth (folder TRUTH), lists and paragraphs of `task` below `root`.
+
+    task: "MFF" or "MEF". Raises UserError without scikit-image.
+    """
+    if task not in ENDINGS:
+        raise UserError(f"demo pairs exist for {' and '.join(ENDINGS)}, not for {task!r}")
+    folders = TASKS[task]
+    base = root / "Image" / task / dataset
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    for name, (split, text) in PHOTOGRAPHS.items():
+        sharp, depth = _photograph(name)
+        first, second = _focus(sharp, depth) if task == "MFF" else _exposure(sharp)
+        pictures = ((folders.folder_a, first), (folders.folder_b, second), ("TRUTH", sharp))
+        for folder, pixels in pictures:
+            image.write(base / folder / f"{name}.png", pixels)
+        write_text(
+            root / "Text" / task / dataset / f"{name}.txt",
+            f"{text} {ENDINGS[task]}\n",
+            "the paragraph",
+        )
+        lists[split].append(f"{name}.png\n")
+    for split, lines in lists.items():
+        write_text(base / f"{split}.txt", "".join(lines), "the list")
+
+
+def _photograph(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(H, 320, 3) uint8, and its depth (H, 320) in [0, 1], 1 nearest."""
+    try:
+        from skimage import data
+    except ImportError:
+        raise UserError(
+            "the demo's photographs come with scikit-image; pip install scikit-image"
+        ) from None
+    from PIL import Image
+
+    if name == "motorcycle":
+        pixels, _, depth = data.stereo_motorcycle()
+        depth = np.where(np.isfinite(depth), depth, np.median(depth[np.isfinite(depth)]))
+        depth = (depth - depth.min()) / np.ptp(depth)
+    else:
+        pixels = getattr(data, name)()
+        depth = np.repeat(np.linspace(0, 1, pixels.shape[0])[:, None], pixels.shape[1], 1)
+    height = round(pixels.shape[0] * WIDTH / pixels.shape[1])
+    small = Image.fromarray(pixels[..., :3]).resize((WIDTH, height), Image.Resampling.LANCZOS)
+    return np.asarray(small), image.resize(depth.astype(np.float32), height, WIDTH)
+
+
+def _focus(sharp: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Near focus and far focus: defocus grows with the distance from the plane in focus."""
+    from scipy.ndimage import gaussian_filter
+
+    levels = [gaussian_filter(sharp.astype(np.float32), (s, s, 0)) for s in (0, 1, 2, 3)]
+
+    def blurred(amount: np.ndarray) -> np.ndarray:
+        place = np.clip(amount, 0, 1) * (len(levels) - 1)
+        out = np.zeros(sharp.shape, np.float32)
+        for i, level in enumerate(levels):
+            out += level * np.clip(1 - np.abs(place - i), 0, None)[..., None]
+        return np.round(out).astype(np.uint8)
+
+    middle = float(np.median(depth))
+    return blurred((middle - depth) * 3), blurred((depth - middle) * 3)
+
+
+def _exposure(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over- and under-exposed, through a response curve of gamma 2.2."""
+    linear = (scene.astype(np.float64) / 255) ** 2.2
+    exposed = (np.clip(linear * 2.0**stops, 0, 1) ** (1 / 2.2) for stops in (STOPS, -STOPS))
+    over, under = (np.round(x * 255).astype(np.uint8) for x in exposed)
+    return over, under

@@ -1,0 +1,128 @@
+"""`jfusion demo`: the whole job on sample photographs, small enough for two cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jfusion import metrics
+from jfusion.config import setting
+from jfusion.data import image, sample
+from jfusion.data.h5 import check, summary
+from jfusion.data.preprocess import Options as PreprocessOptions
+from jfusion.data.preprocess import preprocess
+from jfusion.metrics.table import Table, means
+from jfusion.report import figures
+
+# Demo-sized: the paper trains 150 epochs at 1e-5 on hundreds of pairs with tokens of 288x384.
+SETTINGS = {
+    "token_size": (72, 96),
+    "learning_rate": 1e-3,
+    "decay_every": 60,
+    "epochs": 100,
+    "batch_size": 2,
+}
+CROP = (96, 128)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `jfusion demo` is asked for."""
+
+    out: str = setting("demo", "folder for everything the demo makes")
+    task: str = setting("MFF", "MFF (multi-focus) or MEF (multi-exposure)")
+    steps: int = setting(300, "training steps")
+
+
+def demo(options: Options) -> Path:
+    """Makes the pairs, preprocesses, trains, tests; returns the picture of the results."""
+    out = Path(options.out)
+    print(f"== 1/4 demo pairs ({options.task}) from scikit-image's photographs")
+    sample.make(out / "VLFDataset", options.task)
+    print("== 2/4 preprocess")
+    files = {split: _preprocess(out, options.task, split) for split in ("train", "test")}
+    print(
+        f"== 3/4 train FILM, demo-sized: {options.steps} steps on crops of {CROP[0]}x{CROP[1]}, tokens of "
+        f"{SETTINGS['token_size'][0]}x{SETTINGS['token_size'][1]}, learning rate {SETTINGS['learning_rate']}"
+    )
+    from jfusion.train.loop import train
+    from jfusion.train.options import Options as TrainOptions
+
+    run = train(
+        "film",
+        SETTINGS,
+        TrainOptions(
+            data=str(files["train"]), exp=str(out / "exp"), crop=CROP, max_steps=options.steps
+        ),
+    )
+    print("== 4/4 test")
+    from jfusion.evaluate import Options as TestOptions
+    from jfusion.evaluate import test
+
+    result = test(
+        None, {}, TestOptions(str(run.folder), str(files["test"]), out=str(out / "test_output"))
+    )
+    print(result.table.text())
+    _against_truth(out, options.task, result.folder)
+    print(
+        "demo-sized: a few pairs, a few minutes, no paragraphs; not the paper's quality or numbers"
+    )
+    picture = _picture(out, options.task, result.folder)
+    print(f"pictures: {picture}\nrun folder: {run.folder}")
+    return picture
+
+
+def _preprocess(out: Path, task: str, split: str) -> Path:
+    target = out / "VLFDataset_h5" / f"Demo_{task}_{split}.h5"
+    options = PreprocessOptions(
+        task=task,
+        dataset="Demo",
+        split=split,
+        root=str(out / "VLFDataset"),
+        out=str(target),
+        size="native",
+        text="zeros",
+    )
+    path = preprocess(options).path
+    print(summary(path, check(path)))
+    return path
+
+
+def _pairs(out: Path, task: str, fused: Path) -> list[tuple[np.ndarray, ...]]:
+    """(a, b, fused, truth) in RGB of every test pair."""
+    from jfusion.data.layout import find_samples
+
+    found = []
+    for item in find_samples(out / "VLFDataset", task, "Demo", "test"):
+        truth = item.a.parent.parent / "TRUTH" / item.a.name
+        colour = fused / "Color" / f"{item.name}.png"
+        colour = colour if colour.exists() else fused / "Gray" / f"{item.name}.png"
+        found.append(tuple(image.read_rgb(p) for p in (item.a, item.b, colour, truth)))
+    return found
+
+
+def _against_truth(out: Path, task: str, fused: Path) -> None:
+    """PSNR of the gray truth for each source and for the fused image: did fusing help at all?"""
+    rows = {"a": [], "b": [], "fused": []}
+    for a, b, f, truth in _pairs(out, task, fused):
+        goal = image.gray(truth).astype(np.float64)
+        for label, picture in (("a", a), ("b", b), ("fused", f)):
+            error = np.mean((image.gray(picture) - goal) ** 2)
+            ssim = metrics.structure.ssim(image.gray(picture).astype(np.float64), goal, goal) / 2
+            rows[label].append({"PSNR": 10 * np.log10(255**2 / error), "SSIM": ssim})
+    table = Table(["PSNR", "SSIM"])
+    for label, values in rows.items():
+        table.add(f"{label} against the truth", means(values)[0])
+    print(table.text())
+
+
+def _picture(out: Path, task: str, fused: Path) -> Path:
+    from jfusion.data.layout import TASKS
+
+    folders = TASKS[task]
+    columns = [folders.folder_a, folders.folder_b, "fused", "truth"]
+    return figures.grid(
+        out / f"{task}.png", columns, [list(row) for row in _pairs(out, task, fused)]
+    )

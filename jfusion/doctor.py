@@ -1,0 +1,102 @@
+"""`jfusion doctor`: what is on this machine, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from jfusion import __version__, runtime
+from jfusion.errors import UserError
+
+
+def diagnose(quiet: bool = False) -> int:
+    """Prints the findings (only the problems if `quiet`), compiles the core if needed; 0 if all is well."""
+    findings = [*_python(), _compiler(), _headers(), _onednn(), _cuda(), _cache()]
+    problems = [(name, mend) for name, _, mend in findings if mend]
+    if not quiet:
+        for name, found, _ in findings:
+            print(f"{name:<12} {found}")
+    for name, mend in problems:
+        print(f"MISSING {name}: {mend}", file=sys.stderr)
+    if problems:
+        return 1
+    return _core(quiet)
+
+
+def _python() -> list[tuple[str, str, str]]:
+    """(name, what was found, the mend or "") of Python and the packages."""
+    version = sys.version_info[:2]
+    mend = "" if (3, 10) <= version <= (3, 12) else "use Python 3.10, 3.11 or 3.12"
+    rows = [
+        ("jfusion", __version__, ""),
+        ("python", f"{platform.python_version()} at {sys.executable}", mend),
+    ]
+    for package in ("jittor", "numpy", "h5py", "pillow", "scipy", "transformers", "tqdm"):
+        try:
+            rows.append((package, metadata.version(package), ""))
+        except metadata.PackageNotFoundError:
+            rows.append((package, "not installed", f"pip install {package}"))
+    try:
+        runtime.check_numpy()
+    except (UserError, metadata.PackageNotFoundError) as error:
+        rows.append(("numpy", "too new", str(error)))
+    return rows
+
+
+def _compiler() -> tuple[str, str, str]:
+    path = runtime.compiler()
+    if path is None:
+        return "compiler", "none", "apt-get install g++ (or set cc_path to your compiler)"
+    text = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    return "compiler", f"{(text.splitlines() or ['?'])[0]} at {path}", ""
+
+
+def _headers() -> tuple[str, str, str]:
+    config = runtime.python_config()
+    minor = f"python3.{sys.version_info.minor}"
+    return "headers", config or "none", "" if config else f"apt-get install {minor}-dev"
+
+
+def _onednn() -> tuple[str, str, str]:
+    found = runtime.onednn()
+    if found is None:
+        mend = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
+        return "oneDNN", "not installed", mend
+    return "oneDNN", f"{metadata.version('onednn-cpu-gomp')} at {found[1]}", ""
+
+
+def _cuda() -> tuple[str, str, str]:
+    nvcc, why_off = runtime.cuda()
+    return "CUDA", nvcc or f"off: {why_off or 'no toolkit found'}", ""
+
+
+def _cache() -> tuple[str, str, str]:
+    try:
+        home = runtime.cache_home()
+    except UserError as error:
+        return "cache", "none", str(error)
+    size = sum(p.stat().st_size for p in home.rglob("*") if p.is_file() and not p.is_symlink())
+    return "cache", f"{home}, {size / 2**20:.0f} MiB (remove the folder to free it)", ""
+
+
+def _core(quiet: bool) -> int:
+    """Compiles and runs something small through oneDNN; 1 when it fails."""
+    try:
+        from jfusion.runtime import jt, nn
+
+        out = nn.conv2d(jt.ones((1, 1, 4, 4)), jt.ones((1, 1, 3, 3)), padding=1).sum().item()
+    except UserError as error:
+        print(f"MISSING jittor: {error}", file=sys.stderr)
+        return 1
+    works = out == 100.0
+    if not quiet or not works:
+        threads = runtime.physical_cores()
+        place = re.sub(rf"^{re.escape(str(Path.home()))}", "~", jt.flags.cache_path)
+        print(
+            f"{'jittor runs':<12} {'yes' if works else 'no: a convolution is wrong'}, {threads} threads, {place}"
+        )
+    return 0 if works else 1

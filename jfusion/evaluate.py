@@ -1,0 +1,148 @@
+"""Fusing a test set with a trained system, and judging it beside the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jfusion import checkpoint, metrics
+from jfusion.config import setting
+from jfusion.data import image
+from jfusion.data.h5 import Pair, PairFile
+from jfusion.data.preprocess import Options as PreprocessOptions
+from jfusion.data.preprocess import preprocess
+from jfusion.errors import UserError
+from jfusion.files import write_text
+from jfusion.metrics.table import Table, means
+from jfusion.papers.compare import beside_published
+from jfusion.report import figures
+from jfusion.systems.names import create
+from jfusion.train.experiment import Run
+
+if TYPE_CHECKING:
+    from jfusion.systems.base import System
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `jfusion test` is asked for."""
+
+    weights: str = setting(
+        "exp", "a checkpoint (ours or the authors'), or a run folder: its newest"
+    )
+    data: str | None = setting(
+        None, "the H5 file to fuse; without it, the next four name a data set"
+    )
+    task: str = setting("IVF", "task of the data set")
+    dataset: str = setting("MSRS", "folder name of the data set")
+    split: str = setting("test", "its list file without .txt; all: every image")
+    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
+    text: str = setting("features", "features, or zeros: without paragraphs")
+    out: str = setting("test_output", "folder for the fused images and the table")
+    metrics: str = setting(
+        ",".join(metrics.PAPER), "metrics of the table, comma-separated; all: every one"
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """The table, the per-image values, and the folder that holds everything."""
+
+    table: Table
+    per_image: dict[str, dict[str, float]]
+    folder: Path
+
+
+def load_system(weights: str | Path, name: str | None, settings: dict[str, Any]) -> System:
+    """The system of a checkpoint with its weights.
+
+    A checkpoint of ours brings its system and configuration; the authors' need `name` (default
+    film). `settings` change the configuration. Raises UserError if anything does not fit.
+    """
+    path = Path(weights)
+    if path.is_dir():
+        found = Run.open(path).checkpoints()
+        if not found:
+            raise UserError(f"run folder {path} holds no checkpoint yet")
+        path = found[-1]
+    content = checkpoint.load(path)
+    own = content.get("system")
+    if own and name and own != name:
+        raise UserError(f"checkpoint {path} is of {own}, not of {name}")
+    system = create(own or name or "film", **{**content.get("config", {}), **settings})
+    system.load_any(content["model"], f"checkpoint {path}")
+    system.eval()
+    return system
+
+
+def test(system_name: str | None, settings: dict[str, Any], options: Options) -> Result:
+    """Fuses every pair, writes `<out>/<dataset>/Gray` and `Color`, and the table beside the paper's."""
+    names = list(metrics.METRICS) if options.metrics == "all" else options.metrics.split(",")
+    data = PairFile(options.data or _preprocessed(options))
+    system = load_system(options.weights, system_name, settings)
+    dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
+    folder = Path(options.out) / dataset
+    per_image = _fuse_all(system, data, folder, names)
+    mean, left_out = means(per_image.values())
+    table = Table(names)
+    table.add(f"ours ({len(data)} pairs)", mean)
+    beside_published(table, system.NAME, dataset)
+    each = Table(names)
+    for name, values in per_image.items():
+        each.add(name, values)
+    write_text(folder / "table.md", table.markdown(), "the table")
+    write_text(folder / "table.csv", table.csv(), "the table")
+    write_text(folder / "per_image.csv", each.csv(), "the table")
+    for name, count in left_out.items():
+        print(
+            f"{name} is not defined for {count} of {len(data)} images; its mean is over the others"
+        )
+    return Result(table, per_image, folder)
+
+
+def _preprocessed(options: Options) -> Path:
+    chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root", "text")}
+    return preprocess(PreprocessOptions(**chosen)).path
+
+
+def _fuse_all(
+    system: System, data: PairFile, folder: Path, names: list[str]
+) -> dict[str, dict[str, float]]:
+    from tqdm import tqdm
+
+    per_image, first = {}, []
+    for name in tqdm(data.names, desc="fusing", unit="pair"):
+        if Path(name).name != name or name.startswith("."):
+            raise UserError(f"{data.path}: {name!r} cannot be a file name; rename the sample")
+        pair = data.read(name)
+        fused = fuse_pair(system, pair)
+        image.write(folder / "Gray" / f"{name}.png", fused)
+        shown = fused
+        if pair.chroma is not None:
+            shown = image.with_chroma(fused, pair.chroma)
+            image.write(folder / "Color" / f"{name}.png", shown)
+        a, b = (np.round(x[0] * 255) for x in (pair.a, pair.b))
+        per_image[name] = metrics.evaluate(fused, a, b, names=names)
+        if len(first) < 4:
+            first.append([a.astype(np.uint8), b.astype(np.uint8), shown])
+    figures.grid(folder / "grid.png", ["A", "B", "fused"], first)
+    return per_image
+
+
+def fuse_pair(system: System, pair: Pair) -> np.ndarray:
+    """The fused gray image (H, W) uint8 of one pair."""
+    from jfusion.runtime import jt
+
+    text = None
+    if system.USES_TEXT:
+        if pair.text is None:
+            raise UserError(
+                f"sample {pair.name!r} has no paragraph features, which {system.NAME} needs"
+            )
+        text = jt.array(pair.text[None])
+    with jt.no_grad():
+        fused = system.fuse(jt.array(pair.a[None]), jt.array(pair.b[None]), text).numpy()
+    return system.to_uint8(fused)[0, 0]

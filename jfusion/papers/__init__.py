@@ -1,0 +1,1 @@
+"""Published numbers as CSV (`system,task,dataset,metric,value,source`, digits as printed)."""

@@ -1,0 +1,270 @@
+"""The training loop, for every system: stages, optimisers, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jfusion
+from jfusion import config as configs
+from jfusion import runtime
+from jfusion.checkpoint import load as load_checkpoint
+from jfusion.data.h5 import PairFile
+from jfusion.data.loader import ArrayBatch, batches, steps_per_epoch
+from jfusion.errors import UserError
+from jfusion.runtime import jt
+from jfusion.systems.base import Batch, Stage, System
+from jfusion.systems.names import create
+from jfusion.train.experiment import Run
+from jfusion.train.optimizer import Adam
+from jfusion.train.options import Options
+
+
+def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
+    """Trains the system called `system_name`, its configuration changed by `settings`, from the start."""
+    data = PairFile(options.data)
+    runtime.seed(options.seed)
+    system = create(system_name, **settings)
+    _check_data(system, data)
+    if options.weights:
+        content = load_checkpoint(options.weights)
+        system.load_any(content["model"], f"checkpoint {options.weights}")
+    dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_train")))
+    record = {
+        "system": system_name,
+        "config": configs.to_dict(system.config),
+        "options": {**asdict(options), "data": str(data.path.absolute())},
+        "dataset": dataset,
+        "encoder": str(data.attributes.get("encoder", "not recorded")),
+        "version": jfusion.__version__,
+    }
+    run = Run.new(Path(options.exp), system_name, dataset, record)
+    _Trainer(system, data, run, options).train()
+    return run
+
+
+def resume(folder: str | Path, data: str | None = None, max_steps: int | None = None) -> Run:
+    """Goes on with the run in `folder` from its last checkpoint, exactly as it would have gone on.
+
+    data: where the H5 file is now, if it was moved; max_steps: a new end.
+    """
+    run = Run.open(Path(folder))
+    changed = {"data": data or run.record["options"]["data"], "max_steps": max_steps}
+    options = configs.from_dict(
+        Options, {**run.record["options"], **changed}, f"{folder}/config.json"
+    )
+    runtime.seed(options.seed)
+    system = create(run.record["system"], **run.record["config"])
+    file = PairFile(options.data)
+    _check_data(system, file)
+    trainer = _Trainer(system, file, run, options)
+    content = run.latest()
+    if content is None and options.weights:
+        content = {"model": load_checkpoint(options.weights)["model"]}
+    if content is not None:
+        trainer.load(content)
+    trainer.train()
+    return run
+
+
+class _Trainer:
+    """`epoch` counts complete epochs over all stages, `batch` complete batches of the current one."""
+
+    def __init__(self, system: System, data: PairFile, run: Run, options: Options):
+        self.system, self.data, self.run, self.options = system, data, run, options
+        self.stages = system.stages()
+        self.per_epoch = steps_per_epoch(data, system.config.batch_size)
+        self.epochs = sum(stage.epochs for stage in self.stages)
+        self.steps = min(self.epochs * self.per_epoch, options.max_steps or math.inf)
+        self.epoch = self.batch = self.step = 0
+        self.stage, self.optimizers = None, {}
+        self.saved: dict[str, Any] = {}
+
+    # ---- the way through a run
+
+    def train(self) -> None:
+        """From where it stands to the end; Ctrl-C finishes the step, saves, and says how to go on."""
+        self.run.start_log(self.step)
+        print(f"run folder: {self.run.folder}")
+        try:
+            with self._bar() as bar, _interruptible() as interrupted:
+                while self.step < self.steps and not interrupted:
+                    self._enter_stage()
+                    self._epoch(bar, interrupted)
+                    self.run.save(self.content())
+        finally:
+            self.run.close()
+        if interrupted:
+            print(
+                f"interrupted after step {self.step}; go on with: jfusion train --resume {self.run.folder}"
+            )
+            raise KeyboardInterrupt
+
+    def _epoch(self, bar: Any, interrupted: list[int]) -> None:
+        """The rest of the current epoch."""
+        options, size = self.options, self.system.config.batch_size
+        source = batches(self.data, size, options.seed, self.epoch, options.crop, self.batch)
+        with contextlib.closing(source):
+            for arrays in source:
+                self._step(arrays, bar)
+                if interrupted or self.step >= self.steps:
+                    break
+        if self.batch == self.per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _step(self, arrays: ArrayBatch, bar: Any) -> None:
+        # Everything random in a step depends on (seed, step) alone: that is the whole random state.
+        runtime.seed(self.options.seed * 1_000_003 + self.step)
+        text = None if arrays.text is None else jt.array(arrays.text)
+        batch = Batch(jt.array(arrays.a), jt.array(arrays.b), text, arrays.names)
+        losses = self.system.losses(batch, self.stage)
+        parameters = [p for o in self.optimizers.values() for p in o.parameters.values()]
+        gradients = iter(jt.grad(losses["total"], parameters))
+        values = {name: value.item() for name, value in losses.items()}
+        self._check_finite(values, arrays.names)
+        rates = {}
+        for name, optimizer in self.optimizers.items():
+            rates[name] = self.groups[name].learning_rate(self._epoch_of_stage())
+            optimizer.apply([next(gradients) for _ in optimizer.parameters], rates[name])
+        epoch, number = self.epoch, self.batch
+        self.batch, self.step = self.batch + 1, self.step + 1
+        self._report(bar, epoch, number, values, rates)
+        if number < self.options.pictures:
+            self._pictures(batch, epoch)
+
+    def _check_finite(self, values: dict[str, float], names: list[str]) -> None:
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"the loss is not finite ({', '.join(f'{n} = {values[n]}' for n in bad)}) in epoch "
+                f"{self.epoch + 1} on the samples {', '.join(names)}; the weights before this step are in "
+                f"{self.run.save(self.content())}; lower --learning-rate or look at these samples"
+            )
+
+    # ---- stages
+
+    def _locate(self) -> tuple[Stage, int]:
+        """The stage that the current epoch belongs to, and the epoch at which it began."""
+        begin = 0
+        for stage in self.stages:
+            if self.epoch < begin + stage.epochs:
+                return stage, begin
+            begin += stage.epochs
+        return self.stages[-1], begin - self.stages[-1].epochs
+
+    def _epoch_of_stage(self) -> int:
+        return self.epoch - self._locate()[1]
+
+    def _enter_stage(self) -> None:
+        """New optimisers when a stage begins; those of the checkpoint after resuming in it."""
+        stage = self._locate()[0]
+        if stage is self.stage:
+            return
+        self.stage = stage
+        self.groups = {g.name: g for g in self.system.parameter_groups(stage)}
+        self.optimizers = {
+            g.name: Adam(g.parameters, g.betas, g.eps, g.weight_decay, g.clip_norm)
+            for g in self.groups.values()
+        }
+        if self.saved.get("stage") == stage.name:
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state(self.saved["optimizer"][name])
+        self.saved = {}
+
+    # ---- state
+
+    def content(self) -> dict[str, Any]:
+        """The checkpoint of this moment."""
+        groups = self.groups.items()
+        return {
+            "model": self.system.state(),
+            "optimizer": {name: o.state() for name, o in self.optimizers.items()},
+            "scheduler": {name: g.learning_rate(self._epoch_of_stage()) for name, g in groups},
+            "stage": self.stage.name,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "random": {"seed": self.options.seed, "step": self.step},
+            **self.run.record,
+        }
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Takes over a checkpoint of this run, or just weights."""
+        self.system.load_any(content["model"], f"the checkpoint of {self.run.folder}")
+        self.epoch, self.batch, self.step = (content.get(k, 0) for k in ("epoch", "batch", "step"))
+        self.saved = content
+
+    # ---- what the user sees
+
+    def _bar(self) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.05
+        )
+
+    def _report(
+        self, bar: Any, epoch: int, number: int, values: dict[str, float], rates: dict[str, float]
+    ) -> None:
+        bar.update()
+        bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
+        bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
+        left = bar.format_dict
+        rate = left["rate"] or (self.step - left["initial"]) / max(left["elapsed"], 1e-9)
+        eta = (
+            time.strftime("%H:%M:%S", time.gmtime((self.steps - self.step) / rate)) if rate else "?"
+        )
+        shown = " ".join(f"{k}: {v:.6f}" for k, v in values.items())
+        line = f"Epoch {epoch + 1}/{self.epochs} Batch {number}/{self.per_epoch} {shown} ETA: {eta}"
+        scalars = {**values, **{f"learning_rate/{k}": v for k, v in rates.items()}}
+        self.run.log(self.step, line, scalars)
+
+    def _pictures(self, batch: Batch, epoch: int) -> None:
+        with jt.no_grad():
+            fused = self.system.fuse(batch.a, batch.b, batch.text).numpy()
+        a, b = batch.a.numpy(), batch.b.numpy()
+        for i, name in enumerate(batch.names):
+            self.run.picture(epoch + 1, name, [np.asarray(x[i, 0]) for x in (a, b, fused)])
+
+
+def _check_data(system: System, data: PairFile) -> None:
+    """Says before the first step when the file's features are not what the system reads."""
+    if not system.USES_TEXT:
+        return
+    text = data[0].text
+    if text is None:
+        raise UserError(f"{data.path} holds no paragraph features, which {system.NAME} needs")
+    if text.shape[-1] != system.config.text_dim:
+        raise UserError(
+            f"{data.path} holds features of width {text.shape[-1]}, and {system.NAME} was asked for "
+            f"{system.config.text_dim}; set --text-dim {text.shape[-1]} or use the other encoder's features"
+        )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Yields a list that holds the signal after Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

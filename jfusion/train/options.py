@@ -1,0 +1,20 @@
+"""The options of a training run; apart from the loop, so that `--help` does not start Jittor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jfusion.config import setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for beyond the system's own configuration."""
+
+    data: str = setting("VLFDataset_h5/MSRS_train.h5", "the H5 file to train on")
+    exp: str = setting("exp", "folder that holds the run folders")
+    seed: int = setting(0, "fixes initial weights, order, crops and everything random")
+    crop: tuple[int, int] | None = setting(None, "train on random windows of this size")
+    weights: str | None = setting(None, "start from the weights of this checkpoint")
+    max_steps: int | None = setting(None, "stop after so many steps")
+    pictures: int = setting(2, "batches per epoch whose fused images are kept")

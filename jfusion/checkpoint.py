@@ -168,7 +168,11 @@ def _read(path: Path) -> Any:
         if hashlib.sha1(body).digest() != raw[-28:-8]:
             raise ValueError("its checksum does not match")
         raw = body
-    return _Unpickler(io.BytesIO(raw)).load()
+    stream = io.BytesIO(raw)
+    content = _Unpickler(stream).load()
+    if stream.read(1):
+        raise ValueError("it goes on after its end: the checksum is cut short")
+    return content
 
 
 def _clean(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
@@ -244,6 +248,7 @@ _ALLOWED = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("jittor", "array"): _array,
     ("jittor", "Var"): _array,
+    ("jittor", "jittor_core.Var"): _array,
     ("jittor_core", "Var"): _array,
     ("jittor_core.jittor_core", "Var"): _array,
 }

@@ -73,12 +73,14 @@ _HEADER = "\n".join(
 )
 
 _BUILD_CORE = """
-import json, os, sys
-import jittor as jt
+import json, sys
+from pathlib import Path
+from jfusion.runtime import _import_jittor
+jt = _import_jittor(Path(sys.argv[1]), json.loads(sys.argv[2]))
 out = {"cc_path": jt.flags.cc_path, "cc_flags": jt.flags.cc_flags, "cache_path": jt.flags.cache_path,
        "cuda": bool(jt.has_cuda)}
 jt.array([1.0]).numpy()
-open(sys.argv[1], "w").write(json.dumps(out))
+Path(sys.argv[3]).write_text(json.dumps(out))
 """
 
 
@@ -245,7 +247,7 @@ def physical_cores() -> int:
 # ---- preparing ---------------------------------------------------------------------------------
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The variables that Jittor reads while it is imported. The user's own settings win."""
     nvcc, _ = cuda()
     wanted = {
@@ -261,20 +263,15 @@ def environment(home: Path) -> dict[str, str]:
     if config:
         wanted["python_config_path"] = config
     chosen = {key: os.environ.get(key, value) for key, value in wanted.items()}
-    chosen["nvcc_path"] = nvcc
-    # Jittor writes below HOME and remembers JITTOR_HOME there: it gets a HOME of its own.
-    return {**chosen, "HOME": str(home), "JITTOR_HOME": str(home)}
+    return {**chosen, "nvcc_path": nvcc}
 
 
 def _load() -> Any:
     if "jittor" in sys.modules:
         return _with_our_signals(sys.modules["jittor"])
     ready = prepare()
-    changed = ready["environment"]
-    if ready["header"]:
-        changed = {**changed, "kernel_flags": f" -include {ready['header']} "}
-    with _changed_environment(changed, temporary=("HOME", "JITTOR_HOME")):
-        import jittor
+    kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
+    jittor = _import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})
     if jittor.has_cuda:
         jittor.flags.use_cuda = 1
     return _with_our_signals(jittor)
@@ -289,10 +286,60 @@ def _with_our_signals(jittor: Any) -> Any:
     return jittor
 
 
+def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
+    """Imports Jittor with `home` as its HOME, in this process and in the helpers it starts later.
+
+    For each kernel Jittor runs a script of its own with `sys.executable`, unquoted, through a shell:
+    a small script that sets HOME stands in for it, and a link for an install path with spaces.
+    """
+    executable, site = (
+        sys.executable,
+        Path(metadata.distribution("jittor").locate_file("")).resolve(),
+    )
+    if not _shell_safe(site):
+        site = _link(home / f"site-{_short_hash(str(site))}", site)
+    sys.path.insert(0, str(site))
+    sys.executable = str(_interpreter(home, executable))
+    try:
+        with _changed_environment({**variables, "HOME": str(home), "JITTOR_HOME": str(home)}):
+            import jittor
+    finally:
+        sys.executable = executable
+        sys.path.remove(str(site))
+    return jittor
+
+
+def _interpreter(home: Path, executable: str) -> Path:
+    """A script that runs this Python with `home` as HOME."""
+    script = home / f"python-{_short_hash(executable)}"
+    text = f'#!/bin/sh\nHOME={home} JITTOR_HOME={home} exec {shlex.quote(executable)} "$@"\n'
+    if not script.exists() or script.read_text() != text:
+        fresh = script.with_name(f".{script.name}.{os.getpid()}")
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(script)
+    return script
+
+
+def _link(link: Path, target: Path) -> Path:
+    """Makes `link` point to `target` in one step, whatever another process is doing."""
+    if not (link.is_symlink() and link.readlink() == target):
+        fresh = link.with_name(f".{link.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
+    return link
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 @contextlib.contextmanager
-def _changed_environment(changes: dict[str, str], temporary: tuple[str, ...]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in temporary}
-    os.environ.update(changes)
+def _changed_environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets the variables; afterwards HOME and JITTOR_HOME are what they were."""
+    before = {key: os.environ.get(key) for key in ("HOME", "JITTOR_HOME")}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -311,7 +358,7 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     check_numpy()
     _check_needed()
     home = cache_home()
-    variables = environment(home)
+    variables = environment()
     if not quiet and cuda()[1]:
         print(f"jfusion: running on the CPU ({cuda()[1]})", file=sys.stderr)
     _link_onednn(home)
@@ -350,16 +397,12 @@ def _link_onednn(home: Path) -> None:
     include, library = onednn()
     folder = home / ".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp"
     (folder / "lib").mkdir(parents=True, exist_ok=True)
-    links = {"include": include, "lib/libmkldnn.so": library, "lib/libdnnl.so.2": library}
-    for name, target in links.items():
-        link = folder / name
-        if link.is_symlink() and link.readlink() == target:
-            continue
-        # a rename replaces the link in one step, whatever another process is doing
-        fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(target)
-        fresh.replace(link)
+    for name, target in (
+        ("include", include),
+        ("lib/libmkldnn.so", library),
+        ("lib/libdnnl.so.2", library),
+    ):
+        _link(folder / name, target)
 
 
 def _fingerprint(variables: dict[str, str]) -> str:
@@ -410,12 +453,12 @@ def _try_lock(lock: Any) -> bool:
 def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]:
     answer = home / f".core-{os.getpid()}.json"
     log = home / "build.log"
-    command = [sys.executable, "-c", _BUILD_CORE, str(answer)]
+    settings = json.dumps({**variables, "kernel_flags": ""})
+    command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(answer)]
     started = time.time()
     with log.open("w") as output:
         child = subprocess.Popen(
             command,
-            env={**os.environ, **variables, "kernel_flags": ""},
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=home,

@@ -182,10 +182,17 @@ class _Trainer:
     # ---- state
 
     def content(self) -> dict[str, Any]:
-        """The checkpoint of this moment."""
+        """The checkpoint of this moment; UserError when a weight is not finite."""
+        model = self.system.state()
+        for name, value in model.items():
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"{name} is not finite after step {self.step}; resume from the last checkpoint in "
+                    f"{self.run.folder} or start again with a lower --learning-rate"
+                )
         groups = self.groups.items()
         return {
-            "model": self.system.state(),
+            "model": model,
             "optimizer": {name: o.state() for name, o in self.optimizers.items()},
             "scheduler": {name: g.learning_rate(self._epoch_of_stage()) for name, g in groups},
             "stage": self.stage.name,

@@ -69,11 +69,13 @@ def channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]
 
     qkv (N, 3C, H, W): q, k and v of C channels each; head h owns channels h*C/heads onwards.
     temperature (heads, 1, 1) multiplies the cosine similarity. Returns the result (N, C, H, W) and
-    the softmaxed (N, heads, C/heads, C/heads) matrix.
+    the softmaxed (N, heads, C/heads, C/heads) matrix, which is to look at: no gradient flows through it.
     """
     if use_kernel(qkv, temperature):
-        return _ChannelAttention()(qkv, temperature)[:2]
-    return plain_channel_attention(qkv, temperature)
+        out, weights, *_ = _ChannelAttention()(qkv, temperature)
+    else:
+        out, weights = plain_channel_attention(qkv, temperature)
+    return out, weights.detach()
 
 
 def plain_channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:

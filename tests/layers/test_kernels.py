@@ -1,0 +1,195 @@
+"""Each CPU kernel against its plain form: values and gradients, over shapes.
+
+The plain form runs in float64, so the differences are the kernel's own rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from jfusion.layers import activation, attention, conv, filters, matmul, norm, resize
+from jfusion.runtime import jt
+
+sizes = st.integers(1, 19)
+few = st.integers(1, 4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def keep_float64():
+    with jt.flag_scope(auto_convert_64_to_32=0):
+        yield
+
+
+def arrays(seed, *shapes):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+
+
+def both(kernel, plain, inputs, tolerance=2e-5):
+    """Outputs and gradients of a random weighted sum of them agree."""
+    out, gradients = run(kernel, inputs, np.float32)
+    expected, expected_gradients = run(plain, inputs, np.float64)
+    for found, wanted in zip([*out, *gradients], [*expected, *expected_gradients], strict=True):
+        assert found.shape == wanted.shape
+        scale = max(1.0, np.abs(wanted).max(initial=0))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale)
+
+
+def run(function, inputs, dtype):
+    variables = [jt.array(x.astype(dtype)) for x in inputs]
+    out = function(*variables)
+    out = list(out) if isinstance(out, tuple | list) else [out]
+    weights = arrays(99, *[o.shape for o in out])
+    total = sum((o * jt.array(w.astype(dtype))).sum() for o, w in zip(out, weights, strict=True))
+    return [o.numpy() for o in out], [g.numpy() for g in jt.grad(total, variables)]
+
+
+@given(few, few, few, sizes, sizes)
+@example(2, 3, 5, 70, 61)  # more than one block of pixels
+@settings(max_examples=12)
+def test_conv1x1(n, c, o, h, w):
+    both(conv.conv1x1, conv.plain_conv1x1, arrays(0, (n, c, h, w), (o, c, 1, 1), (o,)))
+
+
+@given(few, few, few, sizes, sizes, st.sampled_from([1, 3, 5]))
+@example(1, 32, 3, 9, 70, 3)  # more than one block of rows
+@settings(max_examples=12)
+def test_conv(n, c, o, h, w, k):
+    both(conv.conv, conv.plain_conv, arrays(1, (n, c, h, w), (o, c, k, k), (o,)))
+
+
+@given(few, few, sizes, sizes)
+@settings(max_examples=12)
+def test_depthwise3x3(n, c, h, w):
+    both(conv.depthwise3x3, conv.plain_depthwise3x3, arrays(2, (n, c, h, w), (c, 1, 3, 3)))
+
+
+@given(few, st.integers(2, 9), sizes, sizes)
+@example(1, 3, 30, 31)
+@settings(max_examples=12)
+def test_channel_layer_norm(n, c, h, w):
+    inputs = arrays(3, (n, c, h, w), (c,), (c,))
+    both(norm.channel_layer_norm, norm.plain_channel_layer_norm, inputs, 2e-4)
+
+
+@given(few, few, sizes, sizes)
+@settings(max_examples=12)
+def test_gelu_gate(n, c, h, w):
+    both(
+        activation.gelu_gate,
+        activation.plain_gelu_gate,
+        [3 * x for x in arrays(4, (n, 2 * c, h, w))],
+    )
+
+
+def test_gelu_gate_far_out():
+    x = np.array([-1e4, -12, -6, -1e-20, 0, 1e-20, 6, 12, 1e4], np.float32).reshape(1, 1, 1, -1)
+    x = np.concatenate([x, np.ones_like(x)], 1)
+    both(activation.gelu_gate, activation.plain_gelu_gate, [x], 1e-6)
+
+
+@given(few, st.sampled_from([(1, 1), (2, 3), (4, 4)]), sizes, sizes)
+@example(1, (2, 4), 70, 61)
+@settings(max_examples=12)
+def test_channel_attention(n, heads_and_width, h, w):
+    heads, d = heads_and_width
+    inputs = arrays(5, (n, 3 * heads * d, h, w), (heads, 1, 1))
+    both(
+        lambda *x: attention.channel_attention(*x)[0],
+        lambda *x: attention.plain_channel_attention(*x)[0],
+        inputs,
+        1e-4,
+    )
+    out, weights = (v.numpy() for v in attention.channel_attention(*map(jt.array, inputs)))
+    _, expected = (v.numpy() for v in attention.plain_channel_attention(*map(jt.array, inputs)))
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+    assert out.shape == (n, heads * d, h, w)
+
+
+@given(few, sizes, sizes, st.sampled_from([(1, 2), (2, 4)]))
+@example(1, 40, 33, (2, 3))
+@settings(max_examples=12)
+def test_averaged_attention(n, t, s, heads_and_width):
+    heads, d = heads_and_width
+    inputs = arrays(6, (n, t, heads * d), (n, s, heads * d), (n, s, 5))
+    both(
+        lambda *x: attention.averaged_attention(*x, heads),
+        lambda *x: attention.plain_averaged_attention(*x, heads),
+        inputs,
+    )
+
+
+@given(st.lists(few, max_size=2), sizes, sizes)
+@settings(max_examples=8)
+def test_softmax(lead, rows, columns):
+    both(
+        attention.softmax,
+        attention.plain_softmax,
+        [3 * x for x in arrays(7, (*lead, rows, columns))],
+    )
+
+
+@given(st.lists(few, max_size=2), sizes, sizes, sizes, st.booleans(), st.booleans())
+@settings(max_examples=12)
+def test_matmul(lead, m, k, n, ta, tb):
+    a = (*lead, k, m) if ta else (*lead, m, k)
+    b = (*lead, n, k) if tb else (*lead, k, n)
+    both(
+        lambda x, y: matmul.matmul(x, y, ta, tb),
+        lambda x, y: matmul.plain_matmul(x, y, ta, tb),
+        arrays(8, a, b),
+    )
+
+
+@given(few, few, sizes, sizes, sizes, sizes)
+@settings(max_examples=12)
+def test_nearest(n, c, h, w, height, width):
+    rows, columns = (jt.array(resize.nearest_index(*x)) for x in ((h, height), (w, width)))
+    both(
+        lambda x: resize.nearest(x, height, width),
+        lambda x: resize.plain_nearest(x, rows, columns),
+        arrays(9, (n, c, h, w)),
+    )
+
+
+@given(sizes, sizes)
+@settings(max_examples=8)
+def test_filters_equal_a_convolution(h, w):
+    (x,) = arrays(10, (2, 1, h, w))
+    padded = np.pad(x[:, 0], ((0, 0), (2, 2), (2, 2)))
+    window = filters.gaussian_window(5, 1.5)
+    square = np.outer(window, window)
+    smooth = sum(square[i, j] * padded[:, i : i + h, j : j + w] for i in range(5) for j in range(5))
+    np.testing.assert_allclose(
+        filters.separable(jt.array(x), window).numpy()[:, 0], smooth, atol=1e-6
+    )
+    gx = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    p = padded[:, 1:-1, 1:-1]
+    edges = [
+        sum(k[i, j] * p[:, i : i + h, j : j + w] for i in range(3) for j in range(3))
+        for k in (gx, gx.T)
+    ]
+    found = filters.sobel_magnitude(jt.array(x)).numpy()[:, 0]
+    np.testing.assert_allclose(found, np.abs(edges[0]) + np.abs(edges[1]), atol=1e-5)
+
+
+def test_a_new_size_compiles_nothing():
+    def kernels():
+        from pathlib import Path
+
+        return {p.name for p in Path(jt.flags.cache_path, "jit").glob("*.so")}
+
+    def forward(h, w):
+        (x,) = arrays(11, (1, 4, h, w))
+        with jt.no_grad():
+            conv.conv1x1(jt.array(x), jt.ones((6, 4, 1, 1))).sync()
+            conv.depthwise3x3(jt.array(x), jt.ones((4, 1, 3, 3))).sync()
+            resize.nearest(jt.array(x), 5, 7).sync()
+
+    forward(9, 8)
+    before = kernels()
+    forward(12, 31)
+    assert kernels() == before

@@ -93,7 +93,7 @@ def _photograph(name: str) -> tuple[np.ndarray, np.ndarray]:
 
     if name == "motorcycle":
         pixels, _, depth = data.stereo_motorcycle()
-        depth = np.where(np.isfinite(depth), depth, np.median(depth[np.isfinite(depth)]))
+        depth = _filled(depth)
         depth = (depth - depth.min()) / np.ptp(depth)
     else:
         pixels = getattr(data, name)()
@@ -101,6 +101,14 @@ def _photograph(name: str) -> tuple[np.ndarray, np.ndarray]:
     height = round(pixels.shape[0] * WIDTH / pixels.shape[1])
     small = Image.fromarray(pixels[..., :3]).resize((WIDTH, height), Image.Resampling.LANCZOS)
     return np.asarray(small), image.resize(depth.astype(np.float32), height, WIDTH)
+
+
+def _filled(disparity: np.ndarray) -> np.ndarray:
+    """The disparity with its holes (infinite values) filled from the nearest pixel that has one."""
+    from scipy.ndimage import distance_transform_edt, median_filter
+
+    nearest = distance_transform_edt(~np.isfinite(disparity), return_distances=False, return_indices=True)
+    return median_filter(disparity[tuple(nearest)], 9)
 
 
 def _focus(sharp: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,21 @@
+"""The demo: the whole job, shortened."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from jfusion import demo
+
+
+@pytest.mark.parametrize("task", ["MFF"])
+def test_the_demo_goes_through(tmp_path, monkeypatch, capsys, task):
+    monkeypatch.setattr(demo, "CROP", (16, 16))
+    monkeypatch.setitem(demo.SETTINGS, "token_size", (6, 8))
+    monkeypatch.setattr("jfusion.data.sample.WIDTH", 64)
+    picture = demo.demo(demo.Options(out=str(tmp_path / "demo"), task=task, steps=2))
+    assert Image.open(picture).size[0] > 500
+    printed = capsys.readouterr().out
+    for text in ("encoder: zeros", "ours (2 pairs)", "fused against the truth", "demo-sized"):
+        assert text in printed
+    assert (tmp_path / "demo/test_output/Demo/table.md").is_file()

@@ -107,7 +107,9 @@ def _filled(disparity: np.ndarray) -> np.ndarray:
     """The disparity with its holes (infinite values) filled from the nearest pixel that has one."""
     from scipy.ndimage import distance_transform_edt, median_filter
 
-    nearest = distance_transform_edt(~np.isfinite(disparity), return_distances=False, return_indices=True)
+    nearest = distance_transform_edt(
+        ~np.isfinite(disparity), return_distances=False, return_indices=True
+    )
     return median_filter(disparity[tuple(nearest)], 9)
 
 

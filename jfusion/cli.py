@@ -215,9 +215,15 @@ def _run_systems(given: argparse.Namespace) -> int:
 def _doctor(commands: argparse._SubParsersAction) -> None:
     command = _command(commands, "doctor", "show what jfusion found on this machine", _run_doctor)
     command.add_argument("--quiet", action="store_true", help="print problems only")
+    command.add_argument("--warm", metavar="SYSTEM", help="compile a system's kernels ahead")
+    command.add_argument(
+        "--clean", action="store_true", help="free what old versions left in the cache"
+    )
 
 
 def _run_doctor(given: argparse.Namespace) -> int:
-    from jfusion.doctor import diagnose
+    from jfusion import doctor
 
-    return diagnose(given.quiet)
+    if given.clean:
+        return doctor.clean()
+    return doctor.diagnose(given.quiet) or (doctor.warm(given.warm) if given.warm else 0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -79,8 +82,8 @@ def _cache() -> tuple[str, str, str]:
         home = runtime.cache_home()
     except UserError as error:
         return "cache", "none", str(error)
-    size = sum(p.stat().st_size for p in home.rglob("*") if p.is_file() and not p.is_symlink())
-    return "cache", f"{home}, {size / 2**20:.0f} MiB (remove the folder to free it)", ""
+    size = runtime.cache_size(home) / 2**20
+    return "cache", f"{home}, {size:.0f} MiB (jfusion doctor --clean frees what is not needed)", ""
 
 
 def _core(quiet: bool) -> int:
@@ -100,3 +103,54 @@ def _core(quiet: bool) -> int:
             f"{'jittor runs':<12} {'yes' if works else 'no: a convolution is wrong'}, {threads} threads, {place}"
         )
     return 0 if works else 1
+
+
+def warm(system: str) -> int:
+    """Compiles every kernel of a system ahead: a fusion and a training step on tiny images."""
+    from jfusion import create
+    from jfusion.runtime import jt, kernels
+    from jfusion.systems.base import Batch
+    from jfusion.train.optimizer import Adam
+
+    before, network = kernels(), create(system)
+    with _counting(f"compiling the kernels of {system} (once on this machine)", before):
+        for batch_size in (1, 2):
+            text = None
+            if network.USES_TEXT:
+                text = jt.rand(batch_size, 3, network.config.text_dim)
+            batch = Batch(jt.rand(batch_size, 1, 20, 24), jt.rand(batch_size, 1, 20, 24), text, [])
+            with jt.no_grad():
+                network.fuse(batch.a, batch.b, text).sync()
+            for stage in network.stages():
+                total = network.losses(batch, stage)["total"]
+                for group in network.parameter_groups(stage):
+                    Adam(group.parameters, clip_norm=group.clip_norm).step(total, 0.0)
+    print(f"{kernels() - before} kernels compiled; {kernels()} in all")
+    return 0
+
+
+@contextlib.contextmanager
+def _counting(text: str, before: int) -> Iterator[None]:
+    """A bar that counts the kernels as they appear."""
+    from tqdm import tqdm
+
+    done = threading.Event()
+
+    def watch() -> None:
+        with tqdm(desc=text, unit="kernel", leave=False) as bar:
+            while not done.wait(0.5):
+                bar.update(runtime.kernels() - before - bar.n)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def clean() -> int:
+    """Removes what is no longer needed from the cache."""
+    print(f"{runtime.clean() / 2**20:.0f} MiB freed in {runtime.cache_home()}")
+    return 0

@@ -362,7 +362,7 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     if not quiet and cuda()[1]:
         print(f"jfusion: running on the CPU ({cuda()[1]})", file=sys.stderr)
     _link_onednn(home)
-    stamp = home / f"ready-{_fingerprint(variables)}.json"
+    stamp = _stamp(home, variables)
     ready = _read_stamp(stamp)
     if ready is None:
         with (home / "prepare.lock").open("w") as lock:
@@ -403,6 +403,11 @@ def _link_onednn(home: Path) -> None:
         ("lib/libdnnl.so.2", library),
     ):
         _link(folder / name, target)
+
+
+def _stamp(home: Path, variables: dict[str, str]) -> Path:
+    """The file that says that the core of this environment is compiled, and where."""
+    return home / f"ready-{_fingerprint(variables)}.json"
 
 
 def _fingerprint(variables: dict[str, str]) -> str:
@@ -474,7 +479,12 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
     finally:
         answer.unlink(missing_ok=True)
     header = "" if core["cuda"] else _precompile(home, core, stamp.stem)
-    ready = {"header": header, "cache_path": core["cache_path"], "seconds": time.time() - started}
+    ready = {
+        "executable": sys.executable,
+        "header": header,
+        "cache_path": core["cache_path"],
+        "seconds": time.time() - started,
+    }
     temporary = stamp.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(ready))
     temporary.replace(stamp)
@@ -534,3 +544,47 @@ def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     return str(header) if done.returncode == 0 else ""
+
+
+# ---- tidying -----------------------------------------------------------------------------------
+
+
+def clean() -> int:
+    """Removes what other versions and environments that are gone left; returns the bytes freed.
+
+    Kept: this environment, and any other whose interpreter is still there and that was prepared last
+    by it. The assembler text beside each kernel, nearly all of its size, goes too: it is never read.
+    """
+    home = cache_home()
+    before = cache_size(home)
+    current = _stamp(home, environment())
+    newest: dict[str, Path] = {}
+    for stamp in sorted(home.glob("ready-*.json"), key=lambda p: p.stat().st_mtime):
+        executable = (_read_stamp(stamp) or {}).get("executable", "")
+        if Path(executable).exists() and executable != sys.executable:
+            newest[executable] = stamp
+    if current.exists():
+        newest[sys.executable] = current
+    for file in home.glob("ready-*"):
+        if file.name.split(".")[0] not in {stamp.stem for stamp in newest.values()}:
+            file.unlink()
+    used = {Path(_read_stamp(stamp)["cache_path"]) for stamp in newest.values()}
+    for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion"):
+        if not any(folder == path or folder in path.parents for path in used):
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in used:
+        for text in path.glob("jit/*.s"):
+            text.unlink(missing_ok=True)
+    return before - cache_size(home)
+
+
+def cache_size(home: Path) -> int:
+    """Bytes of the files below `home`."""
+    return sum(p.stat().st_size for p in home.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def kernels() -> int:
+    """How many kernels have been compiled for this environment."""
+    from jfusion.runtime import jt
+
+    return len(list(Path(jt.flags.cache_path, "jit").glob("*.so")))

@@ -27,7 +27,7 @@ def plain_gelu_gate(x: jt.Var) -> jt.Var:
 
 # erf within 1.3 units in the last place, in a form the compiler vectorises: a polynomial in x^2
 # near zero, 1 - exp(t * polynomial in t) beyond; both are Chebyshev fits.
-_ERF = (
+ERF = (
     HEADER
     + """
 static inline float erf_fast(float x) {
@@ -54,7 +54,7 @@ class _GeluGate(jt.Function):
             [n, c // 2, h, w],
             x.dtype,
             [x],
-            cpu_header=_ERF,
+            cpu_header=ERF,
             cpu_src="""
             int64 N = in0_shape0, M = (int64)out_shape1*in0_shape2*in0_shape3;
             for (int64 n = 0; n < N; n++) {
@@ -73,7 +73,7 @@ class _GeluGate(jt.Function):
             x.shape,
             x.dtype,
             [x, g],
-            cpu_header=_ERF,
+            cpu_header=ERF,
             cpu_src="""
             int64 N = in0_shape0, M = (int64)in1_shape1*in0_shape2*in0_shape3;
             for (int64 n = 0; n < N; n++) {

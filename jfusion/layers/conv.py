@@ -199,57 +199,57 @@ def _convolve(x: jt.Var, weight: jt.Var) -> jt.Var:
     )
 
 
-_ROWS = (
+ROWS = (
     HEADER
     + """
+// One row from the row above (a), itself (b) and the row below (c).
+static inline void depthwise_row(const float* a, const float* b, const float* c, const float* k,
+                                 float* __restrict o, int64_t W) {
+    o[0] = k[1]*a[0] + k[4]*b[0] + k[7]*c[0];
+    if (W > 1) {
+        int64_t j = W - 1;
+        o[0] += k[2]*a[1] + k[5]*b[1] + k[8]*c[1];
+        o[j] = k[0]*a[j-1] + k[1]*a[j] + k[3]*b[j-1] + k[4]*b[j] + k[6]*c[j-1] + k[7]*c[j];
+    }
+    #pragma omp simd
+    for (int64_t j = 1; j < W - 1; j++)
+        o[j] = k[0]*a[j-1] + k[1]*a[j] + k[2]*a[j+1] + k[3]*b[j-1] + k[4]*b[j] + k[5]*b[j+1]
+             + k[6]*c[j-1] + k[7]*c[j] + k[8]*c[j+1];
+}
+// Adds the gradient of the nine weights from the slope q of one row.
+static inline void weight_gradient_row(const float* a, const float* b, const float* c, const float* q,
+                                       float* dw, int64_t W) {
+    float s0=0, s1=0, s2=0, s3=0, s4=0, s5=0, s6=0, s7=0, s8=0;
+    #pragma omp simd reduction(+:s0,s1,s2,s3,s4,s5,s6,s7,s8)
+    for (int64_t j = 1; j < W - 1; j++) {
+        float v = q[j];
+        s0 += v*a[j-1]; s1 += v*a[j]; s2 += v*a[j+1];
+        s3 += v*b[j-1]; s4 += v*b[j]; s5 += v*b[j+1];
+        s6 += v*c[j-1]; s7 += v*c[j]; s8 += v*c[j+1];
+    }
+    float v = q[0];
+    s1 += v*a[0]; s4 += v*b[0]; s7 += v*c[0];
+    if (W > 1) {
+        s2 += v*a[1]; s5 += v*b[1]; s8 += v*c[1];
+        int64_t j = W - 1;
+        v = q[j];
+        s0 += v*a[j-1]; s1 += v*a[j]; s3 += v*b[j-1]; s4 += v*b[j]; s6 += v*c[j-1]; s7 += v*c[j];
+    }
+    float s[9] = {s0, s1, s2, s3, s4, s5, s6, s7, s8};
+    for (int k = 0; k < 9; k++) dw[k] += s[k];
+}
 // One plane. `zero` is a row of zeros that stands in above the first and below the last row.
 static inline void depthwise(const float* x, const float* w, float* y, int64_t H, int64_t W,
                              const float* zero, bool flip) {
     float k[9];
     for (int i = 0; i < 9; i++) k[i] = w[flip ? 8 - i : i];
-    for (int64_t i = 0; i < H; i++) {
-        const float* a = i ? x + (i-1)*W : zero;
-        const float* b = x + i*W;
-        const float* c = i + 1 < H ? x + (i+1)*W : zero;
-        float* __restrict o = y + i*W;
-        o[0] = k[1]*a[0] + k[4]*b[0] + k[7]*c[0];
-        if (W > 1) {
-            int64_t j = W - 1;
-            o[0] += k[2]*a[1] + k[5]*b[1] + k[8]*c[1];
-            o[j] = k[0]*a[j-1] + k[1]*a[j] + k[3]*b[j-1] + k[4]*b[j] + k[6]*c[j-1] + k[7]*c[j];
-        }
-        #pragma omp simd
-        for (int64_t j = 1; j < W - 1; j++)
-            o[j] = k[0]*a[j-1] + k[1]*a[j] + k[2]*a[j+1] + k[3]*b[j-1] + k[4]*b[j] + k[5]*b[j+1]
-                 + k[6]*c[j-1] + k[7]*c[j] + k[8]*c[j+1];
-    }
+    for (int64_t i = 0; i < H; i++)
+        depthwise_row(i ? x + (i-1)*W : zero, x + i*W, i + 1 < H ? x + (i+1)*W : zero, k, y + i*W, W);
 }
 static inline void weight_gradient(const float* x, const float* g, float* dw, int64_t H, int64_t W,
                                    const float* zero) {
-    for (int64_t i = 0; i < H; i++) {
-        const float* a = i ? x + (i-1)*W : zero;
-        const float* b = x + i*W;
-        const float* c = i + 1 < H ? x + (i+1)*W : zero;
-        const float* q = g + i*W;
-        float s0=0, s1=0, s2=0, s3=0, s4=0, s5=0, s6=0, s7=0, s8=0;
-        #pragma omp simd reduction(+:s0,s1,s2,s3,s4,s5,s6,s7,s8)
-        for (int64_t j = 1; j < W - 1; j++) {
-            float v = q[j];
-            s0 += v*a[j-1]; s1 += v*a[j]; s2 += v*a[j+1];
-            s3 += v*b[j-1]; s4 += v*b[j]; s5 += v*b[j+1];
-            s6 += v*c[j-1]; s7 += v*c[j]; s8 += v*c[j+1];
-        }
-        float v = q[0];
-        s1 += v*a[0]; s4 += v*b[0]; s7 += v*c[0];
-        if (W > 1) {
-            s2 += v*a[1]; s5 += v*b[1]; s8 += v*c[1];
-            int64_t j = W - 1;
-            v = q[j];
-            s0 += v*a[j-1]; s1 += v*a[j]; s3 += v*b[j-1]; s4 += v*b[j]; s6 += v*c[j-1]; s7 += v*c[j];
-        }
-        float s[9] = {s0, s1, s2, s3, s4, s5, s6, s7, s8};
-        for (int k = 0; k < 9; k++) dw[k] += s[k];
-    }
+    for (int64_t i = 0; i < H; i++)
+        weight_gradient_row(i ? x + (i-1)*W : zero, x + i*W, i + 1 < H ? x + (i+1)*W : zero, g + i*W, dw, W);
 }
 """
 )
@@ -266,7 +266,7 @@ class _Depthwise3x3(jt.Function):
             weight.shape,
             x.dtype,
             [x, g],
-            cpu_header=_ROWS,
+            cpu_header=ROWS,
             cpu_src="""
             int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3;
             std::vector<float> zero(W, 0.f);
@@ -289,7 +289,7 @@ def _depthwise(x: jt.Var, weight: jt.Var, flip: bool) -> jt.Var:
         x.shape,
         x.dtype,
         [x, weight],
-        cpu_header=_ROWS,
+        cpu_header=ROWS,
         data={"flip": int(flip)},
         cpu_src="""
         int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3;

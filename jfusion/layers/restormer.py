@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jfusion.layers.activation import gelu_gate
 from jfusion.layers.attention import channel_attention
-from jfusion.layers.conv import conv1x1, depthwise3x3
+from jfusion.layers.conv import conv1x1
+from jfusion.layers.expand import expand_depthwise, gated_feed_forward
 from jfusion.layers.norm import channel_layer_norm
 from jfusion.runtime import jt, nn
 
@@ -48,7 +48,7 @@ class ChannelAttention(nn.Module):
 
     def attend(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
         """The result, and the softmaxed (N, heads, width/heads, width/heads) matrix."""
-        qkv = depthwise3x3(conv1x1(x, self.qkv.weight), self.depthwise.weight)
+        qkv = expand_depthwise(x, self.qkv.weight, self.depthwise.weight)
         out, weights = channel_attention(qkv, self.temperature)
         return conv1x1(out, self.project.weight), weights
 
@@ -66,8 +66,7 @@ class GatedFeedForward(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W) -> the same shape."""
-        hidden = depthwise3x3(conv1x1(x, self.expand.weight), self.depthwise.weight)
-        return conv1x1(gelu_gate(hidden), self.project.weight)
+        return gated_feed_forward(x, self.expand.weight, self.depthwise.weight, self.project.weight)
 
 
 class Restormer(nn.Module):

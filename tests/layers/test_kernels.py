@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jfusion.layers import activation, attention, conv, filters, matmul, norm, resize
+from jfusion.layers import activation, attention, conv, expand, filters, matmul, norm, resize
 from jfusion.runtime import jt
 
 sizes = st.integers(1, 19)
@@ -89,6 +89,22 @@ def test_gelu_gate_far_out():
     x = np.array([-1e4, -12, -6, -1e-20, 0, 1e-20, 6, 12, 1e4], np.float32).reshape(1, 1, 1, -1)
     x = np.concatenate([x, np.ones_like(x)], 1)
     both(activation.gelu_gate, activation.plain_gelu_gate, [x], 1e-6)
+
+
+@given(few, few, st.integers(1, 20), sizes, sizes)
+@example(2, 3, 19, 130, 70)  # several bands of rows, an incomplete last group of channels
+@settings(max_examples=12)
+def test_expand_depthwise(n, c, d, h, w):
+    inputs = arrays(12, (n, c, h, w), (d, c, 1, 1), (d, 1, 3, 3))
+    both(expand.expand_depthwise, expand.plain_expand_depthwise, inputs)
+
+
+@given(few, few, st.integers(1, 20), few, sizes, sizes)
+@example(2, 3, 19, 4, 130, 70)
+@settings(max_examples=12)
+def test_gated_feed_forward(n, c, d, o, h, w):
+    inputs = arrays(13, (n, c, h, w), (2 * d, c, 1, 1), (2 * d, 1, 3, 3), (o, d, 1, 1))
+    both(expand.gated_feed_forward, expand.plain_gated_feed_forward, inputs, 1e-4)
 
 
 @given(few, st.sampled_from([(1, 1), (2, 3), (4, 4)]), sizes, sizes)

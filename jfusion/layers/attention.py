@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.expand import expand_backward, expand_forward, plain_expand_depthwise
 from jfusion.layers.matmul import linear, matmul
+from jfusion.layers.norm import norm_backward, norm_forward, plain_channel_layer_norm
 from jfusion.runtime import jt, nn
 
 
@@ -64,22 +66,37 @@ class _Softmax(jt.Function):
 # ---- channel attention -------------------------------------------------------------------------
 
 
-def channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:
+def channel_attention(
+    x: jt.Var,
+    norm: tuple[jt.Var, jt.Var],
+    expand: jt.Var,
+    depthwise: jt.Var,
+    temperature: jt.Var,
+) -> tuple[jt.Var, jt.Var]:
     """Attention between the channels of each head (Restormer, equation 1).
 
-    qkv (N, 3C, H, W): q, k and v of C channels each; head h owns channels h*C/heads onwards.
-    temperature (heads, 1, 1) multiplies the cosine similarity. Returns the result (N, C, H, W) and
-    the softmaxed (N, heads, C/heads, C/heads) matrix, which is to look at: no gradient flows through it.
+    x (N, I, H, W) is normalised over its channels (norm: weight and bias, (I,)); of the result,
+    `expand_depthwise` makes q, k and v, C channels each; head h owns channels h*C/heads onwards.
+    expand (3C, I, 1, 1), depthwise (3C, 1, 3, 3); temperature (heads, 1, 1) multiplies the cosine
+    similarity. Returns the result (N, C, H, W) and the softmaxed
+    (N, heads, C/heads, C/heads) matrix, which is to look at: no gradient flows through it.
     """
-    if use_kernel(qkv, temperature):
-        out, weights, *_ = _ChannelAttention()(qkv, temperature)
+    if use_kernel(x, *norm, expand, depthwise, temperature):
+        out, weights, *_ = _ChannelAttention()(x, *norm, expand, depthwise, temperature)
     else:
-        out, weights = plain_channel_attention(qkv, temperature)
+        out, weights = plain_channel_attention(x, norm, expand, depthwise, temperature)
     return out, weights.detach()
 
 
-def plain_channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:
+def plain_channel_attention(
+    x: jt.Var,
+    norm: tuple[jt.Var, jt.Var],
+    expand: jt.Var,
+    depthwise: jt.Var,
+    temperature: jt.Var,
+) -> tuple[jt.Var, jt.Var]:
     """The same from stock Jittor."""
+    qkv = plain_expand_depthwise(plain_channel_layer_norm(x, *norm), expand, depthwise)
     n, c, h, w = qkv.shape
     heads = temperature.shape[0]
     q, k, v = qkv.reshape(n, 3, heads, c // 3 // heads, h * w).transpose(1, 0, 2, 3, 4)
@@ -90,13 +107,40 @@ def plain_channel_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, j
 
 class _ChannelAttention(jt.Function):
     """The Gram matrix of q and k is divided by their norms, so normalised q and k are never written;
-    sums over pixels are taken in blocks and added in double precision."""
+    sums over pixels are taken in blocks and added in double precision. The gradient makes the
+    normalised x and q, k, v again: together they are four times as large as x."""
 
-    def execute(self, qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var, jt.Var]:
-        n, c, h, w = qkv.shape
-        heads = temperature.shape[0]
-        d = c // 3 // heads
-        out, weights, cosine, norms = jt.code(
+    def execute(
+        self,
+        x: jt.Var,
+        weight: jt.Var,
+        bias: jt.Var,
+        expand: jt.Var,
+        depthwise: jt.Var,
+        temperature: jt.Var,
+    ) -> tuple[jt.Var, ...]:
+        normal, _ = norm_forward(x, weight, bias)
+        out, *matrices = _attend(expand_forward(normal, expand, depthwise), temperature)
+        self.saved = (x, weight, bias), (expand, depthwise), temperature, matrices
+        return out, *matrices
+
+    def grad(self, g: jt.Var, *_: None) -> tuple[jt.Var, ...]:
+        normed, expansion, temperature, matrices = self.saved
+        normal, statistics = norm_forward(*normed, after=g)
+        qkv = expand_forward(normal, *expansion)
+        d_qkv, d_temperature = _attend_backward(qkv, temperature, *matrices, g)
+        d_normal, *d_expansion = expand_backward(normal, *expansion, d_qkv)
+        d_normed = norm_backward(*normed[:2], statistics, d_normal)
+        return (*d_normed, *d_expansion, d_temperature)
+
+
+def _attend(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, ...]:
+    """Result, softmaxed matrix, cosines, and the norms of q and k."""
+    n, c, h, w = qkv.shape
+    heads = temperature.shape[0]
+    d = c // 3 // heads
+    return tuple(
+        jt.code(
             [[n, c // 3, h, w], [n, heads, d, d], [n, heads, d, d], [n, heads, 2, d]],
             [qkv.dtype] * 4,
             [qkv, temperature],
@@ -142,63 +186,63 @@ class _ChannelAttention(jt.Function):
             }
             """,
         )
-        self.saved = qkv, temperature, weights, cosine, norms
-        return out, weights, cosine, norms
+    )
 
-    def grad(self, g: jt.Var, *_: None) -> tuple[jt.Var, jt.Var]:
-        qkv, temperature, weights, cosine, norms = self.saved
-        n, heads = qkv.shape[0], temperature.shape[0]
-        d_qkv, d_temperature = jt.code(
-            [qkv.shape, [n, heads]],
-            [qkv.dtype] * 2,
-            [qkv, temperature, weights, cosine, norms, g],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 N = in0_shape0, C = in0_shape1/3, P = (int64)in0_shape2*in0_shape3;
-            int64 heads = in1_shape0, d = C/heads;
-            const int64 B = 4096;
-            #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-            for (int64 n = 0; n < N; n++) for (int64 i = 0; i < heads; i++) {
-                const float *q = in0_p + (n*3*C + i*d)*P, *k = q + C*P, *v = k + C*P;
-                float *dq = out0_p + (n*3*C + i*d)*P, *dk = dq + C*P, *dv = dk + C*P;
-                const float *A = in2_p + (n*heads + i)*d*d, *cosine = in3_p + (n*heads + i)*d*d;
-                const float *norm_q = in4_p + (n*heads + i)*2*d, *norm_k = norm_q + d;
-                const float* g = in5_p + (n*C + i*d)*P;
-                std::vector<double> dA(d*d, 0.0);
-                std::vector<float> part(d*d), gram(d*d), own_q(d*d, 0.f), own_k(d*d, 0.f);
-                for (int64 p = 0; p < P; p += B) {
-                    int64 m = std::min(B, P - p);
-                    dnnl_sgemm('N', 'T', d, d, m, 1.f, g + p, P, v + p, P, 0.f, part.data(), d);
-                    for (int64 j = 0; j < d*d; j++) dA[j] += part[j];
-                }
-                double d_temperature = 0;
-                for (int64 r = 0; r < d; r++) {
-                    double dot = 0;
-                    for (int64 j = 0; j < d; j++) dot += A[r*d + j]*dA[r*d + j];
-                    for (int64 j = 0; j < d; j++) {
-                        double logit = A[r*d + j]*(dA[r*d + j] - dot), slope = logit*in1_p[i];
-                        d_temperature += logit*cosine[r*d + j];
-                        gram[r*d + j] = slope/((double)norm_q[r]*norm_k[j]);
-                        // the norms' own share; at the lower clamp they are constants
-                        if (norm_q[r] > 1e-12f)
-                            own_q[r*d + r] -= slope*cosine[r*d + j]/((double)norm_q[r]*norm_q[r]);
-                        if (norm_k[j] > 1e-12f)
-                            own_k[j*d + j] -= slope*cosine[r*d + j]/((double)norm_k[j]*norm_k[j]);
-                    }
-                }
-                out1_p[n*heads + i] = d_temperature;
-                for (int64 p = 0; p < P; p += B) {
-                    int64 m = std::min(B, P - p);
-                    dnnl_sgemm('N', 'N', d, m, d, 1.f, gram.data(), d, k + p, P, 0.f, dq + p, P);
-                    dnnl_sgemm('N', 'N', d, m, d, 1.f, own_q.data(), d, q + p, P, 1.f, dq + p, P);
-                    dnnl_sgemm('T', 'N', d, m, d, 1.f, gram.data(), d, q + p, P, 0.f, dk + p, P);
-                    dnnl_sgemm('N', 'N', d, m, d, 1.f, own_k.data(), d, k + p, P, 1.f, dk + p, P);
-                    dnnl_sgemm('T', 'N', d, m, d, 1.f, A, d, g + p, P, 0.f, dv + p, P);
+
+def _attend_backward(
+    qkv: jt.Var, temperature: jt.Var, weights: jt.Var, cosine: jt.Var, norms: jt.Var, g: jt.Var
+) -> tuple[jt.Var, jt.Var]:
+    d_qkv, d_temperature = jt.code(
+        [qkv.shape, [qkv.shape[0], temperature.shape[0]]],
+        [qkv.dtype] * 2,
+        [qkv, temperature, weights, cosine, norms, g],
+        cpu_header=HEADER,
+        cpu_src="""
+        int64 N = in0_shape0, C = in0_shape1/3, P = (int64)in0_shape2*in0_shape3;
+        int64 heads = in1_shape0, d = C/heads;
+        const int64 B = 4096;
+        #pragma omp parallel for collapse(2) schedule(dynamic, 1)
+        for (int64 n = 0; n < N; n++) for (int64 i = 0; i < heads; i++) {
+            const float *q = in0_p + (n*3*C + i*d)*P, *k = q + C*P, *v = k + C*P;
+            float *dq = out0_p + (n*3*C + i*d)*P, *dk = dq + C*P, *dv = dk + C*P;
+            const float *A = in2_p + (n*heads + i)*d*d, *cosine = in3_p + (n*heads + i)*d*d;
+            const float *norm_q = in4_p + (n*heads + i)*2*d, *norm_k = norm_q + d;
+            const float* g = in5_p + (n*C + i*d)*P;
+            std::vector<double> dA(d*d, 0.0);
+            std::vector<float> part(d*d), gram(d*d), own_q(d*d, 0.f), own_k(d*d, 0.f);
+            for (int64 p = 0; p < P; p += B) {
+                int64 m = std::min(B, P - p);
+                dnnl_sgemm('N', 'T', d, d, m, 1.f, g + p, P, v + p, P, 0.f, part.data(), d);
+                for (int64 j = 0; j < d*d; j++) dA[j] += part[j];
+            }
+            double d_temperature = 0;
+            for (int64 r = 0; r < d; r++) {
+                double dot = 0;
+                for (int64 j = 0; j < d; j++) dot += A[r*d + j]*dA[r*d + j];
+                for (int64 j = 0; j < d; j++) {
+                    double logit = A[r*d + j]*(dA[r*d + j] - dot), slope = logit*in1_p[i];
+                    d_temperature += logit*cosine[r*d + j];
+                    gram[r*d + j] = slope/((double)norm_q[r]*norm_k[j]);
+                    // the norms' own share; at the lower clamp they are constants
+                    if (norm_q[r] > 1e-12f)
+                        own_q[r*d + r] -= slope*cosine[r*d + j]/((double)norm_q[r]*norm_q[r]);
+                    if (norm_k[j] > 1e-12f)
+                        own_k[j*d + j] -= slope*cosine[r*d + j]/((double)norm_k[j]*norm_k[j]);
                 }
             }
-            """,
-        )
-        return d_qkv, d_temperature.sum(0).reshape(temperature.shape)
+            out1_p[n*heads + i] = d_temperature;
+            for (int64 p = 0; p < P; p += B) {
+                int64 m = std::min(B, P - p);
+                dnnl_sgemm('N', 'N', d, m, d, 1.f, gram.data(), d, k + p, P, 0.f, dq + p, P);
+                dnnl_sgemm('N', 'N', d, m, d, 1.f, own_q.data(), d, q + p, P, 1.f, dq + p, P);
+                dnnl_sgemm('T', 'N', d, m, d, 1.f, gram.data(), d, q + p, P, 0.f, dk + p, P);
+                dnnl_sgemm('N', 'N', d, m, d, 1.f, own_k.data(), d, k + p, P, 1.f, dk + p, P);
+                dnnl_sgemm('T', 'N', d, m, d, 1.f, A, d, g + p, P, 0.f, dv + p, P);
+            }
+        }
+        """,
+    )
+    return d_qkv, d_temperature.sum(0).reshape(temperature.shape)
 
 
 # ---- cross-attention ---------------------------------------------------------------------------

@@ -30,84 +30,101 @@ def plain_channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
 
 class _ChannelLayerNorm(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
-        n, _, h, w = x.shape
-        y, statistics = jt.code(
-            [x.shape, [n, 2, h, w]],
-            [x.dtype] * 2,
-            [x, weight, bias],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
-            const int64 B = 512, blocks = (P + B - 1) / B;
-            #pragma omp parallel for collapse(2)
-            for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
-                int64 p = t*B, m = std::min(B, P - p);
-                float mean[B], scale[B];
-                for (int64 j = 0; j < m; j++) mean[j] = scale[j] = 0;
-                const float* x = in0_p + n*C*P + p;
-                float* y = out0_p + n*C*P + p;
-                for (int64 c = 0; c < C; c++) for (int64 j = 0; j < m; j++) mean[j] += x[c*P + j];
-                for (int64 j = 0; j < m; j++) mean[j] /= C;
-                for (int64 c = 0; c < C; c++) for (int64 j = 0; j < m; j++) {
-                    float d = x[c*P + j] - mean[j];
-                    scale[j] += d*d;
-                }
-                for (int64 j = 0; j < m; j++) scale[j] = 1.f / std::sqrt(scale[j]/C + 1e-5f);
-                for (int64 c = 0; c < C; c++) {
-                    float w = in1_p[c], b = in2_p[c];
-                    for (int64 j = 0; j < m; j++) y[c*P + j] = (x[c*P + j] - mean[j])*scale[j]*w + b;
-                }
-                std::copy(mean, mean + m, out1_p + n*2*P + p);
-                std::copy(scale, scale + m, out1_p + n*2*P + P + p);
-            }
-            """,
-        )
+        y, statistics = norm_forward(x, weight, bias)
         self.saved = x, weight, statistics
         return y
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-        x, weight, statistics = self.saved
-        return tuple(
-            jt.code(
-                [x.shape, weight.shape, weight.shape],
-                [x.dtype] * 3,
-                [x, weight, statistics, g],
-                cpu_header=HEADER,
-                cpu_src="""
-                int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
-                const int64 B = 512, blocks = (P + B - 1) / B;
-                int threads = omp_get_max_threads();
-                std::vector<double> dw(threads*C, 0.0), db(threads*C, 0.0);
-                #pragma omp parallel for collapse(2) schedule(static)
-                for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
-                    int64 p = t*B, m = std::min(B, P - p), me = omp_get_thread_num();
-                    const float *x = in0_p + n*C*P + p, *g = in3_p + n*C*P + p;
-                    const float *mean = in2_p + n*2*P + p, *scale = mean + P;
-                    float* dx = out0_p + n*C*P + p;
-                    float a[B], b[B];
-                    for (int64 j = 0; j < m; j++) a[j] = b[j] = 0;
-                    for (int64 c = 0; c < C; c++) {
-                        float w = in1_p[c], sw = 0, sb = 0;
-                        #pragma omp simd reduction(+:sw,sb)
-                        for (int64 j = 0; j < m; j++) {
-                            float gj = g[c*P + j], h = (x[c*P + j] - mean[j])*scale[j];
-                            a[j] += gj*w; b[j] += gj*w*h; sw += gj*h; sb += gj;
-                        }
-                        dw[me*C + c] += sw; db[me*C + c] += sb;
+        return norm_backward(*self.saved, g)
+
+
+def norm_forward(
+    x: jt.Var, weight: jt.Var, bias: jt.Var, after: jt.Var | None = None
+) -> tuple[jt.Var, jt.Var]:
+    """The kernel of `channel_layer_norm`, without a gradient: (result, mean and 1/std of each pixel).
+
+    It runs only when `after` is there: a gradient that makes the result again must not do so early.
+    """
+    n, _, h, w = x.shape
+    y, statistics = jt.code(
+        [x.shape, [n, 2, h, w]],
+        [x.dtype] * 2,
+        [x, weight, bias, *([] if after is None else [after])],
+        cpu_header=HEADER,
+        cpu_src="""
+        int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+        const int64 B = 512, blocks = (P + B - 1) / B;
+        #pragma omp parallel for collapse(2)
+        for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
+            int64 p = t*B, m = std::min(B, P - p);
+            float mean[B], scale[B];
+            for (int64 j = 0; j < m; j++) mean[j] = scale[j] = 0;
+            const float* x = in0_p + n*C*P + p;
+            float* y = out0_p + n*C*P + p;
+            for (int64 c = 0; c < C; c++) for (int64 j = 0; j < m; j++) mean[j] += x[c*P + j];
+            for (int64 j = 0; j < m; j++) mean[j] /= C;
+            for (int64 c = 0; c < C; c++) for (int64 j = 0; j < m; j++) {
+                float d = x[c*P + j] - mean[j];
+                scale[j] += d*d;
+            }
+            for (int64 j = 0; j < m; j++) scale[j] = 1.f / std::sqrt(scale[j]/C + 1e-5f);
+            for (int64 c = 0; c < C; c++) {
+                float w = in1_p[c], b = in2_p[c];
+                for (int64 j = 0; j < m; j++) y[c*P + j] = (x[c*P + j] - mean[j])*scale[j]*w + b;
+            }
+            std::copy(mean, mean + m, out1_p + n*2*P + p);
+            std::copy(scale, scale + m, out1_p + n*2*P + P + p);
+        }
+        """,
+    )
+    return y, statistics
+
+
+def norm_backward(
+    x: jt.Var, weight: jt.Var, statistics: jt.Var, g: jt.Var
+) -> tuple[jt.Var, jt.Var, jt.Var]:
+    """The gradients of x, weight and bias from the slope g of the output."""
+    return tuple(
+        jt.code(
+            [x.shape, weight.shape, weight.shape],
+            [x.dtype] * 3,
+            [x, weight, statistics, g],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+            const int64 B = 512, blocks = (P + B - 1) / B;
+            int threads = omp_get_max_threads();
+            std::vector<double> dw(threads*C, 0.0), db(threads*C, 0.0);
+            #pragma omp parallel for collapse(2) schedule(static)
+            for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
+                int64 p = t*B, m = std::min(B, P - p), me = omp_get_thread_num();
+                const float *x = in0_p + n*C*P + p, *g = in3_p + n*C*P + p;
+                const float *mean = in2_p + n*2*P + p, *scale = mean + P;
+                float* dx = out0_p + n*C*P + p;
+                float a[B], b[B];
+                for (int64 j = 0; j < m; j++) a[j] = b[j] = 0;
+                for (int64 c = 0; c < C; c++) {
+                    float w = in1_p[c], sw = 0, sb = 0;
+                    #pragma omp simd reduction(+:sw,sb)
+                    for (int64 j = 0; j < m; j++) {
+                        float gj = g[c*P + j], h = (x[c*P + j] - mean[j])*scale[j];
+                        a[j] += gj*w; b[j] += gj*w*h; sw += gj*h; sb += gj;
                     }
-                    for (int64 c = 0; c < C; c++) {
-                        float w = in1_p[c];
-                        for (int64 j = 0; j < m; j++) {
-                            float h = (x[c*P + j] - mean[j])*scale[j];
-                            dx[c*P + j] = scale[j]*(g[c*P + j]*w - a[j]/C - h*b[j]/C);
-                        }
-                    }
+                    dw[me*C + c] += sw; db[me*C + c] += sb;
                 }
                 for (int64 c = 0; c < C; c++) {
-                    double sw = 0, sb = 0;
-                    for (int k = 0; k < threads; k++) { sw += dw[k*C + c]; sb += db[k*C + c]; }
-                    out1_p[c] = sw; out2_p[c] = sb;
+                    float w = in1_p[c];
+                    for (int64 j = 0; j < m; j++) {
+                        float h = (x[c*P + j] - mean[j])*scale[j];
+                        dx[c*P + j] = scale[j]*(g[c*P + j]*w - a[j]/C - h*b[j]/C);
+                    }
                 }
-                """,
-            )
+            }
+            for (int64 c = 0; c < C; c++) {
+                double sw = 0, sb = 0;
+                for (int k = 0; k < threads; k++) { sw += dw[k*C + c]; sb += db[k*C + c]; }
+                out1_p[c] = sw; out2_p[c] = sb;
+            }
+            """,
         )
+    )

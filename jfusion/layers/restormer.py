@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jfusion.layers.attention import channel_attention
 from jfusion.layers.conv import conv1x1
-from jfusion.layers.expand import expand_depthwise, gated_feed_forward
+from jfusion.layers.expand import gated_feed_forward
 from jfusion.layers.norm import channel_layer_norm
 from jfusion.runtime import jt, nn
 
@@ -32,6 +32,10 @@ class ChannelLayerNorm(nn.Module):
     def execute(self, x: jt.Var) -> jt.Var:
         return channel_layer_norm(x, self.weight, self.bias)
 
+    def pair(self) -> tuple[jt.Var, jt.Var]:
+        """Weight and bias, for a kernel that normalises by itself."""
+        return self.weight, self.bias
+
 
 class ChannelAttention(nn.Module):
     """Attention between channels: 1x1, depthwise 3x3, attention per head, 1x1; no biases."""
@@ -42,15 +46,15 @@ class ChannelAttention(nn.Module):
         self.depthwise = nn.Conv(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
         self.project = nn.Conv(width, width, 1, bias=False)
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        """x (N, width, H, W) -> the same shape."""
-        return self.attend(x)[0]
+    def execute(self, x: jt.Var, norm: ChannelLayerNorm) -> jt.Var:
+        """x (N, width, H, W), not yet normalised -> the same shape."""
+        return self.attend(x, norm)[0]
 
-    def attend(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
+    def attend(self, x: jt.Var, norm: ChannelLayerNorm) -> tuple[jt.Var, jt.Var]:
         """The result, and the softmaxed (N, heads, width/heads, width/heads) matrix."""
-        qkv = expand_depthwise(x, self.qkv.weight, self.depthwise.weight)
-        out, weights = channel_attention(qkv, self.temperature)
-        return conv1x1(out, self.project.weight), weights
+        weights = self.qkv.weight, self.depthwise.weight, self.temperature
+        out, matrix = channel_attention(x, norm.pair(), *weights)
+        return conv1x1(out, self.project.weight), matrix
 
 
 class GatedFeedForward(nn.Module):
@@ -64,9 +68,10 @@ class GatedFeedForward(nn.Module):
         )
         self.project = nn.Conv(hidden, width, 1, bias=False)
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        """x (N, width, H, W) -> the same shape."""
-        return gated_feed_forward(x, self.expand.weight, self.depthwise.weight, self.project.weight)
+    def execute(self, x: jt.Var, norm: ChannelLayerNorm) -> jt.Var:
+        """x (N, width, H, W), not yet normalised -> the same shape."""
+        weights = self.expand.weight, self.depthwise.weight, self.project.weight
+        return gated_feed_forward(x, norm.pair(), *weights)
 
 
 class Restormer(nn.Module):
@@ -80,5 +85,5 @@ class Restormer(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W) -> the same shape."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.feed_forward(self.norm2(x))
+        x = x + self.attention(x, self.norm1)
+        return x + self.feed_forward(x, self.norm2)

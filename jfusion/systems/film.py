@@ -85,7 +85,9 @@ class Branch(nn.Module):
         tokens = self.tokens(encoded)
         guided = self.modulate(tokens, self.guidance(tokens, text), encoded.shape)
         skip = prelu(guided, self.from_tokens_slope) + encoded
-        merged = conv1x1(jt.concat([encoded, skip], 1), self.merge.weight, self.merge.bias)
+        # the 1x1 convolution of [encoded, skip], without putting the two together in memory
+        first, second = self.merge.weight.split(WIDTH, 1)
+        merged = conv1x1(encoded, first, self.merge.bias) + conv1x1(skip, second)
         return prelu(merged, self.merge_slope)
 
     def encode(self, x: jt.Var) -> jt.Var:

@@ -195,9 +195,9 @@ def test_restormer_block(film, block, key):
     x = jt.array(block[f"{key}.x"])
     with jt.no_grad():
         norm1 = module.norm1(x)
-        attention, matrix = module.attention.attend(norm1)
+        attention, matrix = module.attention.attend(x, module.norm1)
         norm2 = module.norm2(x + attention)
-        feed_forward = module.feed_forward(norm2)
+        feed_forward = module.feed_forward(x + attention, module.norm2)
         out = module(x)
     for name, value in (
         ("norm1", norm1),

@@ -165,3 +165,39 @@ def test_the_same_seed_gives_the_same_numbers():
     first = jt.rand(4).numpy()
     runtime.seed(7)
     assert (jt.rand(4).numpy() == first).all()
+
+
+def test_warm_compiles_ahead(capsys):
+    from jfusion.doctor import warm
+
+    assert warm("film") == 0
+    assert "kernels compiled" in capsys.readouterr().out
+    assert warm("film") == 0
+    assert capsys.readouterr().out.startswith("0 kernels compiled")
+
+
+def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
+    import json
+
+    monkeypatch.setattr(runtime, "cache_home", lambda: tmp_path)
+    current = runtime._stamp(tmp_path, runtime.environment())
+    stamps = {current: sys.executable, tmp_path / "ready-old.json": sys.executable}
+    stamps |= {
+        tmp_path / "ready-gone.json": "/gone/python",
+        tmp_path / "ready-other.json": "/bin/sh",
+    }
+    for stamp, executable in stamps.items():
+        core = tmp_path / f".cache/jittor/jt1/g/p/o/c/{stamp.stem}/jfusion"
+        (core / "jit").mkdir(parents=True)
+        (core / "jit/kernel.s").write_text("x" * 1000)
+        (core / "jit/kernel.so").write_text("x")
+        header = tmp_path / f"{stamp.stem}.h"
+        (tmp_path / f"{header.name}.gch").write_text("")
+        stamp.write_text(
+            json.dumps({"executable": executable, "header": str(header), "cache_path": str(core)})
+        )
+    assert runtime.clean() > 4000
+    kept = {current.stem, "ready-other"}
+    assert {p.stem for p in tmp_path.glob("*.json")} == kept
+    assert {p.parent.name for p in tmp_path.glob(".cache/jittor/jt1/g/p/o/c/*/jfusion")} == kept
+    assert len(list(tmp_path.rglob("kernel.so"))) == 2 and not list(tmp_path.rglob("kernel.s"))

@@ -127,9 +127,9 @@ def expand_backward(
             [x, expand, depthwise, g],
             cpu_header=_BANDS,
             cpu_src="""
-            const int64 Q = 16;
+            const int64 Q = 96;
             int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3, D = in1_shape0;
-            int64 P = H*W, R = rows_of_band(H, W, 6144);
+            int64 P = H*W, R = rows_of_band(H, W, 3072);
             int threads = omp_get_max_threads();
             std::vector<float> d_expand(threads*D*C, 0.f), d_depthwise(threads*D*9, 0.f);
             #pragma omp parallel
@@ -197,7 +197,7 @@ def _feed_forward(x: jt.Var, expand: jt.Var, depthwise: jt.Var, project: jt.Var)
         [x, expand, depthwise, project],
         cpu_header=_BANDS + ERF,
         cpu_src="""
-        const int64 Q = 16;
+        const int64 Q = 32;
         int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3;
         int64 D = in1_shape0/2, O = in3_shape0, P = H*W, R = rows_of_band(H, W, 6144);
         #pragma omp parallel

@@ -28,6 +28,27 @@ def plain_channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
     return normal * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
 
 
+def group_norm(x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var, eps: float = 1e-5) -> jt.Var:
+    """Normalises each of `groups` groups of channels over its channels and pixels.
+
+    x (N, C, H, W), weight and bias (C,); biased variance.
+    """
+    if use_kernel(x, weight, bias):
+        return _GroupNorm(groups, eps)(x, weight, bias)
+    return plain_group_norm(x, groups, weight, bias, eps)
+
+
+def plain_group_norm(
+    x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var, eps: float = 1e-5
+) -> jt.Var:
+    """The same from stock Jittor."""
+    flat = x.reshape(x.shape[0], groups, -1)
+    centred = flat - flat.mean(2, keepdims=True)
+    variance = (centred * centred).mean(2, keepdims=True)
+    normal = (centred / jt.sqrt(variance + eps)).reshape(x.shape)
+    return normal * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+
+
 class _ChannelLayerNorm(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         y, statistics = norm_forward(x, weight, bias)
@@ -128,3 +149,93 @@ def norm_backward(
             """,
         )
     )
+
+
+class _GroupNorm(jt.Function):
+    def __init__(self, groups: int, eps: float):
+        self.data = {"groups": groups, "eps": eps}
+
+    def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
+        y, statistics = jt.code(
+            [x.shape, [x.shape[0], self.data["groups"], 2]],
+            [x.dtype] * 2,
+            [x, weight, bias],
+            cpu_header=HEADER,
+            data=self.data,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+            int64 G = data["groups"], K = C/G;
+            double eps = data["eps"];
+            #pragma omp parallel for collapse(2)
+            for (int64 n = 0; n < N; n++) for (int64 g = 0; g < G; g++) {
+                const float* x = in0_p + (n*C + g*K)*P;
+                float* y = out0_p + (n*C + g*K)*P;
+                double sum = 0, squares = 0;
+                for (int64 c = 0; c < K; c++) {
+                    float s = 0;
+                    #pragma omp simd reduction(+:s)
+                    for (int64 j = 0; j < P; j++) s += x[c*P + j];
+                    sum += s;
+                }
+                float mean = sum/(K*P);
+                for (int64 c = 0; c < K; c++) {
+                    float s = 0;
+                    #pragma omp simd reduction(+:s)
+                    for (int64 j = 0; j < P; j++) { float d = x[c*P + j] - mean; s += d*d; }
+                    squares += s;
+                }
+                float scale = 1/std::sqrt(squares/(K*P) + eps);
+                for (int64 c = 0; c < K; c++) {
+                    float w = in1_p[g*K + c]*scale, b = in2_p[g*K + c];
+                    for (int64 j = 0; j < P; j++) y[c*P + j] = (x[c*P + j] - mean)*w + b;
+                }
+                out1_p[(n*G + g)*2] = mean;
+                out1_p[(n*G + g)*2 + 1] = scale;
+            }
+            """,
+        )
+        self.saved = x, weight, statistics
+        return y
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        x, weight, statistics = self.saved
+        return tuple(
+            jt.code(
+                [x.shape, weight.shape, weight.shape],
+                [x.dtype] * 3,
+                [x, weight, statistics, g],
+                cpu_header=HEADER,
+                data=self.data,
+                cpu_src="""
+                int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+                int64 G = data["groups"], K = C/G;
+                #pragma omp parallel for
+                for (int64 g = 0; g < G; g++) {
+                    for (int64 c = g*K; c < g*K + K; c++) out1_p[c] = out2_p[c] = 0;
+                    for (int64 n = 0; n < N; n++) {
+                        float mean = in2_p[(n*G + g)*2], scale = in2_p[(n*G + g)*2 + 1];
+                        const float *x = in0_p + (n*C + g*K)*P, *slope = in3_p + (n*C + g*K)*P;
+                        float* dx = out0_p + (n*C + g*K)*P;
+                        double a = 0, b = 0;
+                        for (int64 c = 0; c < K; c++) {
+                            float s = 0, t = 0, w = in1_p[g*K + c];
+                            #pragma omp simd reduction(+:s,t)
+                            for (int64 j = 0; j < P; j++) {
+                                s += slope[c*P + j];
+                                t += slope[c*P + j]*(x[c*P + j] - mean);
+                            }
+                            t *= scale;
+                            out2_p[g*K + c] += s; out1_p[g*K + c] += t;
+                            a += (double)s*w; b += (double)t*w;
+                        }
+                        float shift = a/(K*P), turn = b/(K*P);
+                        for (int64 c = 0; c < K; c++) {
+                            float w = in1_p[g*K + c];
+                            for (int64 j = 0; j < P; j++)
+                                dx[c*P + j] = scale*(slope[c*P + j]*w - shift - (x[c*P + j] - mean)*scale*turn);
+                        }
+                    }
+                }
+                """,
+            )
+        )

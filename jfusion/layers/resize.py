@@ -76,3 +76,98 @@ class _Nearest(jt.Function):
             """,
         )
         return dx, None, None
+
+
+def bilinear(x: jt.Var, height: int, width: int, align_corners: bool = False) -> jt.Var:
+    """x (N, C, H, W) -> (N, C, height, width), as PyTorch's interpolate with a given size."""
+    h, w = x.shape[2:]
+    if (h, w) == (height, width):
+        return x
+    if not use_kernel(x):
+        return plain_bilinear(x, height, width, align_corners)
+    taps = [
+        jt.array(t) for t in (*_taps(h, height, align_corners), *_taps(w, width, align_corners))
+    ]
+    for tap in taps:
+        tap.stop_grad()
+    return _Bilinear()(x, *taps)
+
+
+def plain_bilinear(x: jt.Var, height: int, width: int, align_corners: bool = False) -> jt.Var:
+    """The same from stock Jittor: a gather and a weighted sum per axis."""
+    for axis, size in ((2, height), (3, width)):
+        low, high, part = (jt.array(t) for t in _taps(x.shape[axis], size, align_corners))
+        part = part.cast(x.dtype).reshape([-1] + [1] * (3 - axis))
+        first, second = (x[:, :, i] if axis == 2 else x[:, :, :, i] for i in (low, high))
+        x = first + (second - first) * part
+    return x
+
+
+def _taps(n: int, m: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of m outputs from n samples: the two source indices, and the weight of the second."""
+    out = np.arange(m, dtype=np.float32)
+    if align_corners:
+        place = out * np.float32((n - 1) / (m - 1) if m > 1 else 0)
+    else:
+        place = np.maximum((out + np.float32(0.5)) * np.float32(n / m) - np.float32(0.5), 0)
+    low = np.minimum(place.astype(np.int32), n - 1)
+    return low, np.minimum(low + 1, n - 1), (place - low).astype(np.float32)
+
+
+class _Bilinear(jt.Function):
+    def execute(self, x: jt.Var, *taps: jt.Var) -> jt.Var:
+        self.saved = x.shape, taps
+        return jt.code(
+            [*x.shape[:2], taps[0].shape[0], taps[3].shape[0]],
+            x.dtype,
+            [x, *taps],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 planes = (int64)in0_shape0*in0_shape1, h = in0_shape2, w = in0_shape3;
+            int64 H = in1_shape0, W = in4_shape0;
+            #pragma omp parallel
+            {
+                std::vector<float> t(w);
+                #pragma omp for
+                for (int64 p = 0; p < planes; p++) for (int64 i = 0; i < H; i++) {
+                    const float *a = in0_p + (p*h + in1_p[i])*w, *b = in0_p + (p*h + in2_p[i])*w;
+                    float f = in3_p[i], *y = out_p + (p*H + i)*W;
+                    for (int64 j = 0; j < w; j++) t[j] = a[j] + f*(b[j] - a[j]);
+                    for (int64 j = 0; j < W; j++) y[j] = t[in4_p[j]] + in6_p[j]*(t[in5_p[j]] - t[in4_p[j]]);
+                }
+            }
+            """,
+        )
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var | None, ...]:
+        shape, taps = self.saved
+        dx = jt.code(
+            shape,
+            g.dtype,
+            [g, *taps],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 planes = (int64)out_shape0*out_shape1, h = out_shape2, w = out_shape3;
+            int64 H = in1_shape0, W = in4_shape0;
+            #pragma omp parallel
+            {
+                std::vector<float> t(w);
+                #pragma omp for
+                for (int64 p = 0; p < planes; p++) {
+                    std::fill(out_p + p*h*w, out_p + (p+1)*h*w, 0.f);
+                    for (int64 i = 0; i < H; i++) {
+                        const float* g = in0_p + (p*H + i)*W;
+                        std::fill(t.begin(), t.end(), 0.f);
+                        for (int64 j = 0; j < W; j++) {
+                            t[in4_p[j]] += (1 - in6_p[j])*g[j];
+                            t[in5_p[j]] += in6_p[j]*g[j];
+                        }
+                        float f = in3_p[i], *a = out_p + (p*h + in1_p[i])*w, *b = out_p + (p*h + in2_p[i])*w;
+                        for (int64 j = 0; j < w; j++) a[j] += (1 - f)*t[j];
+                        for (int64 j = 0; j < w; j++) b[j] += f*t[j];
+                    }
+                }
+            }
+            """,
+        )
+        return dx, *[None] * 6

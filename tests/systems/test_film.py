@@ -13,7 +13,7 @@ from jfusion.layers.attention import softmax
 from jfusion.layers.filters import gaussian_window, sobel_magnitude
 from jfusion.layers.losses import fusion_loss, lp_ssim_loss, ssim_map
 from jfusion.layers.resize import nearest_index
-from jfusion.runtime import jt
+from jfusion.runtime import jt, kernels
 from jfusion.systems.base import Batch
 from jfusion.train.optimizer import Adam
 from tests.conftest import GOLDEN
@@ -436,3 +436,20 @@ def test_softmax_rows_sum_to_one():
         [1, 1],
         1e-6,
     )
+
+
+def test_a_new_size_compiles_nothing():
+    film = jfusion.create("film", text_dim=8, hidden_dim=16, image2text_dim=4, token_size=(6, 8))
+    optimizer = Adam(film.state_dict())
+
+    def use(h, w, tokens):
+        a, b, text = jt.rand(2, 1, h, w), jt.rand(2, 1, h, w), jt.rand(2, tokens, 8)
+        optimizer.step(film.losses(Batch(a, b, text, []), film.stages()[0])["total"], 1e-4)
+        with jt.no_grad():
+            film.fuse(a[:1], b[:1], text[:1]).sync()
+
+    use(9, 8, 3)
+    before = kernels()
+    use(31, 12, 5)
+    use(5, 5, 1)
+    assert kernels() == before

@@ -31,7 +31,7 @@ class Options:
     """What `jfusion test` is asked for."""
 
     weights: str = setting(
-        "exp", "a checkpoint (ours or the authors'), or a run folder: its newest"
+        "exp", "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest"
     )
     data: str | None = setting(
         None, "the H5 file to fuse; without it, the next four name a data set"
@@ -64,10 +64,8 @@ def load_system(weights: str | Path, name: str | None, settings: dict[str, Any])
     """
     path = Path(weights)
     if path.is_dir():
-        found = Run.open(path).checkpoints()
-        if not found:
-            raise UserError(f"run folder {path} holds no checkpoint yet")
-        path = found[-1]
+        path = _newest_checkpoint(path)
+        print(f"checkpoint: {path}")
     content = checkpoint.load(path)
     own = content.get("system")
     if own and name and own != name:
@@ -76,6 +74,18 @@ def load_system(weights: str | Path, name: str | None, settings: dict[str, Any])
     system.load_any(content["model"], f"checkpoint {path}")
     system.eval()
     return system
+
+
+def _newest_checkpoint(folder: Path) -> Path:
+    """The last checkpoint of a run folder, or of the newest run in a folder of runs."""
+    runs = [folder] if (folder / "config.json").is_file() else []
+    runs = runs or sorted(p.parent for p in folder.glob("*/config.json"))
+    if not runs:
+        raise UserError(f"{folder} is not a run folder and holds none; name a checkpoint or a run")
+    found = Run.open(runs[-1]).checkpoints()
+    if not found:
+        raise UserError(f"run folder {runs[-1]} holds no checkpoint yet")
+    return found[-1]
 
 
 def test(system_name: str | None, settings: dict[str, Any], options: Options) -> Result:

@@ -20,6 +20,7 @@ from jfusion.evaluate import Options, load_system
 from jfusion.evaluate import test as evaluate
 from jfusion.metrics.table import Table, means
 from jfusion.papers.compare import beside_published, published
+from jfusion.train.experiment import Run
 from tests.data.test_preprocess import make_dataset, random_pair
 from tests.train.test_loop import TINY
 
@@ -117,11 +118,22 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_all_names(dataset, film,
         assert text in line
 
 
+def test_a_folder_of_runs_means_the_newest(film, tmp_path):
+    for stamp in ("2026-01-01", "2026-01-02"):
+        run = Run.new(tmp_path, "film", "Set", {})
+        run.folder = run.folder.rename(tmp_path / stamp)
+    with pytest.raises(UserError, match="2026-01-02 holds no checkpoint yet"):
+        load_system(tmp_path, None, {})
+    content = {"model": film.state(), "system": "film", "config": {**SMALL}, "epoch": 1, "batch": 0}
+    Run.open(tmp_path / "2026-01-02").save(content)
+    assert load_system(tmp_path, None, {}).config.hidden_dim == 16
+
+
 def test_other_mistakes_are_one_line(dataset, weights, tmp_path):
     with pytest.raises(UserError, match="is of film, not of ddfm"):
         load_system(weights, "ddfm", {})
     with pytest.raises(UserError, match="not a run folder"):
-        load_system(tmp_path, None, {})
+        load_system(dataset.parent / "Image", None, {})
     with pytest.raises(UserError, match="unknown metric 'Qbaf'"):
         run(dataset, weights, tmp_path, metrics="EN,Qbaf")
     cut = tmp_path / "cut.h5"

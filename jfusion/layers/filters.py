@@ -1,10 +1,13 @@
-"""Fixed filters of the losses: Sobel and the Gaussian window of SSIM."""
+"""Fixed filters of the losses: Sobel and the Gaussian window of SSIM.
+
+The fast forms are shifted reads that Jittor fuses into one loop; the plain ones are convolutions.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jfusion.runtime import jt
+from jfusion.runtime import jt, nn
 
 
 def sobel_magnitude(x: jt.Var) -> jt.Var:
@@ -20,6 +23,13 @@ def sobel_magnitude(x: jt.Var) -> jt.Var:
     gx = corners[1] - corners[0] + corners[3] - corners[2] + 2 * (at(0, 1) - at(0, -1))
     gy = corners[0] - corners[2] + corners[1] - corners[3] + 2 * (at(-1, 0) - at(1, 0))
     return jt.abs(gx) + jt.abs(gy)
+
+
+def plain_sobel_magnitude(x: jt.Var) -> jt.Var:
+    """The same as two convolutions."""
+    kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], str(x.dtype))
+    kernels = jt.array(np.stack([kernel, -kernel.T])[:, None])
+    return jt.abs(nn.conv2d(x, kernels, padding=1)).sum(1, keepdims=True)
 
 
 def gaussian_window(size: int, sigma: float) -> np.ndarray:
@@ -40,3 +50,10 @@ def separable(x: jt.Var, window: np.ndarray) -> jt.Var:
             out = out + x.reindex(x.shape, index) * weight
         x = out.stop_fuse()
     return x
+
+
+def plain_separable(x: jt.Var, window: np.ndarray) -> jt.Var:
+    """The same as a convolution of each channel with the square window."""
+    square = np.outer(window, window).astype(str(x.dtype))[None, None]
+    planes = x.reshape(-1, 1, *x.shape[2:])
+    return nn.conv2d(planes, jt.array(square), padding=len(window) // 2).reshape(x.shape)

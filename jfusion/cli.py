@@ -41,6 +41,8 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     _check(commands)
     _train(commands, arguments)
     _test(commands, arguments)
+    _metrics(commands)
+    _papers(commands)
     _demo(commands, arguments)
     _systems(commands)
     _doctor(commands)
@@ -179,6 +181,75 @@ def _settings(given: argparse.Namespace, system: str) -> dict:
     cls = names.config_class(system)
     values = config.to_dict(config.load(cls, given.config)) if given.config else {}
     return {**values, **config.given(given, cls)}
+
+
+# ---- metrics, papers ---------------------------------------------------------------------------
+
+
+def _metrics(commands: argparse._SubParsersAction) -> None:
+    text = "judge folders of fused images: mean and deviation of each metric, best and second best"
+    command = _command(commands, "metrics", text, _run_metrics)
+    command.epilog = (
+        "Images are matched by name without its ending. A metric that is not defined for an image "
+        "(the correlation with a constant one) is left out of the mean, and counted. Presets and "
+        "formulas: docs/metrics.md."
+    )
+    command.add_argument("--a", required=True, metavar="DIR", help="sources A (infrared, MRI, ...)")
+    command.add_argument("--b", required=True, metavar="DIR", help="sources B (visible, PET, ...)")
+    command.add_argument(
+        "--fused",
+        required=True,
+        metavar="DIR",
+        nargs="+",
+        action="extend",
+        help="fused images, one folder for each method; NAME=DIR names the method",
+    )
+    command.add_argument("--truth", metavar="DIR", help="ground truth: adds its PSNR and SSIM")
+    command.add_argument("--list", metavar="FILE", help="judge only the names in this list file")
+    command.add_argument("--preset", default="film", help="film, cddfuse, film-nankai, vifb")
+    command.add_argument("--metrics", metavar="EN,SD,...", help="columns; all: every one")
+    command.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
+    command.add_argument("--paper", metavar="SYSTEM/DATASET", help="add the published row")
+    command.add_argument("--csv", metavar="FILE", help="write the table as CSV")
+    command.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
+    command.add_argument("--latex", metavar="FILE", help="write the table as LaTeX")
+    command.add_argument("--per-image", metavar="FILE", help="write every image's values as CSV")
+
+
+def _run_metrics(given: argparse.Namespace) -> int:
+    from jfusion import judge
+
+    names = ("a", "b", "fused", "truth", "list", "preset", "metrics", "jobs", "paper")
+    result = judge.judge(judge.Options(**{name: getattr(given, name) for name in names}))
+    print(result.table.text())
+    for line in result.notes:
+        print(f"note: {line}")
+    judge.write(result, given.csv, given.markdown, given.latex, given.per_image)
+    for line in result.skipped:
+        print(f"skipped {line}", file=sys.stderr)
+    return 2 if result.skipped else 0
+
+
+def _papers(commands: argparse._SubParsersAction) -> None:
+    command = _command(commands, "papers", "the numbers that the papers printed", _run_papers)
+    actions = command.add_subparsers(title="what to do", metavar="", required=True)
+    listing = actions.add_parser("list", help="the tables: data sets, metrics, source")
+    listing.set_defaults(show=False)
+    show = actions.add_parser("show", help="the numbers; options narrow them down")
+    show.set_defaults(show=True)
+    for name in ("system", "dataset", "metric"):
+        show.add_argument(f"--{name}", metavar="NAME", help=f"this {name} only")
+
+
+def _run_papers(given: argparse.Namespace) -> int:
+    from jfusion.papers import tables
+
+    if not given.show:
+        print(tables.overview())
+        return 0
+    for dataset, source, table in tables.select(given.system, given.dataset, given.metric):
+        print(f"{dataset} ({source})\n{table.text()}\n")
+    return 0
 
 
 # ---- the rest ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from jfusion.data.preprocess import preprocess
 from jfusion.errors import UserError
 from jfusion.files import write_text
 from jfusion.metrics.table import Table, means
-from jfusion.papers.compare import beside_published
+from jfusion.papers.compare import beside_published, protocol
 from jfusion.report import figures
 from jfusion.systems.names import create
 from jfusion.train.experiment import Run
@@ -90,7 +90,7 @@ def _newest_checkpoint(folder: Path) -> Path:
 
 def test(system_name: str | None, settings: dict[str, Any], options: Options) -> Result:
     """Fuses every pair, writes `<out>/<dataset>/Gray` and `Color`, and the table beside the paper's."""
-    names = list(metrics.METRICS) if options.metrics == "all" else options.metrics.split(",")
+    names = metrics.columns(options.metrics)
     data = PairFile(options.data or _preprocessed(options))
     system = load_system(options.weights, system_name, settings)
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
@@ -100,6 +100,8 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     table = Table(names)
     table.add(f"ours ({len(data)} pairs)", mean)
     beside_published(table, system.NAME, dataset)
+    if len(table.rows) > 1:
+        print("\n".join(protocol(system.NAME, dataset, "film", len(data))))
     each = Table(names)
     for name, values in per_image.items():
         each.add(name, values)

@@ -26,6 +26,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith(("I", "F")):
                 deep = np.asarray(image, np.float64)
+                if not np.isfinite(deep).all():
+                    raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
                 eight = np.clip(deep // 256 if deep.max(initial=0) > 255 else deep, 0, 255)
                 return np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
@@ -40,6 +42,16 @@ def gray(rgb: np.ndarray) -> np.ndarray:
     """
     r, g, b = (rgb[..., i].astype(np.float32) for i in range(3))
     return np.round(np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b)
+
+
+def gray_by_pillow(rgb: np.ndarray) -> np.ndarray:
+    """Pillow's conversion to gray, in whole numbers: (H, W, 3) uint8 -> (H, W) float32 in 0..255.
+
+    One level from `gray` in a few pixels.
+    """
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(rgb).convert("L"), np.float32)
 
 
 def is_colour(rgb: np.ndarray) -> bool:

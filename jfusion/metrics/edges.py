@@ -1,46 +1,104 @@
-"""How much of the sources' edges the fused image keeps."""
+"""Edges: how strong they are, how much of the sources' the fused image keeps, and what it invents."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from jfusion.metrics.plane import Gray, planes
 
-def qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+
+def edge_intensity(fused: Gray, a: Gray | None = None, b: Gray | None = None) -> float:
+    """EI: mean Sobel strength of the fused image, its border repeated. Higher is better.
+
+    fused (H, W) in 0..255; a and b do not count. Source: Rajalingam and Priya 2018; VIFB.
+    """
+    gx, gy = sobel(np.pad(planes(fused)[0].pixels, 1, mode="edge"))
+    return float(np.sqrt(gx * gx + gy * gy).mean())
+
+
+def qabf(fused: Gray, a: Gray, b: Gray) -> float:
     """Qabf: edge strength and direction kept from both sources, weighted by their strength.
 
     (H, W) in 0..255; range 0..1 (an identical triple gives about 0.975); NaN if both sources are
     black. Higher is better. Sobel with zero padding; equal strengths count their own value, not 1,
-    as in the authors' code. Source: Xydeas and Petrovic 2000; FILM's Evaluator.
+    as in the authors' code. Source: Xydeas and Petrovic 2000; FILM's and VIFB's evaluators.
     """
-    strength, angle = _edges(fused)
-    kept, weights = 0.0, 0.0
-    for source in (a, b):
-        weight, source_angle = _edges(source)
-        kept = kept + _preserved(strength, angle, weight, source_angle) * weight
-        weights = weights + weight
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.sum(kept) / np.sum(weights))
+    fused, a, b = planes(fused, a, b)
+    strength, angle = fused.get(_edges)
+    kept = weights = 0.0
+    for weight, source_angle in (a.get(_edges), b.get(_edges)):
+        kept += float(np.vdot(_preserved(strength, angle, weight, source_angle), weight))
+        weights += float(weight.sum())
+    return kept / weights if weights else float("nan")
 
 
 def _preserved(
     strength: np.ndarray, angle: np.ndarray, source: np.ndarray, source_angle: np.ndarray
 ) -> np.ndarray:
-    low, high = np.minimum(strength, source), np.maximum(strength, source)
-    ratio = np.where(strength == source, strength, low / np.where(high == 0, 1, high))
-    alignment = 1 - np.abs(source_angle - angle) / (np.pi / 2)
+    high = np.maximum(strength, source)
+    ratio = np.divide(np.minimum(strength, source), high, where=high > 0, out=high)
+    equal = strength == source
+    ratio[equal] = strength[equal]
+    misaligned = np.abs(source_angle - angle) / (np.pi / 2)
     with np.errstate(over="ignore"):
-        by_strength = 0.9994 / (1 + np.exp(-15 * (ratio - 0.5)))
-        by_angle = 0.9879 / (1 + np.exp(-22 * (alignment - 0.8)))
-    return by_strength * by_angle
+        by_strength = 1 + np.exp(-15 * (ratio - 0.5))
+        by_angle = 1 + np.exp(-22 * (0.2 - misaligned))
+    return 0.9994 * 0.9879 / (by_strength * by_angle)
 
 
 def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Strength and angle of the Sobel response; pi/2 where the horizontal one is zero."""
-    p = np.pad(x, 1)
+    gx, gy = sobel(np.pad(x, 1))
+    flat = gx == 0
+    angle = np.arctan(np.divide(gy, gx, where=~flat, out=np.zeros_like(gx)))
+    angle[flat] = np.pi / 2
+    return np.sqrt(gx * gx + gy * gy), angle
+
+
+def sobel(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Right minus left, and above minus below, of an image with a border of one: (H, W) each."""
     smooth = p[:-2] + 2 * p[1:-1] + p[2:]
     gx = smooth[:, 2:] - smooth[:, :-2]
     smooth = p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]
-    gy = smooth[:-2] - smooth[2:]
-    angle = np.full(x.shape, np.pi / 2)
-    np.arctan(np.divide(gy, gx, where=gx != 0, out=np.zeros_like(x)), where=gx != 0, out=angle)
+    return gx, smooth[:-2] - smooth[2:]
+
+
+def nabf(fused: Gray, a: Gray, b: Gray, *, weak: float = 0.001) -> float:
+    """Nabf: edges of the fused image that neither source has (artefacts). **Lower is better.**
+
+    (H, W) in 0..255; range 0..1. Sobel / 8 with the border reflected; an edge weighs strength^1.5
+    from a strength of 2 on, otherwise `weak` (0 in FILM-Nankai: NaN if no source has an edge).
+    Source: Shreyamsha Kumar 2013, after Petrovic and Xydeas 2005.
+    """
+    fused, a, b = planes(fused, a, b)
+    strength, angle = fused.get(_reflected_edges)
+    invented = np.ones(fused.shape, bool)
+    lost = weights = 0.0
+    for source in (a, b):
+        g, source_angle = source.get(_reflected_edges)
+        invented &= strength > g
+        weight = np.where(g >= 2, g**1.5, weak)
+        lost = lost + (1 - _petrovic(strength, angle, g, source_angle)) * weight
+        weights += float(weight.sum())
+    return float(lost[invented].sum()) / weights if weights else float("nan")
+
+
+def _petrovic(
+    strength: np.ndarray, angle: np.ndarray, source: np.ndarray, source_angle: np.ndarray
+) -> np.ndarray:
+    high = np.maximum(strength, source)
+    ratio = np.divide(np.minimum(strength, source), high, where=high > 0, out=np.zeros_like(high))
+    aligned = np.abs(np.abs(source_angle - angle) - np.pi / 2) * 2 / np.pi
+    by_strength = 0.9999 / (1 + np.exp(-19 * (ratio - 0.5)))
+    by_angle = 0.9995 / (1 + np.exp(-22 * (aligned - 0.5)))
+    return np.sqrt(by_strength * by_angle)
+
+
+def _reflected_edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Strength and angle, atan(horizontal / vertical slope), of Sobel / 8."""
+    gx, gy = sobel(np.pad(x, 1, mode="reflect" if min(x.shape) > 1 else "edge") / 8)
+    down = 0.0 - gy  # +0, not -0, where there is no slope: the sign of the angle depends on it
+    with np.errstate(divide="ignore", invalid="ignore"):
+        angle = np.arctan(gx / down)
+    angle[(gx == 0) & (gy == 0)] = 0
     return np.sqrt(gx * gx + gy * gy), angle

@@ -1,34 +1,102 @@
-"""Entropy and mutual information."""
+"""Entropy, mutual information and cross entropy."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from jfusion.metrics.plane import Gray, planes, stretch
 
-def entropy(fused: np.ndarray, a: np.ndarray | None = None, b: np.ndarray | None = None) -> float:
-    """EN (bits): entropy of the histogram of the fused image rounded to 0..255. Higher is better.
 
-    fused (H, W); a and b do not count. Range 0..8. Source: Roberts et al. 2008; FILM's Evaluator.
+def entropy(
+    fused: Gray, a: Gray | None = None, b: Gray | None = None, *, guard: float = 0.0
+) -> float:
+    """EN (bits): -sum p log2(p + guard), p the histogram of the fused image rounded to 0..255.
+
+    fused (H, W) in 0..255; a and b do not count. Range 0..8. Higher is better. Source: Roberts et
+    al. 2008; FILM's and VIFB's evaluators. FILM-Nankai adds a guard of 1e-7.
     """
-    counts = np.bincount(np.round(fused).astype(np.uint8).ravel(), minlength=256)
-    p = counts[counts > 0] / fused.size
-    return float(-(p * np.log2(p)).sum())
+    (fused,) = planes(fused)
+    counts = np.bincount(np.round(fused.pixels).astype(np.uint8).ravel(), minlength=256)
+    p = counts[counts > 0] / fused.pixels.size
+    return float(-(p * np.log2(p + guard)).sum())
 
 
-def mutual_information(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """MI (**nats**): MI(fused, a) + MI(fused, b). Higher is better.
+def mutual_information(
+    fused: Gray, a: Gray, b: Gray, *, base: float = math.e, stretched: bool = False
+) -> float:
+    """MI (**nats**; bits with base 2): MI(fused, a) + MI(fused, b). Higher is better.
 
-    (H, W), one bin per distinct value, so round images first. 0 with a constant image. Source: Qu
-    et al. 2002; FILM's Evaluator, which takes scikit-learn's natural logarithm (others use log2).
+    (H, W) each, one bin per distinct value, so round images first. 0 with a constant image.
+    stretched: each image's contrast is stretched to 0..255 first (VIFB). Source: Qu et al. 2002;
+    FILM's Evaluator takes scikit-learn's natural logarithm, FILM-Nankai bits.
     """
-    return sum(_shared(fused, source) for source in (a, b))
+    fused, a, b = planes(fused, a, b)
+    return sum(_shared(fused, source, stretched)[0] for source in (a, b)) / math.log(base)
 
 
-def _shared(x: np.ndarray, y: np.ndarray) -> float:
-    _, ix = np.unique(x, return_inverse=True)
-    _, iy = np.unique(y, return_inverse=True)
-    nx, ny = int(ix.max()) + 1, int(iy.max()) + 1
-    joint = np.bincount(ix.ravel() * ny + iy.ravel(), minlength=nx * ny).reshape(nx, ny) / x.size
-    outer = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+def normalised_mutual_information(fused: Gray, a: Gray, b: Gray) -> float:
+    """NMI: 2 MI(a, fused) / (H(a) + H(fused)) + the same for b. Higher is better.
+
+    (H, W) in 0..255, contrast stretched to 0..255 first. Range 0..2; NaN where an image is constant
+    but not black. Source: Hossny et al. 2008 (Q_MI in Z. Liu's toolbox, metricMI).
+    """
+    fused, a, b = planes(fused, a, b)
+    total = 0.0
+    for source in (a, b):
+        if _stays_constant(fused) or _stays_constant(source):
+            return math.nan
+        shared, hx, hy = _shared(fused, source, True)
+        total += 2 * shared / (hx + hy) if hx + hy else math.nan
+    return total
+
+
+def cross_entropy(fused: Gray, a: Gray, b: Gray) -> float:
+    """CE (bits): mean over the sources of sum p log2(p / q), p the source's histogram, q the fused's.
+
+    Bins that either image lacks are skipped, so it can be negative. (H, W) in 0..255, rounded.
+    **Lower is better.** Source: Bulanon et al. 2009; VIFB.
+    """
+    fused, a, b = planes(fused, a, b)
+    q = fused.get(_histogram)
+    total = 0.0
+    for source in (a, b):
+        p = source.get(_histogram)
+        both = (p > 0) & (q > 0)
+        total += float((p[both] * np.log2(p[both] / q[both])).sum())
+    return total / 2
+
+
+def _histogram(x: np.ndarray) -> np.ndarray:
+    return np.bincount(np.round(x).astype(np.uint8).ravel(), minlength=256) / x.size
+
+
+def _stays_constant(plane: object) -> bool:
+    return bool(plane.pixels.min() == plane.pixels.max() != 0)
+
+
+def _levels(x: np.ndarray, stretched: bool) -> tuple[np.ndarray, int]:
+    """Each pixel's bin, and how many bins there are."""
+    if stretched:
+        x = np.zeros_like(x) if x.min() == x.max() else stretch(x)
+    whole = x.astype(np.int64)
+    if whole.min() >= 0 and whole.max() < 256 and (whole == x).all():
+        return whole.ravel(), 256
+    _, bins = np.unique(x, return_inverse=True)
+    return bins.ravel(), int(bins.max()) + 1
+
+
+def _shared(x: object, y: object, stretched: bool) -> tuple[float, float, float]:
+    """Mutual information and both entropies, in nats."""
+    (ix, nx), (iy, ny) = x.get(_levels, stretched), y.get(_levels, stretched)
+    joint = np.bincount(ix * ny + iy, minlength=nx * ny).reshape(nx, ny) / ix.size
+    px, py = joint.sum(1), joint.sum(0)
     seen = joint > 0
-    return max(0.0, float((joint[seen] * np.log(joint[seen] / outer[seen])).sum()))
+    shared = (joint[seen] * np.log(joint[seen] / (px[:, None] * py)[seen])).sum()
+    return max(0.0, float(shared)), _entropy(px), _entropy(py)
+
+
+def _entropy(p: np.ndarray) -> float:
+    p = p[p > 0]
+    return float(-(p * np.log(p)).sum())

@@ -2,29 +2,97 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.ndimage import uniform_filter
 
-SIDE = 7
+from jfusion.metrics.plane import Gray, Plane, gaussian, planes, uniform, valid
+
+FLAT, BELL = uniform(7), gaussian(11, 1.5)
+# FILM-Nankai's window is made in float32, which moves its SSIM in the fifth digit.
+_RAW = np.exp(-((np.arange(11) - 5.0) ** 2) / 4.5).astype(np.float32)
+BELL_SINGLE = tuple((_RAW / np.float32(_RAW.sum(dtype=np.float64))).astype(float).tolist())
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM, Wang et al. 2003
 
 
-def ssim(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+def ssim(
+    fused: Gray,
+    a: Gray,
+    b: Gray,
+    *,
+    data_range: float = 255.0,
+    window: tuple[float, ...] = FLAT,
+) -> float:
     """SSIM(fused, a) + SSIM(fused, b). Higher is better; 2 for identical images.
 
-    **7x7 uniform** window, sample covariance, data range 255, K1 = 0.01, K2 = 0.03; only complete
-    windows count. (H, W) in 0..255; NaN where a side is shorter than 7. Source: Wang et al. 2004;
-    FILM's Evaluator, which takes scikit-image's defaults.
+    **7x7 uniform** window with sample covariance (scikit-image's default), or `BELL`: Gaussian, 11
+    wide, sigma 1.5, population moments (VIFB, FILM-Nankai); K1 = 0.01, K2 = 0.03; only complete
+    windows count. data_range is 255 in FILM's Evaluator; CDDFuse's leaves it out, and scikit-image
+    then took 2 for float images: its values are not comparable. (H, W) in 0..255; NaN where a side
+    is shorter than the window. Source: Wang et al. 2004.
     """
-    if min(fused.shape) < SIDE:
-        return float("nan")
-    return sum(_ssim(fused, source) for source in (a, b))
+    fused, a, b = planes(fused, a, b)
+    return sum(_mean_ssim(source, fused, data_range, window) for source in (a, b))
 
 
-def _ssim(x: np.ndarray, y: np.ndarray) -> float:
-    mx, my, xx, yy, xy = (uniform_filter(v, SIDE) for v in (x, y, x * x, y * y, x * y))
-    sample = SIDE**2 / (SIDE**2 - 1)
-    vx, vy, vxy = sample * (xx - mx * mx), sample * (yy - my * my), sample * (xy - mx * my)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    values = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    edge = SIDE // 2
-    return float(values[edge:-edge, edge:-edge].mean())
+def truth_ssim(fused: Gray, truth: Gray) -> float:
+    """SSIM against a ground truth (7x7 uniform window, data range 255). 1 if equal; (H, W)."""
+    fused, truth = planes(fused, truth)
+    return _mean_ssim(truth, fused, 255.0, FLAT)
+
+
+def ms_ssim(fused: Gray, a: Gray, b: Gray, *, window: tuple[float, ...] = BELL) -> float:
+    """MS_SSIM(fused, a) + MS_SSIM(fused, b). Higher is better; 2 for identical images.
+
+    Five scales (Gaussian window of 11, sigma 1.5, data range 255), each contrast term cut at 0 and
+    raised to its weight; between scales 2x2 means, with a border of zeros where a side is odd. (H, W)
+    in 0..255; NaN where a side is not longer than 160. Source: Wang et al. 2003; FILM-Nankai.
+    """
+    fused, a, b = planes(fused, a, b)
+    if min(fused.shape) <= (len(window) - 1) * 2 ** (len(SCALES) - 1):
+        return math.nan
+    return sum(_ms_ssim(source, fused, window) for source in (a, b))
+
+
+def _mean_ssim(x: Plane, y: Plane, data_range: float, window: tuple[float, ...]) -> float:
+    if min(x.shape) < len(window):
+        return math.nan
+    sample = len(FLAT) ** 2 / (len(FLAT) ** 2 - 1) if window == FLAT else 1.0
+    luminance, contrast = _terms(x, y, window, sample, data_range)
+    return float((luminance * contrast).mean())
+
+
+def _terms(
+    x: Plane, y: Plane, window: tuple[float, ...], sample: float, data_range: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The luminance and the contrast-structure term of SSIM."""
+    (mx, vx), (my, vy) = x.get(_moments, window), y.get(_moments, window)
+    mxy = mx * my
+    vxy = valid(x.pixels * y.pixels, window) - mxy
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    return (2 * mxy + c1) / (mx * mx + my * my + c1), (2 * sample * vxy + c2) / (
+        sample * (vx + vy) + c2
+    )
+
+
+def _moments(x: np.ndarray, window: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    mean = valid(x, window)
+    return mean, valid(x * x, window) - mean * mean
+
+
+def _ms_ssim(x: Plane, y: Plane, window: tuple[float, ...]) -> float:
+    product = 1.0
+    for scale, weight in enumerate(SCALES):
+        luminance, contrast = _terms(x, y, window, 1.0, 255.0)
+        last = scale == len(SCALES) - 1
+        value = float((luminance * contrast if last else contrast).mean())
+        product *= max(value, 0.0) ** weight
+        x, y = x.get(_halved), y.get(_halved)
+    return product
+
+
+def _halved(x: np.ndarray) -> Plane:
+    height, width = x.shape
+    x = np.pad(x, ((height % 2,) * 2, (width % 2,) * 2))
+    x = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
+    return Plane((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4)

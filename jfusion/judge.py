@@ -1,0 +1,255 @@
+"""Judging folders of fused images, several methods side by side. Nothing here imports Jittor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from jfusion import metrics
+from jfusion.data import image
+from jfusion.errors import UserError
+from jfusion.files import read_text, write_text
+from jfusion.metrics import fidelity, structure
+from jfusion.metrics.table import Table, deviations, means
+from jfusion.papers.compare import beside_published, parse, protocol
+
+TRUTH = ("PSNR_truth", "SSIM_truth")
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
+NAMED = 10  # names of pairs that nobody fused that a message holds
+WORTH_A_PROCESS = 8  # images; fewer are done before a second process has started
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `jfusion metrics` is asked for; see its --help."""
+
+    a: str
+    b: str
+    fused: list[str]
+    truth: str | None = None
+    list: str | None = None
+    preset: str = "film"
+    metrics: str | None = None
+    jobs: int | None = None
+    paper: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The table, every image's values by method, remarks, and what was skipped and why."""
+
+    table: Table
+    per_image: dict[str, dict[str, dict[str, float]]]
+    notes: list[str]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The files of one pair of sources and of what each method made of it."""
+
+    name: str
+    a: Path
+    b: Path
+    truth: Path | None
+    fused: dict[str, Path]
+    preset: str
+    columns: list[str]
+
+
+def judge(options: Options) -> Result:
+    """Reads, matches, computes. Raises UserError if nothing can be judged."""
+    columns = metrics.columns(options.metrics, options.preset)
+    paper = parse(options.paper) if options.paper else None
+    tasks, skipped = _match(options, columns)
+    per_image: dict[str, dict[str, dict[str, float]]] = {m: {} for m in _methods(options.fused)}
+    for task, (values, errors) in zip(tasks, _run(tasks, options.jobs), strict=True):
+        skipped += errors
+        for method, found in values.items():
+            per_image[method][task.name] = found
+    if not any(per_image.values()):
+        raise UserError("no image could be judged: " + "; ".join(skipped[:3]))
+    known = metrics.preset(options.preset).metrics
+    lower = [c for c in columns if not known[c].higher_is_better]
+    table = Table([*columns, *(TRUTH if options.truth else ())], lower)
+    notes = []
+    for method, images in per_image.items():
+        mean, left_out = means(images.values())
+        table.add(f"{method} ({len(images)})", mean, deviations(images.values()), ranked=True)
+        notes += [f"{method}: {m} is not defined for {n} images" for m, n in left_out.items()]
+    if len({tuple(sorted(images)) for images in per_image.values()}) > 1:
+        notes.append("the methods were not judged on the same images")
+    if paper:
+        beside_published(table, *paper)
+        notes += protocol(*paper, options.preset, len(images))
+    return Result(table, per_image, notes, skipped)
+
+
+def write(
+    result: Result,
+    csv: str | None = None,
+    markdown: str | None = None,
+    latex: str | None = None,
+    per_image: str | None = None,
+) -> None:
+    """Writes the formats whose file names are given."""
+    for path, text in (
+        (csv, result.table.csv),
+        (markdown, result.table.markdown),
+        (latex, result.table.latex),
+    ):
+        if path:
+            write_text(path, text(), "the table")
+    if per_image:
+        each = Table(result.table.columns)
+        for method, images in result.per_image.items():
+            for name, values in images.items():
+                each.add(f"{method}/{name}", values)
+        write_text(per_image, each.csv(), "the values of each image")
+
+
+def _methods(given: list[str]) -> dict[str, Path]:
+    """Label -> folder. NAME=DIR, or the shortest end of the path that tells the folders apart."""
+    found: dict[str, Path] = {}
+    plain = [Path(g) for g in given if "=" not in g or Path(g).is_dir()]
+    depth = next(
+        d
+        for d in range(1, 2 + max((len(p.parts) for p in plain), default=1))
+        if len({p.parts[-d:] for p in plain}) == len({p.parts for p in plain})
+    )
+    for g in given:
+        label, _, folder = g.rpartition("=") if Path(g) not in plain else ("", "", g)
+        label = label or "/".join(Path(folder).parts[-depth:])
+        if label in found:
+            raise UserError(f"two methods are called {label!r}; name them: --fused NAME=DIR")
+        found[label] = Path(folder)
+    return found
+
+
+def _images(folder: Path, what: str, skipped: list[str]) -> dict[str, Path]:
+    """Stem -> file; a stem that occurs twice is skipped."""
+    if not folder.is_dir():
+        raise UserError(f"{what}: folder {folder} does not exist")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
+            found.setdefault(path.stem, []).append(path)
+    if not found:
+        raise UserError(f"{what}: folder {folder} holds no image ({', '.join(sorted(ENDINGS))})")
+    for stem, paths in found.items():
+        if len(paths) > 1:
+            skipped.append(f"{stem}: {' and '.join(p.name for p in paths)} both in {folder}")
+    return {stem: paths[0] for stem, paths in found.items() if len(paths) == 1}
+
+
+def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]]:
+    skipped: list[str] = []
+    sources = {
+        "A": _images(Path(options.a), "--a", skipped),
+        "B": _images(Path(options.b), "--b", skipped),
+    }
+    if options.truth:
+        sources["truth"] = _images(Path(options.truth), "--truth", skipped)
+    methods = {m: _images(p, "--fused", skipped) for m, p in _methods(options.fused).items()}
+    if options.list:
+        lines = read_text(options.list, "--list").splitlines()
+        listed = [Path(line.strip()).stem for line in lines if line.strip()]
+        for files in (*sources.values(), *methods.values()):
+            for name in set(files) - set(listed):
+                del files[name]
+        skipped += [f"{n}: in no folder" for n in listed if n not in set().union(*sources.values())]
+    tasks = []
+    for name in sorted(set().union(*methods.values())):
+        missing = [what for what, files in sources.items() if name not in files]
+        if missing:
+            skipped.append(f"{name}: no image of that name in {' and '.join(missing)}")
+            continue
+        for method in (m for m, files in methods.items() if name not in files):
+            skipped.append(f"{name}: {method} has no fused image")
+        fused = {m: files[name] for m, files in methods.items() if name in files}
+        truth = sources["truth"][name] if options.truth else None
+        paths = (sources["A"][name], sources["B"][name], truth)
+        tasks.append(_Task(name, *paths, fused, options.preset, columns))
+    if not tasks:
+        raise UserError(
+            f"no name in {', '.join(options.fused)} is also in {options.a} and {options.b}"
+        )
+    unfused = sorted(set(sources["A"]) & set(sources["B"]) - set().union(*methods.values()))
+    if unfused:
+        more = f" and {len(unfused) - NAMED} more" if len(unfused) > NAMED else ""
+        skipped.append(
+            f"{', '.join(unfused[:NAMED])}{more}: no method has fused them (--list FILE judges only "
+            "the names in a list)"
+        )
+    return tasks, skipped
+
+
+def _run(tasks: list[_Task], jobs: int | None) -> Iterator[tuple[dict, list[str]]]:
+    from tqdm import tqdm
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {jobs}")
+    jobs = jobs or min(os.cpu_count() or 1, max(1, len(tasks) // WORTH_A_PROCESS))
+    bar = {"total": len(tasks), "desc": "judging", "unit": "image", "disable": None}
+    if jobs == 1:
+        yield from tqdm(map(_judge_one, tasks), **bar)
+        return
+    try:
+        with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            yield from tqdm(pool.map(_judge_one, tasks), **bar)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that was judging images was killed, perhaps for memory; use fewer --jobs"
+        ) from error
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside compute with one thread each: the images are the parallel part."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _judge_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Values by method, and a line for each image that could not be judged."""
+    values: dict[str, dict[str, float]] = {}
+    errors: list[str] = []
+    try:
+        a, b = _read(task.a, task.preset), _read(task.b, task.preset)
+        truth = task.truth and _read(task.truth, task.preset)
+    except UserError as error:
+        return {}, [f"{task.name}: {error}"]
+    for method, path in task.fused.items():
+        try:
+            fused = _read(path, task.preset)
+            sizes = {what: x.shape for what, x in (("A", a), ("B", b), ("fused", fused))}
+            if truth:
+                sizes["truth"] = truth.shape
+            if len(set(sizes.values())) > 1:
+                text = ", ".join(f"{what} {h}x{w}" for what, (h, w) in sizes.items())
+                raise UserError(f"sizes differ: {text}")
+            values[method] = metrics.evaluate(fused, a, b, task.preset, task.columns)
+            if truth:
+                found = (fidelity.truth_psnr(fused, truth), structure.truth_ssim(fused, truth))
+                values[method] |= dict(zip(TRUTH, found, strict=True))
+        except UserError as error:
+            errors.append(f"{task.name} of {method}: {error}")
+    return values, errors
+
+
+def _read(path: Path, preset: str) -> metrics.Plane:
+    rgb = image.read_rgb(path)
+    by_pillow = metrics.preset(preset).gray == "pillow"
+    return metrics.Plane(image.gray_by_pillow(rgb) if by_pillow else image.gray(rgb))

@@ -1,0 +1,91 @@
+"""A gray image together with what several metrics need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+TILE = 32  # rows or columns that one small matrix product filters
+
+
+class Plane:
+    """A gray image (H, W) in float64; `get` computes a statistic of it once and keeps it.
+
+    Metrics take arrays or planes: give the same planes of the sources to every method compared, and
+    what depends on the sources alone is computed once.
+    """
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = np.asarray(pixels, np.float64)
+        self.shape = self.pixels.shape
+        self._known: dict[Any, Any] = {}
+
+    def get(self, compute: Callable, *arguments: Any) -> Any:
+        """compute(pixels, *arguments), from memory the second time."""
+        key = (compute, *arguments)
+        if key not in self._known:
+            self._known[key] = compute(self.pixels, *arguments)
+        return self._known[key]
+
+
+Gray = np.ndarray | Plane
+
+
+def planes(*images: Gray) -> list[Plane]:
+    """Arrays or planes, as planes."""
+    return [x if isinstance(x, Plane) else Plane(x) for x in images]
+
+
+def valid(x: np.ndarray, window: tuple[float, ...], step: int = 1) -> np.ndarray:
+    """Rows and columns filtered by `window`, only where it fits, at every `step`-th place.
+
+    (H, W) -> ((H - n) // step + 1, (W - n) // step + 1). As products with small banded matrices,
+    which a CPU does several times faster than a filter loop.
+    """
+    n = len(window)
+    rows, columns = ((size - n) // step + 1 for size in x.shape)
+    out = np.empty((rows, x.shape[1]))
+    for i in range(0, rows, TILE):
+        band = _band(window, step, min(TILE, rows - i))
+        np.matmul(band, x[i * step : i * step + band.shape[1]], out=out[i : i + TILE])
+    x, out = out, np.empty((rows, columns))
+    for j in range(0, columns, TILE):
+        band = _band(window, step, min(TILE, columns - j))
+        np.matmul(x[:, j * step : j * step + band.shape[1]], band.T, out=out[:, j : j + TILE])
+    return out
+
+
+@lru_cache(maxsize=256)
+def _band(window: tuple[float, ...], step: int, size: int) -> np.ndarray:
+    matrix = np.zeros((size, (size - 1) * step + len(window)))
+    for i in range(size):
+        matrix[i, i * step : i * step + len(window)] = window
+    return matrix
+
+
+@lru_cache(maxsize=16)
+def gaussian(side: int, sigma: float) -> tuple[float, ...]:
+    """A Gaussian window that sums to 1, sampled at whole numbers from its centre."""
+    x = np.arange(side) - side // 2
+    g = np.exp(-(x**2) / (2 * sigma**2))
+    return tuple((g / g.sum()).tolist())
+
+
+def uniform(side: int) -> tuple[float, ...]:
+    """A flat window that sums to 1."""
+    return (1 / side,) * side
+
+
+def stretch(x: np.ndarray) -> np.ndarray:
+    """Contrast stretched to whole numbers 0..255, as VIFB and Z. Liu's toolbox do first.
+
+    Black stays black; any other constant image becomes NaN there and here.
+    """
+    low, high = x.min(), x.max()
+    if low == high == 0:
+        return x
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.floor((x - low) / (high - low) * 255 + 0.5)

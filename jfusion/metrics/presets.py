@@ -1,0 +1,108 @@
+"""Which formula each evaluator of the field uses under each name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from jfusion.metrics import edges, feature, fidelity, information, perceptual, sharpness, structure
+from jfusion.metrics import vif as visual
+from jfusion.metrics.plane import Gray
+
+
+@dataclass(frozen=True)
+class Metric:
+    """compute(fused, a, b) -> float; higher_is_better is the direction of the papers' arrows."""
+
+    compute: Callable[[Gray, Gray, Gray], float]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An evaluator: its metrics by name, those it prints, and how it makes colour images gray.
+
+    gray: "luma", 0.299 R + 0.587 G + 0.114 B rounded half to even, or "pillow", Pillow's integers.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    own: dict[str, Metric] = field(default_factory=dict)
+    gray: str = "luma"
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric by name: the evaluator's own, and the common one where it has none."""
+        return {**METRICS, **self.own}
+
+
+METRICS = {
+    "EN": Metric(information.entropy),
+    "SD": Metric(sharpness.standard_deviation),
+    "SF": Metric(sharpness.spatial_frequency),
+    "AG": Metric(sharpness.average_gradient),
+    "MI": Metric(information.mutual_information),
+    "MSE": Metric(fidelity.mse, higher_is_better=False),
+    "PSNR": Metric(fidelity.psnr),
+    "CC": Metric(fidelity.correlation),
+    "SCD": Metric(fidelity.sum_of_correlations_of_differences),
+    "VIF": Metric(visual.viff),
+    "Qabf": Metric(edges.qabf),
+    "SSIM": Metric(structure.ssim),
+    "Nabf": Metric(edges.nabf, higher_is_better=False),
+    "MS_SSIM": Metric(structure.ms_ssim),
+    "NMI": Metric(information.normalised_mutual_information),
+    "EI": Metric(edges.edge_intensity),
+    "CE": Metric(information.cross_entropy, higher_is_better=False),
+    "RMSE": Metric(fidelity.rmse, higher_is_better=False),
+    "Qcb": Metric(perceptual.qcb),
+    "Qcv": Metric(perceptual.qcv, higher_is_better=False),
+    "FMI_pixel": Metric(feature.fmi_pixel),
+    "FMI_dct": Metric(feature.fmi_dct),
+}
+
+PRESETS = {
+    "film": Preset(
+        "the Evaluator of FILM",
+        ("EN", "SD", "SF", "AG", "MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf", "SSIM"),
+    ),
+    "cddfuse": Preset(
+        "the Evaluator of CDDFuse and SFDFuse: SSIM with a data range of 2",
+        ("EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM"),
+        {"SSIM": Metric(partial(structure.ssim, data_range=2.0))},
+    ),
+    "film-nankai": Preset(
+        "the evaluation folder of the Jittor port FILM-Nankai: MI in bits, other AG, MSE, PSNR, SSIM",
+        (
+            *("EN", "MI", "SF", "AG", "SD", "CC", "SCD", "VIF"),
+            *("MSE", "PSNR", "Qabf", "Nabf", "SSIM", "MS_SSIM"),
+        ),
+        {
+            "EN": Metric(partial(information.entropy, guard=1e-7)),
+            "MI": Metric(partial(information.mutual_information, base=2)),
+            "AG": Metric(partial(sharpness.average_gradient, over_inner=True)),
+            "MSE": Metric(partial(fidelity.mse, unit=True), higher_is_better=False),
+            "PSNR": Metric(partial(fidelity.psnr, peak=255.0**2)),
+            "VIF": Metric(partial(visual.viff, guard=False)),
+            "Nabf": Metric(partial(edges.nabf, weak=0.0), higher_is_better=False),
+            "SSIM": Metric(partial(structure.ssim, window=structure.BELL_SINGLE)),
+            "MS_SSIM": Metric(partial(structure.ms_ssim, window=structure.BELL_SINGLE)),
+        },
+        gray="pillow",
+    ),
+    "vifb": Preset(
+        "VIFB's MATLAB metrics, of gray images (it averages over R, G and B of colour ones)",
+        (
+            *("AG", "CE", "EI", "EN", "MI", "PSNR", "Qabf"),
+            *("Qcb", "Qcv", "RMSE", "SF", "SSIM", "SD"),
+        ),
+        {
+            "AG": Metric(partial(sharpness.average_gradient, over_inner=True)),
+            "MI": Metric(partial(information.mutual_information, stretched=True)),
+            "PSNR": Metric(fidelity.psnr_of_rmse),
+            "SF": Metric(partial(sharpness.spatial_frequency, over_all=True)),
+            "SSIM": Metric(partial(structure.ssim, window=structure.BELL)),
+        },
+    ),
+}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -190,6 +191,19 @@ def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]
     return tasks, skipped
 
 
+def keep_freed_memory() -> None:
+    """Tells glibc to keep up to 256 MiB of freed memory for the next image.
+
+    It returns large blocks to the system at once, and fetching them again page by page takes a
+    quarter of the time of FILM's twelve metrics. Does nothing with another C library.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 256 << 20)
+
+
 def _run(tasks: list[_Task], jobs: int | None) -> Iterator[tuple[dict, list[str]]]:
     from tqdm import tqdm
 
@@ -198,15 +212,20 @@ def _run(tasks: list[_Task], jobs: int | None) -> Iterator[tuple[dict, list[str]
     jobs = jobs or min(os.cpu_count() or 1, max(1, len(tasks) // WORTH_A_PROCESS))
     bar = {"total": len(tasks), "desc": "judging", "unit": "image", "disable": None}
     if jobs == 1:
+        keep_freed_memory()
         yield from tqdm(map(_judge_one, tasks), **bar)
         return
     try:
-        with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        with _one_thread_each(), _pool(jobs) as pool:
             yield from tqdm(pool.map(_judge_one, tasks), **bar)
     except BrokenProcessPool as error:
         raise UserError(
             "a process that was judging images was killed, perhaps for memory; use fewer --jobs"
         ) from error
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=keep_freed_memory)
 
 
 @contextmanager

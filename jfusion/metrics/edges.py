@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, planes
+from jfusion.metrics.plane import Gray, planes, strips
 
 
 def edge_intensity(fused: Gray, a: Gray | None = None, b: Gray | None = None) -> float:
@@ -27,7 +27,9 @@ def qabf(fused: Gray, a: Gray, b: Gray) -> float:
     strength, angle = fused.get(_edges)
     kept = weights = 0.0
     for weight, source_angle in (a.get(_edges), b.get(_edges)):
-        kept += float(np.vdot(_preserved(strength, angle, weight, source_angle), weight))
+        for r in strips(fused.shape):
+            q = _preserved(strength[r], angle[r], weight[r], source_angle[r])
+            kept += float(np.vdot(q, weight[r]))
         weights += float(weight.sum())
     return kept / weights if weights else float("nan")
 
@@ -35,24 +37,39 @@ def qabf(fused: Gray, a: Gray, b: Gray) -> float:
 def _preserved(
     strength: np.ndarray, angle: np.ndarray, source: np.ndarray, source_angle: np.ndarray
 ) -> np.ndarray:
-    high = np.maximum(strength, source)
-    ratio = np.divide(np.minimum(strength, source), high, where=high > 0, out=high)
-    equal = strength == source
-    ratio[equal] = strength[equal]
-    misaligned = np.abs(source_angle - angle) / (np.pi / 2)
-    with np.errstate(over="ignore"):
-        by_strength = 1 + np.exp(-15 * (ratio - 0.5))
-        by_angle = 1 + np.exp(-22 * (0.2 - misaligned))
-    return 0.9994 * 0.9879 / (by_strength * by_angle)
+    with np.errstate(invalid="ignore"):
+        ratio = np.minimum(strength, source)
+        ratio /= np.maximum(strength, source)
+    np.copyto(ratio, strength, where=strength == source)
+    by_strength = _sigmoid(ratio, 15, 0.5)
+    aligned = np.abs(source_angle - angle)
+    aligned *= -2 / np.pi
+    aligned += 1
+    by_strength *= _sigmoid(aligned, 22, 0.8)
+    return np.divide(0.9994 * 0.9879, by_strength, out=by_strength)
+
+
+def _sigmoid(x: np.ndarray, slope: float, middle: float) -> np.ndarray:
+    """1 + exp(-slope (x - middle)), in the place of x."""
+    x -= middle
+    x *= -slope
+    np.exp(x, out=x)
+    x += 1
+    return x
 
 
 def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Strength and angle of the Sobel response; pi/2 where the horizontal one is zero."""
-    gx, gy = sobel(np.pad(x, 1))
-    flat = gx == 0
-    angle = np.arctan(np.divide(gy, gx, where=~flat, out=np.zeros_like(gx)))
-    angle[flat] = np.pi / 2
-    return np.sqrt(gx * gx + gy * gy), angle
+    padded = np.pad(x, 1)
+    strength, angle = np.empty((2, *x.shape))  # one array: see plane.moments
+    for rows in strips(padded.shape, 2):
+        gx, gy = sobel(padded[rows])
+        inner = slice(rows.start, rows.stop - 2)
+        np.sqrt(gx * gx + gy * gy, out=strength[inner])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.arctan(gy / gx, out=angle[inner])
+        np.copyto(angle[inner], np.pi / 2, where=gx == 0)
+    return strength, angle
 
 
 def sobel(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

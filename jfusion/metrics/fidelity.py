@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, Plane, planes
+from jfusion.metrics.plane import Gray, Plane, planes, strips
 
 
 def mse(fused: Gray, a: Gray, b: Gray, *, unit: bool = False) -> float:
@@ -69,8 +69,7 @@ def sum_of_correlations_of_differences(fused: Gray, a: Gray, b: Gray) -> float:
     Bendes 2015; FILM's Evaluator.
     """
     fused, a, b = planes(fused, a, b)
-    without_b, without_a = Plane(fused.pixels - b.pixels), Plane(fused.pixels - a.pixels)
-    return _pearson(a, without_b) + _pearson(b, without_a)
+    return _with_difference(a, fused, b) + _with_difference(b, fused, a)
 
 
 def _squared(x: Plane, y: Plane) -> float:
@@ -87,6 +86,20 @@ def _pearson(x: Plane, y: Plane) -> float:
     (x, xx), (y, yy) = x.get(_centred), y.get(_centred)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.vdot(x, y) / np.sqrt(np.float64(xx * yy)))
+
+
+def _with_difference(x: Plane, fused: Plane, other: Plane) -> float:
+    """Pearson's correlation of x and fused - other."""
+    x, xx = x.get(_centred)
+    parts = list(strips(x.shape))
+    mean = sum(float((fused.pixels[r] - other.pixels[r]).sum()) for r in parts) / x.size
+    xd = dd = 0.0
+    for r in parts:
+        d = fused.pixels[r] - other.pixels[r]
+        d -= mean
+        xd, dd = xd + float(np.vdot(x[r], d)), dd + float(np.vdot(d, d))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(xd / np.sqrt(np.float64(xx * dd)))
 
 
 def _centred(x: np.ndarray) -> tuple[np.ndarray, float]:

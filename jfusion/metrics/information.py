@@ -80,9 +80,10 @@ def _levels(x: np.ndarray, stretched: bool) -> tuple[np.ndarray, int]:
     """Each pixel's bin, and how many bins there are."""
     if stretched:
         x = np.zeros_like(x) if x.min() == x.max() else stretch(x)
-    whole = x.astype(np.int64)
-    if whole.min() >= 0 and whole.max() < 256 and (whole == x).all():
-        return whole.ravel(), 256
+    if x.min() >= 0 and x.max() < 256:
+        whole = x.astype(np.uint8)
+        if (whole == x).all():
+            return whole.ravel(), 256
     _, bins = np.unique(x, return_inverse=True)
     return bins.ravel(), int(bins.max()) + 1
 
@@ -90,7 +91,10 @@ def _levels(x: np.ndarray, stretched: bool) -> tuple[np.ndarray, int]:
 def _shared(x: object, y: object, stretched: bool) -> tuple[float, float, float]:
     """Mutual information and both entropies, in nats."""
     (ix, nx), (iy, ny) = x.get(_levels, stretched), y.get(_levels, stretched)
-    joint = np.bincount(ix * ny + iy, minlength=nx * ny).reshape(nx, ny) / ix.size
+    cells = ix.astype(np.intp)
+    cells *= ny
+    cells += iy
+    joint = np.bincount(cells, minlength=nx * ny).reshape(nx, ny) / ix.size
     px, py = joint.sum(1), joint.sum(0)
     seen = joint > 0
     shared = (joint[seen] * np.log(joint[seen] / (px[:, None] * py)[seen])).sum()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-TILE = 32  # rows or columns that one small matrix product filters
+TILE = 16  # rows or columns that one small matrix product filters
+STRIP = 1 << 16  # pixels handled at once: temporaries that a processor's cache holds
+
+_KEPT = threading.local()
 
 
 class Plane:
@@ -39,7 +43,9 @@ def planes(*images: Gray) -> list[Plane]:
     return [x if isinstance(x, Plane) else Plane(x) for x in images]
 
 
-def valid(x: np.ndarray, window: tuple[float, ...], step: int = 1) -> np.ndarray:
+def valid(
+    x: np.ndarray, window: tuple[float, ...], step: int = 1, out: np.ndarray | None = None
+) -> np.ndarray:
     """Rows and columns filtered by `window`, only where it fits, at every `step`-th place.
 
     (H, W) -> ((H - n) // step + 1, (W - n) // step + 1). As products with small banded matrices,
@@ -47,15 +53,59 @@ def valid(x: np.ndarray, window: tuple[float, ...], step: int = 1) -> np.ndarray
     """
     n = len(window)
     rows, columns = ((size - n) // step + 1 for size in x.shape)
-    out = np.empty((rows, x.shape[1]))
+    by_rows = _scratch("rows", (rows, x.shape[1]))
+    out = np.empty((rows, columns)) if out is None else out
     for i in range(0, rows, TILE):
         band = _band(window, step, min(TILE, rows - i))
-        np.matmul(band, x[i * step : i * step + band.shape[1]], out=out[i : i + TILE])
-    x, out = out, np.empty((rows, columns))
+        np.matmul(band, x[i * step : i * step + band.shape[1]], out=by_rows[i : i + TILE])
     for j in range(0, columns, TILE):
         band = _band(window, step, min(TILE, columns - j))
-        np.matmul(x[:, j * step : j * step + band.shape[1]], band.T, out=out[:, j : j + TILE])
+        source = by_rows[:, j * step : j * step + band.shape[1]]
+        np.matmul(source, band.T, out=out[:, j : j + TILE])
     return out
+
+
+def moments(x: np.ndarray, window: tuple[float, ...]) -> np.ndarray:
+    """Local mean and population variance where the window fits: (2, H - n + 1, W - n + 1).
+
+    One array for both, because the system hands out a large one in larger pages, far faster.
+    """
+    reach = len(window) - 1
+    out = np.empty((2, x.shape[0] - reach, x.shape[1] - reach))
+    valid(x, window, out=out[0])
+    square = _scratch("square", x.shape)
+    valid(np.multiply(x, x, out=square), window, out=out[1])
+    for rows in strips(out[0].shape):
+        out[1, rows] -= out[0, rows] * out[0, rows]
+    return out
+
+
+def local_products(
+    x: np.ndarray, y: np.ndarray, window: tuple[float, ...]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Local means of x y where the window fits, in strips: (rows of the result, values)."""
+    product = np.multiply(x, y, out=_scratch("square", x.shape))
+    shape = tuple(size - len(window) + 1 for size in x.shape)
+    means = valid(product, window, out=_scratch("products", shape))
+    for rows in strips(shape):
+        yield rows, means[rows]
+
+
+def strips(shape: tuple[int, int], beyond: int = 0) -> Iterator[slice]:
+    """Rows of an image, a strip at a time, each reaching `beyond` rows into the next one."""
+    rows = max(1, STRIP // max(1, shape[1]))
+    for start in range(0, shape[0] - beyond, rows):
+        yield slice(start, min(start + rows, shape[0] - beyond) + beyond)
+
+
+def _scratch(name: str, shape: tuple[int, int]) -> np.ndarray:
+    """Memory of this thread to compute in, kept: fresh pages cost more than what is done in them."""
+    size = shape[0] * shape[1]
+    buffer = getattr(_KEPT, name, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size)
+        setattr(_KEPT, name, buffer)
+    return buffer[:size].reshape(shape)
 
 
 @lru_cache(maxsize=256)

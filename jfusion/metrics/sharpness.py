@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from jfusion.metrics.plane import Gray, planes
+from jfusion.metrics.plane import Gray, planes, strips
 
 
 def standard_deviation(fused: Gray, a: Gray | None = None, b: Gray | None = None) -> float:
@@ -24,11 +26,13 @@ def spatial_frequency(
     VIFB), and an axis of one pixel counts 0. Higher is better. Source: Eskicioglu and Fisher 1995.
     """
     x = planes(fused)[0].pixels
-    total = 0.0
-    for d in (np.diff(x, axis=1), np.diff(x, axis=0)):
-        if d.size:
-            total += np.vdot(d, d) / (x.size if over_all else d.size)
-    return float(np.sqrt(total))
+    sums = np.zeros(2)
+    for rows in strips(x.shape):
+        across, down = np.diff(x[rows], axis=1), np.diff(x[rows.start : rows.stop + 1], axis=0)
+        sums += np.vdot(across, across), np.vdot(down, down)
+    height, width = x.shape
+    counts = np.maximum([height * (width - 1), (height - 1) * width], 1)
+    return float(np.sqrt((sums / (x.size if over_all else counts)).sum()))
 
 
 def average_gradient(
@@ -41,8 +45,18 @@ def average_gradient(
     Source: Cui et al. 2015; FILM's Evaluator.
     """
     x = planes(fused)[0].pixels
-    g = [np.gradient(x, axis=axis) for axis in (0, 1) if x.shape[axis] > 1]
-    if not g:
-        return 0.0
-    count = (x.shape[0] - 1) * (x.shape[1] - 1) if over_inner else x.size
-    return float(np.sqrt(sum(d * d for d in g) / 2).sum() / count) if count else float("nan")
+    height, width = x.shape
+    count = (height - 1) * (width - 1) if over_inner else x.size
+    if not count:
+        return math.nan
+    total = 0.0
+    for rows in strips(x.shape):
+        first = max(rows.start - 1, 0)
+        part = x[first : rows.stop + 1]  # a row more on either side, for central differences
+        squares = np.zeros((rows.stop - rows.start, width))
+        if height > 1:
+            squares += np.gradient(part, axis=0)[rows.start - first :][: len(squares)] ** 2
+        if width > 1:
+            squares += np.gradient(x[rows], axis=1) ** 2
+        total += float(np.sqrt(squares, out=squares).sum())
+    return total / math.sqrt(2) / count

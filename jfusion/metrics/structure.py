@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, Plane, gaussian, planes, uniform, valid
+from jfusion.metrics.plane import Gray, Plane, gaussian, local_products, moments, planes, uniform
 
 FLAT, BELL = uniform(7), gaussian(11, 1.5)
 # FILM-Nankai's window is made in float32, which moves its SSIM in the fifth digit.
@@ -58,34 +58,32 @@ def _mean_ssim(x: Plane, y: Plane, data_range: float, window: tuple[float, ...])
     if min(x.shape) < len(window):
         return math.nan
     sample = len(FLAT) ** 2 / (len(FLAT) ** 2 - 1) if window == FLAT else 1.0
-    luminance, contrast = _terms(x, y, window, sample, data_range)
-    return float((luminance * contrast).mean())
+    return _mean_terms(x, y, window, sample, data_range)[1]
 
 
-def _terms(
+def _mean_terms(
     x: Plane, y: Plane, window: tuple[float, ...], sample: float, data_range: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The luminance and the contrast-structure term of SSIM."""
-    (mx, vx), (my, vy) = x.get(_moments, window), y.get(_moments, window)
-    mxy = mx * my
-    vxy = valid(x.pixels * y.pixels, window) - mxy
+) -> tuple[float, float]:
+    """The means of SSIM's contrast-structure term, and of its product with the luminance term."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    return (2 * mxy + c1) / (mx * mx + my * my + c1), (2 * sample * vxy + c2) / (
-        sample * (vx + vy) + c2
-    )
-
-
-def _moments(x: np.ndarray, window: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    mean = valid(x, window)
-    return mean, valid(x * x, window) - mean * mean
+    (mean_x, variance_x), (mean_y, variance_y) = (i.get(moments, window) for i in (x, y))
+    sums = np.zeros(2)
+    for rows, product in local_products(x.pixels, y.pixels, window):
+        mx, my = mean_x[rows], mean_y[rows]
+        mxy = mx * my
+        luminance = (2 * mxy + c1) / (mx * mx + my * my + c1)
+        contrast = (2 * sample * (product - mxy) + c2) / (
+            sample * (variance_x[rows] + variance_y[rows]) + c2
+        )
+        sums += contrast.sum(), np.vdot(contrast, luminance)
+    return tuple(sums / mean_x.size)
 
 
 def _ms_ssim(x: Plane, y: Plane, window: tuple[float, ...]) -> float:
     product = 1.0
     for scale, weight in enumerate(SCALES):
-        luminance, contrast = _terms(x, y, window, 1.0, 255.0)
         last = scale == len(SCALES) - 1
-        value = float((luminance * contrast if last else contrast).mean())
+        value = _mean_terms(x, y, window, 1.0, 255.0)[last]
         product *= max(value, 0.0) ** weight
         x, y = x.get(_halved), y.get(_halved)
     return product

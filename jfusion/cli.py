@@ -38,6 +38,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jfusion {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="")
     _preprocess(commands, arguments)
+    _embed(commands, arguments)
     _check(commands)
     _train(commands, arguments)
     _test(commands, arguments)
@@ -82,6 +83,27 @@ def _run_preprocess(given: argparse.Namespace) -> int:
         )
     for line in result.skipped:
         print(f"  skipped {line}")
+    return 0
+
+
+def _embed(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    command = _command(commands, "embed", "make paragraph features from texts", _run_embed)
+    if arguments[:1] == ["embed"]:
+        from jfusion.text.features import Options
+
+        config.add_options(command, Options)
+
+
+def _run_embed(given: argparse.Namespace) -> int:
+    from jfusion.text.features import Options, embed
+
+    result = embed(config.from_dict(Options, config.given(given, Options), "embed"))
+    record, total = result.record, len(result.record.texts)
+    length = record.length or "their own number of"
+    print(f"{result.folder}: {total} features of {record.encoder}, {length} tokens x {record.dim}")
+    print(f"  {result.written} new, {total - result.written} up to date")
+    if result.cut:
+        print(f"  {result.cut} paragraphs are longer than {record.max_length} tokens and were cut")
     return 0
 
 

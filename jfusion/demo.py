@@ -34,6 +34,7 @@ class Options:
     out: str = setting("demo", "folder for everything the demo makes")
     task: str = setting("MFF", "MFF (multi-focus) or MEF (multi-exposure)")
     steps: int = setting(300, "training steps")
+    text: str = setting("minilm", "encoder of the paragraphs; zeros: without paragraphs")
 
 
 def demo(options: Options) -> Path:
@@ -42,7 +43,7 @@ def demo(options: Options) -> Path:
     print(f"== 1/4 demo pairs ({options.task}) from scikit-image's photographs")
     sample.make(out / "VLFDataset", options.task)
     print("== 2/4 preprocess")
-    files = {split: _preprocess(out, options.task, split) for split in ("train", "test")}
+    files = {split: _preprocess(out, options, split) for split in ("train", "test")}
     print(
         f"== 3/4 train FILM, demo-sized: {options.steps} steps on crops of {CROP[0]}x{CROP[1]}, tokens of "
         f"{SETTINGS['token_size'][0]}x{SETTINGS['token_size'][1]}, learning rate {SETTINGS['learning_rate']}"
@@ -67,23 +68,23 @@ def demo(options: Options) -> Path:
     print(result.table.text())
     _against_truth(out, options.task, result.folder)
     print(
-        "demo-sized: a few pairs, a few minutes, no paragraphs; not the paper's quality or numbers"
+        "demo-sized: a few pairs, a few minutes, a small text encoder; not the paper's quality or numbers"
     )
     picture = _picture(out, options.task, result.folder)
     print(f"pictures: {picture}\nrun folder: {run.folder}")
     return picture
 
 
-def _preprocess(out: Path, task: str, split: str) -> Path:
-    target = out / "VLFDataset_h5" / f"Demo_{task}_{split}.h5"
+def _preprocess(out: Path, demo: Options, split: str) -> Path:
+    target = out / "VLFDataset_h5" / f"Demo_{demo.task}_{split}.h5"
     options = PreprocessOptions(
-        task=task,
+        task=demo.task,
         dataset="Demo",
         split=split,
         root=str(out / "VLFDataset"),
         out=str(target),
         size="native",
-        text="zeros",
+        text=demo.text,
     )
     path = preprocess(options).path
     print(summary(path, check(path)))

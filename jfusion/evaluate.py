@@ -11,7 +11,7 @@ import numpy as np
 from jfusion import checkpoint, metrics
 from jfusion.config import setting
 from jfusion.data import image
-from jfusion.data.h5 import Pair, PairFile
+from jfusion.data.h5 import Pair, PairFile, check_encoder
 from jfusion.data.preprocess import Options as PreprocessOptions
 from jfusion.data.preprocess import preprocess
 from jfusion.errors import UserError
@@ -40,7 +40,9 @@ class Options:
     dataset: str = setting("MSRS", "folder name of the data set")
     split: str = setting("test", "its list file without .txt; all: every image")
     root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
-    text: str = setting("features", "features, or zeros: without paragraphs")
+    text: str = setting(
+        "features", "features, zeros (without paragraphs), or an encoder: as jfusion preprocess"
+    )
     out: str = setting("test_output", "folder for the fused images and the table")
     metrics: str = setting(
         ",".join(metrics.PAPER), "metrics of the table, comma-separated; all: every one"
@@ -62,11 +64,13 @@ def load_system(weights: str | Path, name: str | None, settings: dict[str, Any])
     A checkpoint of ours brings its system and configuration; the authors' need `name` (default
     film). `settings` change the configuration. Raises UserError if anything does not fit.
     """
-    path = Path(weights)
-    if path.is_dir():
-        path = _newest_checkpoint(path)
-        print(f"checkpoint: {path}")
-    content = checkpoint.load(path)
+    path = _checkpoint(weights)
+    return _build(path, checkpoint.load(path), name, settings)
+
+
+def _build(
+    path: Path, content: dict[str, Any], name: str | None, settings: dict[str, Any]
+) -> System:
     own = content.get("system")
     if own and name and own != name:
         raise UserError(f"checkpoint {path} is of {own}, not of {name}")
@@ -74,6 +78,14 @@ def load_system(weights: str | Path, name: str | None, settings: dict[str, Any])
     system.load_any(content["model"], f"checkpoint {path}")
     system.eval()
     return system
+
+
+def _checkpoint(weights: str | Path) -> Path:
+    path = Path(weights)
+    if path.is_dir():
+        path = _newest_checkpoint(path)
+        print(f"checkpoint: {path}")
+    return path
 
 
 def _newest_checkpoint(folder: Path) -> Path:
@@ -92,7 +104,11 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     """Fuses every pair, writes `<out>/<dataset>/Gray` and `Color`, and the table beside the paper's."""
     names = metrics.columns(options.metrics)
     data = PairFile(options.data or _preprocessed(options))
-    system = load_system(options.weights, system_name, settings)
+    path = _checkpoint(options.weights)
+    content = checkpoint.load(path)
+    system = _build(path, content, system_name, settings)
+    if system.USES_TEXT:
+        check_encoder(data, content, f"checkpoint {path}")
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
     folder = Path(options.out) / dataset
     per_image = _fuse_all(system, data, folder, names)

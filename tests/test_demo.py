@@ -16,6 +16,6 @@ def test_the_demo_goes_through(tmp_path, monkeypatch, capsys, task):
     picture = demo.demo(demo.Options(out=str(tmp_path / "demo"), task=task, steps=2))
     assert Image.open(picture).size[0] > 500
     printed = capsys.readouterr().out
-    for text in ("encoder: zeros", "ours (2 pairs)", "fused against the truth", "demo-sized"):
+    for text in ("encoder: minilm", "ours (2 pairs)", "fused against the truth", "demo-sized"):
         assert text in printed
     assert (tmp_path / "demo/test_output/Demo/table.md").is_file()

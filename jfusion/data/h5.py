@@ -8,6 +8,7 @@ made by the authors' script have no `chroma` and no attributes, and are read all
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,35 @@ class PairFile:
                     f"{self.path} is not a complete H5 file ({error}); make it again with jfusion preprocess"
                 ) from error
         return self._file
+
+
+def encoder_of(data: PairFile) -> dict[str, str]:
+    """Who made the features of a file, as a checkpoint records it."""
+    known = data.attributes
+    return {
+        "encoder": str(known.get("encoder", "not recorded")),
+        "encoder_hash": str(known.get("encoder_hash", "")),
+    }
+
+
+def check_encoder(data: PairFile, trained: Mapping[str, Any], where: str) -> None:
+    """Raises UserError when the file's features are of another encoder than `trained` (a checkpoint
+    or a run's record) was trained with. What was not recorded is not compared."""
+    here = encoder_of(data)
+    names = [str(x.get("encoder", "not recorded")) for x in (trained, here)]
+    hashes = [str(x.get("encoder_hash", "")) for x in (trained, here)]
+    if "not recorded" in names:
+        return
+    if names[0] != names[1]:
+        raise UserError(
+            f"{where} was trained with features of {names[0]}, and {data.path} holds features of "
+            f"{names[1]}; make the file again with: jfusion preprocess --text {names[0]}"
+        )
+    if all(hashes) and hashes[0] != hashes[1]:
+        raise UserError(
+            f"{where} was trained with features of other weights of {names[0]} than {data.path}; make "
+            "its features with the encoder it was trained with"
+        )
 
 
 def check(path: str | Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from jfusion.data.h5 import SCHEMA
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.errors import UserError
 from jfusion.files import replacing
+from jfusion.text.features import Options as EmbedOptions
+from jfusion.text.features import Record, embed
 
 SMALL = (288, 384)  # the size of the reference's training images
 
@@ -38,7 +40,9 @@ class Options:
         "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native",
     )
     text: str = setting(
-        "features", "features: the .npy files under TextFeature; zeros: a marked stand-in"
+        "features",
+        "features: the .npy files under TextFeature; an encoder's name (minilm, blip2, ...): make them "
+        "from the paragraphs under Text first; zeros: a marked stand-in",
     )
     text_dim: int = setting(768, "width of the features with --text zeros")
     chroma: str = setting(
@@ -67,6 +71,8 @@ def preprocess(options: Options) -> Result:
     """
     _check_options(options)
     samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
+    if options.text not in ("features", "zeros"):
+        embed(EmbedOptions(options.task, options.dataset, options.root, options.text))
     out = Path(options.out or f"VLFDataset_h5/{options.dataset}_{options.split}.h5")
     fingerprint = _fingerprint(options, samples)
     done = _up_to_date(out, fingerprint)
@@ -81,7 +87,6 @@ def _check_options(options: Options) -> None:
     task(options.task)
     for name, allowed in (
         ("size", ("auto", "small", "native")),
-        ("text", ("features", "zeros")),
         ("chroma", ("auto", "a", "b", "weighted", "none")),
     ):
         if getattr(options, name) not in allowed:
@@ -148,14 +153,29 @@ def _write(
             task=options.task,
             dataset=options.dataset,
             split=options.split,
-            encoder="zeros" if options.text == "zeros" else "not recorded",
-            text_dim=lengths.pop()[1],
+            **_encoder(options),
+            text_dim=next(iter(lengths))[1],
+            text_length=max(length for length, _ in lengths),
             size=_size(options),
             made_by=f"jfusion {jfusion.__version__}",
             fingerprint=fingerprint,
             skipped=json.dumps(skipped),
         )
     return len(samples) - len(skipped), skipped
+
+
+def _encoder(options: Options) -> dict[str, str]:
+    """Who made the features: the encoder, its commit, the hash of its weights."""
+    if options.text == "zeros":
+        return {"encoder": "zeros"}
+    record = Record.read(Path(options.root, "TextFeature", options.task, options.dataset))
+    if record is None:
+        return {"encoder": "not recorded"}
+    return {
+        "encoder": record.encoder,
+        "encoder_revision": record.revision,
+        "encoder_hash": record.hash,
+    }
 
 
 def _size(options: Options) -> str:
@@ -207,7 +227,8 @@ def _text(sample: Sample, options: Options) -> np.ndarray:
         return np.zeros((1, 1, options.text_dim), np.float32)
     if not sample.text.is_file():
         raise UserError(
-            f"paragraph features {sample.text} do not exist; --text zeros goes on without paragraphs"
+            f"paragraph features {sample.text} do not exist; make them with: jfusion embed --task {options.task} --dataset "
+            f"{options.dataset} (--text zeros goes on without paragraphs)"
         )
     try:
         features = np.load(sample.text, allow_pickle=False)

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import jfusion
 from jfusion import config as configs
 from jfusion import runtime
 from jfusion.checkpoint import load as load_checkpoint
-from jfusion.data.h5 import PairFile
+from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.loader import ArrayBatch, batches, steps_per_epoch
 from jfusion.errors import UserError
 from jfusion.runtime import jt
 from jfusion.systems.base import Batch, Stage, System
-from jfusion.systems.names import create
+from jfusion.systems.names import config_class, create
 from jfusion.train.experiment import Run
 from jfusion.train.optimizer import Adam
 from jfusion.train.options import Options
@@ -32,10 +32,12 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     """Trains the system called `system_name`, its configuration changed by `settings`, from the start."""
     data = PairFile(options.data)
     runtime.seed(options.seed)
-    system = create(system_name, **settings)
+    system = create(system_name, **_with_text_dim(system_name, settings, data))
     _check_data(system, data)
     if options.weights:
         content = load_checkpoint(options.weights)
+        if system.USES_TEXT:
+            check_encoder(data, content, f"checkpoint {options.weights}")
         system.load_any(content["model"], f"checkpoint {options.weights}")
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_train")))
     record = {
@@ -43,7 +45,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         "config": configs.to_dict(system.config),
         "options": {**asdict(options), "data": str(data.path.absolute())},
         "dataset": dataset,
-        "encoder": str(data.attributes.get("encoder", "not recorded")),
+        **encoder_of(data),
         "version": jfusion.__version__,
     }
     run = Run.new(Path(options.exp), system_name, dataset, record)
@@ -65,6 +67,8 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     system = create(run.record["system"], **run.record["config"])
     file = PairFile(options.data)
     _check_data(system, file)
+    if system.USES_TEXT:
+        check_encoder(file, run.record, f"run {folder}")
     trainer = _Trainer(system, file, run, options)
     content = run.latest()
     if content is None and options.weights:
@@ -240,6 +244,15 @@ class _Trainer:
         a, b = batch.a.numpy(), batch.b.numpy()
         for i, name in enumerate(batch.names):
             self.run.picture(epoch + 1, name, [np.asarray(x[i, 0]) for x in (a, b, fused)])
+
+
+def _with_text_dim(system_name: str, settings: dict[str, Any], data: PairFile) -> dict[str, Any]:
+    """The settings with the width of the file's features, unless a width was asked for."""
+    known = {f.name for f in fields(config_class(system_name))}
+    text = data[0].text
+    if "text_dim" not in known or "text_dim" in settings or text is None:
+        return settings
+    return {**settings, "text_dim": text.shape[-1]}
 
 
 def _check_data(system: System, data: PairFile) -> None:

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jfusion.layers import activation, attention, conv, expand, filters, matmul, norm, resize
+from jfusion.layers import (
+    activation,
+    attention,
+    conv,
+    encoder,
+    expand,
+    filters,
+    matmul,
+    norm,
+    resize,
+)
 from jfusion.runtime import jt
 
 sizes = st.integers(1, 19)
@@ -237,3 +247,34 @@ def test_separable(n, c, h, w, size):
         lambda x: filters.plain_separable(x, window),
         arrays(11, (n, c, h, w)),
     )
+
+
+@given(few, st.integers(1, 40), few, st.integers(1, 9))
+@settings(max_examples=12)
+def test_encoder_layers(n, length, heads, size):
+    """No gradients: the text encoder is frozen."""
+    lengths = np.random.default_rng(1).integers(1, length + 1, n).astype(np.int32)
+    h = heads * size
+    cases = (
+        (
+            encoder.self_attention,
+            encoder.plain_self_attention,
+            [(n, length, 3 * h)],
+            (lengths, heads),
+        ),
+        (
+            encoder.add_norm,
+            encoder.plain_add_norm,
+            [(n, length, h), (h,), (n, length, h), (h,), (h,)],
+            (1e-12,),
+        ),
+        (encoder.bias_gelu, encoder.plain_bias_gelu, [(n, length, h), (h,)], ()),
+    )
+    for kernel, plain, shapes, more in cases:
+        if kernel is encoder.add_norm and h == 1:
+            continue  # the variance of one value is rounding noise
+        inputs = arrays(0, *shapes)
+        more = [jt.array(m) if isinstance(m, np.ndarray) else m for m in more]
+        found = kernel(*(jt.array(x) for x in inputs), *more).numpy()
+        wanted = plain(*(jt.array(x.astype(np.float64)) for x in inputs), *more).numpy()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)

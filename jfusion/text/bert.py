@@ -1,0 +1,236 @@
+"""A BERT encoder, and the text branch of a BLIP-2 Q-Former, from Hugging Face's files.
+
+Devlin et al. 2019; Li et al. 2023 (BLIP-2). The Q-Former runs without query tokens, so its
+cross-attention and query layers are not used: what is left is a BERT. Without PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jfusion.errors import UserError
+from jfusion.files import read_text
+from jfusion.layers.encoder import add_norm, bias_gelu, self_attention
+from jfusion.layers.matmul import linear
+from jfusion.runtime import jt, nn
+from jfusion.text.safetensor import Tensors
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of an encoder, in Hugging Face's names."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    layer_norm_eps: float
+
+    @classmethod
+    def read(cls, folder: Path) -> Config:
+        """From the folder's config.json, of a BERT or of a BLIP-2; raises UserError."""
+        path = folder / "config.json"
+        try:
+            values = json.loads(read_text(path, "the encoder's configuration"))
+            values = values.get("qformer_config", values)
+            kind, shape = values.get("model_type", "bert"), values.get("hidden_act", "gelu")
+            position = values.get("position_embedding_type") or "absolute"
+            if kind not in ("bert", "blip_2_qformer") or shape != "gelu" or position != "absolute":
+                raise UserError(
+                    f"{path} is of a {kind} with {shape} and {position} positions; jfusion reads BERT "
+                    "and BLIP-2 encoders with exact GELU and absolute positions"
+                )
+            return cls(**{k: type(d)(values.get(k, d)) for k, d in _DEFAULTS.items()})
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UserError(f"{path} is not an encoder's configuration: {error}") from error
+
+
+# transformers' defaults, which a config.json may leave out, for a BERT and for a Q-Former.
+_DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "layer_norm_eps": 1e-12,
+}
+
+
+class Bert(nn.Module):
+    """Tokens -> hidden states of the last layer. Frozen: for inference only."""
+
+    def __init__(self, config: Config, weights: dict[str, np.ndarray]):
+        super().__init__()
+        self.config = config
+        self.words = weights["words"]  # stays in NumPy: a sequence needs a few rows of it
+        self.places = weights["places"]
+        self.norm = [jt.array(weights[f"norm.{p}"]) for p in ("weight", "bias")]
+        self.layers = [
+            _Layer(config, {k: weights[f"{i}.{k}"] for k in _LAYER})
+            for i in range(config.num_hidden_layers)
+        ]
+
+    def execute(self, tokens: np.ndarray, lengths: np.ndarray) -> jt.Var:
+        """tokens (N, L) int, the first `lengths` (N,) of each attended to -> (N, L, hidden_size).
+
+        The states of padding tokens are computed as transformers does. Raises UserError when a token
+        or the length is beyond what the encoder knows.
+        """
+        config = self.config
+        if tokens.shape[1] > config.max_position_embeddings:
+            raise UserError(
+                f"{tokens.shape[1]} tokens, and the encoder has {config.max_position_embeddings} positions"
+            )
+        if tokens.max(initial=0) >= config.vocab_size:
+            raise UserError(
+                f"token {tokens.max()} is beyond the encoder's vocabulary of {config.vocab_size}; the "
+                "tokenizer belongs to another encoder"
+            )
+        x = jt.array(self.words[tokens])
+        place = jt.array(self.places[: tokens.shape[1]]).broadcast(x.shape)
+        zero = jt.zeros(config.hidden_size)
+        x = add_norm(x, zero, place, *self.norm, config.layer_norm_eps)
+        seen = jt.array(lengths.astype(np.int32))
+        for layer in self.layers:
+            x = layer(x, seen)
+        return x
+
+
+# Our name of a layer's tensor -> Hugging Face's, {a} the name of the innermost attention.
+_LAYER = {
+    **{
+        f"{x}.{p}": f"attention.{{a}}.{x}.{p}"
+        for x in ("query", "key", "value")
+        for p in ("weight", "bias")
+    },
+    **{f"attended.{p}": f"attention.output.dense.{p}" for p in ("weight", "bias")},
+    **{f"attended_norm.{p}": f"attention.output.LayerNorm.{p}" for p in ("weight", "bias")},
+    **{f"wide.{p}": f"intermediate.dense.{p}" for p in ("weight", "bias")},
+    **{f"narrow.{p}": f"output.dense.{p}" for p in ("weight", "bias")},
+    **{f"narrow_norm.{p}": f"output.LayerNorm.{p}" for p in ("weight", "bias")},
+}
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: Config, weights: dict[str, np.ndarray]):
+        super().__init__()
+        self.heads, self.eps = config.num_attention_heads, config.layer_norm_eps
+        for p in ("weight", "bias"):
+            parts = [weights.pop(f"{x}.{p}") for x in ("query", "key", "value")]
+            setattr(self, f"qkv_{p}", jt.array(np.concatenate(parts)))
+        for name, value in weights.items():
+            setattr(self, name.replace(".", "_"), jt.array(value))
+
+    def execute(self, x: jt.Var, lengths: jt.Var) -> jt.Var:
+        context = self_attention(linear(x, self.qkv_weight, self.qkv_bias), lengths, self.heads)
+        out = linear(context, self.attended_weight)
+        norm = (self.attended_norm_weight, self.attended_norm_bias)
+        x = add_norm(out, self.attended_bias, x, *norm, self.eps)
+        wide = bias_gelu(linear(x, self.wide_weight), self.wide_bias)
+        out = linear(wide, self.narrow_weight)
+        return add_norm(
+            out, self.narrow_bias, x, self.narrow_norm_weight, self.narrow_norm_bias, self.eps
+        )
+
+
+def load(folder: Path) -> Bert:
+    """The encoder in a folder: config.json, and model.safetensors whole or in shards.
+
+    Reads the tensors of the text encoder and no others, strictly: one error lists every name that is
+    missing, and every layer that the configuration does not know. Raises UserError.
+    """
+    config, tensors = Config.read(folder), Tensors(folder)
+    names = _names(config, set(tensors.names))
+    missing = sorted(n for n in names.values() if n not in tensors.names)
+    if missing:
+        raise UserError(
+            f"{folder}: the encoder's weights lack {', '.join(missing[:6])}{_more(missing)}"
+        )
+    extra = sorted(n for n in tensors.names if _unknown_layer(n, config))
+    if extra:
+        raise UserError(
+            f"{folder}: config.json has {config.num_hidden_layers} layers, but the weights also hold "
+            f"{', '.join(extra[:3])}{_more(extra, 3)}"
+        )
+    weights = {ours: tensors.read(theirs) for ours, theirs in names.items()}
+    if "kinds" in names:  # every token is of kind 0, so its row joins the places
+        weights["places"] = weights["places"] + weights.pop("kinds")[0]
+    _check_shapes(folder, config, weights, names)
+    return Bert(config, weights)
+
+
+def _names(config: Config, known: set[str]) -> dict[str, str]:
+    """Our name of each tensor -> its name in the file."""
+    if any(n.startswith("qformer.") for n in known):
+        embeddings, norm, layer, inner = (
+            "embeddings.",
+            "qformer.layernorm",
+            "qformer.encoder.layer",
+            "attention",
+        )
+    else:
+        prefix = "bert." if any(n.startswith("bert.") for n in known) else ""
+        embeddings = f"{prefix}embeddings."
+        norm, layer, inner = f"{embeddings}LayerNorm", f"{prefix}encoder.layer", "self"
+    names = {
+        "words": f"{embeddings}word_embeddings.weight",
+        "places": f"{embeddings}position_embeddings.weight",
+        **{f"norm.{p}": f"{norm}.{p}" for p in ("weight", "bias")},
+    }
+    if inner == "self":
+        names["kinds"] = f"{embeddings}token_type_embeddings.weight"
+    for i in range(config.num_hidden_layers):
+        names.update({f"{i}.{k}": f"{layer}.{i}.{v.format(a=inner)}" for k, v in _LAYER.items()})
+    if f"{norm}.gamma" in known:  # as the first BERT checkpoints were written
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        for ours, theirs in names.items():
+            for new, former in old.items():
+                if theirs.endswith(new):
+                    names[ours] = theirs.removesuffix(new) + former
+    return names
+
+
+def _unknown_layer(name: str, config: Config) -> bool:
+    before, found, after = name.partition("encoder.layer.")
+    number = after.split(".")[0]
+    return (
+        bool(found)
+        and before in ("", "bert.", "qformer.")
+        and number.isdigit()
+        and int(number) >= config.num_hidden_layers
+    )
+
+
+def _check_shapes(
+    folder: Path, config: Config, weights: dict[str, np.ndarray], names: dict[str, str]
+) -> None:
+    h, wide = config.hidden_size, config.intermediate_size
+    special = {
+        "words": (config.vocab_size, h),
+        "places": (config.max_position_embeddings, h),
+        "wide.weight": (wide, h),
+        "wide.bias": (wide,),
+        "narrow.weight": (h, wide),
+    }
+    wrong = []
+    for ours, value in weights.items():
+        key = ours.split(".", 1)[-1] if ours[0].isdigit() else ours
+        matrix = key.endswith(".weight") and "norm" not in key
+        expected = special.get(key, (h, h) if matrix else (h,))
+        if value.shape != expected:
+            wrong.append(f"{names[ours]} is {value.shape} instead of {expected}")
+    if wrong:
+        raise UserError(
+            f"{folder}: weights do not fit config.json: {'; '.join(wrong[:4])}{_more(wrong, 4)}"
+        )
+
+
+def _more(items: list[str], shown: int = 6) -> str:
+    return f" and {len(items) - shown} more" if len(items) > shown else ""

@@ -1,17 +1,17 @@
 """The only place that reads and writes weights. Nothing read here can run code.
 
-Written: `.pkl`, a dictionary that `jt.load` reads, and `.safetensors`. Read: those, any file of
-`jt.save`, and PyTorch's zip `.pth` without PyTorch. A pickle from outside goes through an unpickler
-that knows containers, numbers, strings, NumPy arrays, Jittor's Vars and PyTorch's tensors, and
-refuses every other name.
+Written: `.pkl`, a dictionary that `jt.load` reads, `.safetensors`, and `.pth` for PyTorch. Read: those,
+any file of `jt.save`, and PyTorch's `.pth`, zip and old, without PyTorch. Pickles are read by
+`jfusion.pickles`, which knows containers, numbers, strings, NumPy arrays, Jittor's Vars and PyTorch's
+tensors, and refuses every other name.
 """
 
 from __future__ import annotations
 
-import collections
 import difflib
 import hashlib
 import io
+import json
 import pickle
 import re
 import zipfile
@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from jfusion import pickles, torchfile
 from jfusion.errors import UserError
 from jfusion.files import replacing
 
+FORMATS = (".pkl", ".safetensors", ".pth")
 _TAIL = b"HCAJSLHD"  # ends a file of jt.save, after the SHA-1 of the pickle before it
 
 
@@ -104,41 +106,60 @@ def _with_nearest(name: str, candidates: list[str]) -> str:
 def save(path: str | Path, content: Mapping[str, Any]) -> None:
     """Writes a checkpoint: `content["model"]` holds the arrays by name, the rest is its record.
 
-    `.pkl` holds everything; `.safetensors` the model's arrays, and the plain values as metadata.
-    Raises UserError when it cannot be written; what was there before is then untouched.
+    `.pkl` holds everything; `.safetensors` the model's arrays, and the plain values as metadata;
+    `.pth` the arrays alone, as PyTorch reads them. A hash of the model is added to the record. Raises
+    UserError when it cannot be written; what was there before is then untouched.
     """
     path = Path(path)
+    if path.suffix not in FORMATS:
+        raise UserError(f"checkpoint {path} must end in {', '.join(FORMATS)}")
+    content = {**content, "hash": digest(content["model"])}
     with replacing(path, "the checkpoint") as temporary:
         if path.suffix == ".safetensors":
-            import json
-
-            from safetensors.numpy import save_file
-
-            record = {
-                k: json.dumps(v) for k, v in content.items() if k not in ("model", "optimizer")
-            }
-            save_file(dict(content["model"]), temporary, metadata=record)
+            _write_safetensors(temporary, content)
+        elif path.suffix == ".pth":
+            torchfile.write_zip(temporary, content["model"])
         else:
-            body = pickle.dumps(dict(content), protocol=4)
+            body = pickle.dumps(content, protocol=4)
             temporary.write_bytes(body + hashlib.sha1(body).digest() + _TAIL)
+
+
+def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    record = {k: json.dumps(v) for k, v in content.items() if k not in ("model", "optimizer")}
+    model = {k: np.ascontiguousarray(v) for k, v in content["model"].items()}
+    save_file(model, path, metadata=record)
+
+
+def digest(model: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the names, shapes, dtypes and values of a model, in the order of names."""
+    total = hashlib.sha256()
+    for name in sorted(model):
+        value = np.ascontiguousarray(model[name])
+        total.update(f"{name} {value.shape} {value.dtype.str} ".encode())
+        total.update(value.reshape(-1).view(np.uint8) if value.size else b"")
+    return total.hexdigest()
 
 
 # ---- reading -----------------------------------------------------------------------------------
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds, arrays as NumPy; "model" is always there.
+    """What a checkpoint holds, arrays as NumPy (perhaps read-only); "model" is always there.
 
-    A file that holds just the weights is returned as {"model": weights}; a `module.` prefix on every
-    name (PyTorch's DataParallel) is dropped. Raises UserError, naming the file, for anything else.
+    A file that holds just the weights is returned as {"model": weights}. Several networks in one file
+    (CDDFuse) become one model, each name after its network's and a dot. A `module.` prefix on every
+    name of a network (PyTorch's DataParallel) is dropped. Raises UserError, naming the file, for
+    anything else, also when the hash that is inside does not fit.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
     try:
         content = _read(path)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
@@ -148,171 +169,115 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights"
         )
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), dict):
-            return {**content, "model": _clean(content[key], path)}
-    return {"model": _clean(content, path)}
+    model, record = _split(content)
+    if not model:
+        raise UserError(f"checkpoint {path} holds no weights")
+    found = {**record, "model": _clean(model, path)}
+    if isinstance(found.get("hash"), str) and found["hash"] != digest(found["model"]):
+        raise UserError(f"checkpoint {path} is damaged: its weights do not fit its hash")
+    return found
 
 
 def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(64)
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(path, "np") as file:
-            return {"model": {k: file.get_tensor(k) for k in file.keys()}}  # noqa: SIM118
+            record = {k: _json(v) for k, v in (file.metadata() or {}).items()}
+            return {**record, "model": {k: file.get_tensor(k) for k in file.keys()}}  # noqa: SIM118
     if zipfile.is_zipfile(path):
-        return _read_torch_zip(path)
+        return torchfile.read_zip(path)
     raw = path.read_bytes()
-    if raw.endswith(_TAIL):
+    if torchfile.is_old(head):
+        return torchfile.read_old(raw)
+    whole = raw.endswith(_TAIL)
+    if whole:
         body = raw[:-28]
         if hashlib.sha1(body).digest() != raw[-28:-8]:
             raise ValueError("its checksum does not match")
         raw = body
     stream = io.BytesIO(raw)
-    content = _Unpickler(stream).load()
+    content = pickles.load(stream)
     if stream.read(1):
         raise ValueError("it goes on after its end: the checksum is cut short")
-    return content
+    if isinstance(content, dict) and "hash" in content and not whole:  # written by `save`
+        raise ValueError("the checksum after its end is missing")
+    return pickles.resolve(content)
 
 
-def _clean(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+def _json(text: str) -> Any:
+    """A value of the metadata; text that is not JSON (another tool's) stays text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, np.ndarray) for v in value.values())
+
+
+def _split(content: dict[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """The weights, and everything else that the file holds."""
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            model, record = content[key], {k: v for k, v in content.items() if k != key}
+            break
+    else:
+        model, record = content, {}
+    networks = {k: v for k, v in model.items() if _is_state(v)}
+    if networks and not _is_state(model):
+        record = {**record, **{k: v for k, v in model.items() if k not in networks}}
+        model = {f"{n}.{k}": v for n, state in networks.items() for k, v in _bare(state).items()}
+    return model, {str(k): v for k, v in record.items()}
+
+
+def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Without the `module.` that PyTorch's DataParallel puts before every name."""
+    if state and all(str(name).startswith("module.") for name in state):
+        return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def _clean(state: Mapping[Any, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
-    for name, value in state.items():
+    for name, value in _bare(dict(state)).items():
         if not isinstance(name, str) or not isinstance(
             value, np.ndarray | np.generic | int | float
         ):
             raise UserError(
-                f"checkpoint {path} holds {type(value).__name__} under {name!r} where weights were expected"
+                f"checkpoint {path} holds {type(value).__name__} under {str(name)[:80]!r} where weights "
+                "were expected"
             )
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise UserError(f"checkpoint {path} holds an impossible number under {name[:80]!r}")
         arrays[name] = np.asarray(value)
-    if arrays and all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
     return arrays
 
 
-def _array(*arguments: Any) -> np.ndarray:
-    """Stands for `jt.Var` and `jt.array` in a pickle: the array that it was made from."""
-    return np.asarray(arguments[0])
+# ---- what a user sees --------------------------------------------------------------------------
 
 
-def _reconstruct(_kind: Any, _shape: Any, _dtype: Any) -> np.ndarray:
-    """The empty array that NumPy's pickles start from; its state follows."""
-    return np.ndarray.__new__(np.ndarray, (0,), "b")
+def summary(path: str | Path) -> str:
+    """What is in a checkpoint: its record, and each tensor's name, shape and dtype."""
+    content = load(path)
+    model = content.pop("model")
+    count = sum(v.size for v in model.values())
+    size = sum(v.nbytes for v in model.values()) / 2**20
+    lines = [f"{path}: {len(model)} tensors, {count:,} values, {size:.1f} MiB"]
+    lines.append(f"  hash {content.pop('hash', None) or digest(model) + ' (not in the file)'}")
+    lines += [f"  {key}: {_short(value)}" for key, value in content.items()]
+    width = min(60, max((len(name) for name in model), default=0))
+    for name, value in model.items():
+        shape = "x".join(map(str, value.shape)) or "scalar"
+        lines.append(f"  {name:<{width}}  {shape:<16} {value.dtype}")
+    return "\n".join(lines)
 
 
-def _parameter(data: np.ndarray, *_: Any) -> np.ndarray:
-    return data
-
-
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, stride: tuple, *_: Any) -> np.ndarray:
-    """PyTorch's `_rebuild_tensor_v2` on a flat array; a copy, after checking that it stays inside."""
-    if len(shape) != len(stride) or min([offset, *shape, *stride], default=0) < 0:
-        raise ValueError("a tensor has a negative size, offset or stride")
-    last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    if 0 not in shape and last >= storage.size:
-        raise ValueError("a tensor reaches beyond its storage")
-    if int(np.prod(shape, dtype=object)) > storage.size:
-        raise ValueError("a tensor is larger than its storage")
-    strides = [s * storage.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides).copy()
-
-
-class _StorageType:
-    """Stands for `torch.FloatStorage` and its like: the dtype of a storage."""
-
-    def __init__(self, dtype: str):
-        self.dtype = dtype
-
-
-_STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
-_ALLOWED = {
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("builtins", "complex"): complex,
-    ("builtins", "bytearray"): bytearray,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("jittor", "array"): _array,
-    ("jittor", "Var"): _array,
-    ("jittor", "jittor_core.Var"): _array,
-    ("jittor_core", "Var"): _array,
-    ("jittor_core.jittor_core", "Var"): _array,
-}
-for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ALLOWED[_core, "_reconstruct"] = _reconstruct
-    _ALLOWED[_core, "scalar"] = np.core.multiarray.scalar
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the names in `_ALLOWED` and `_STORAGES`; any other name is an error, and nothing runs."""
-
-    def __init__(self, file: io.BytesIO, archive: _TorchArchive | None = None):
-        super().__init__(file)
-        self.archive = archive
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
-        raise UserError(
-            f"refused: the file asks for {module}.{name}, which no checkpoint needs and which could run "
-            "code; do not trust where it came from"
-        )
-
-    def persistent_load(self, identity: Any) -> np.ndarray:
-        if self.archive is None:
-            raise ValueError("it refers to data outside itself")
-        return self.archive.storage(identity)
-
-
-class _TorchArchive:
-    """The storages of a zip `.pth`, each read once."""
-
-    def __init__(self, file: zipfile.ZipFile):
-        self.file = file
-        self.folder = next(n for n in file.namelist() if n.endswith("/data.pkl"))[
-            : -len("data.pkl")
-        ]
-        self.read: dict[str, np.ndarray] = {}
-
-    def storage(self, identity: tuple) -> np.ndarray:
-        kind, storage_type, key, _device, size = identity
-        if (
-            kind != "storage"
-            or not isinstance(storage_type, _StorageType)
-            or not isinstance(key, str)
-        ):
-            raise ValueError("it refers to data in an unknown way")
-        if key not in self.read:
-            raw = self.file.read(f"{self.folder}data/{key}")
-            self.read[key] = _from_bytes(raw, storage_type.dtype)
-        if self.read[key].size < size:
-            raise ValueError(f"storage {key} holds {self.read[key].size} values instead of {size}")
-        return self.read[key]
-
-
-def _from_bytes(raw: bytes, dtype: str) -> np.ndarray:
-    if dtype == "bfloat16":  # the upper half of a float32
-        return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
-    return np.frombuffer(raw, dtype)
-
-
-def _read_torch_zip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as file:
-        archive = _TorchArchive(file)
-        return _Unpickler(io.BytesIO(file.read(archive.folder + "data.pkl")), archive).load()
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and any(isinstance(v, dict | np.ndarray) for v in value.values()):
+        return f"{len(value)} entries: {', '.join(map(str, list(value)[:8]))}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else text[:300] + " ..."

@@ -42,6 +42,8 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     _check(commands)
     _train(commands, arguments)
     _test(commands, arguments)
+    _inspect(commands)
+    _convert(commands)
     _metrics(commands)
     _papers(commands)
     _demo(commands, arguments)
@@ -203,6 +205,50 @@ def _settings(given: argparse.Namespace, system: str) -> dict:
     cls = names.config_class(system)
     values = config.to_dict(config.load(cls, given.config)) if given.config else {}
     return {**values, **config.given(given, cls)}
+
+
+# ---- checkpoints -------------------------------------------------------------------------------
+
+
+def _inspect(commands: argparse._SubParsersAction) -> None:
+    text = "show what is in a checkpoint: names, shapes, dtypes, record, hash"
+    command = _command(commands, "inspect", text, _run_inspect)
+    command.add_argument("file", help=".pkl, .safetensors or PyTorch's .pth; nothing in it can run")
+
+
+def _run_inspect(given: argparse.Namespace) -> int:
+    from jfusion import checkpoint
+
+    print(checkpoint.summary(given.file))
+    return 0
+
+
+def _convert(commands: argparse._SubParsersAction) -> None:
+    text = "write a checkpoint in another format: .pkl, .safetensors or .pth, by the ending"
+    command = _command(commands, "convert", text, _run_convert)
+    command.add_argument("source", metavar="IN", help="the checkpoint to read")
+    command.add_argument("target", metavar="OUT", help="the file to write")
+    command.add_argument("--system", help="check the names and translate them: film, ...")
+    command.add_argument(
+        "--names",
+        choices=("ours", "official"),
+        help="with --system: which names to write (default: official for .pth, otherwise ours)",
+    )
+
+
+def _run_convert(given: argparse.Namespace) -> int:
+    from jfusion import checkpoint
+
+    content = checkpoint.load(given.source)
+    if given.names and not given.system:
+        raise UserError("--names needs --system, whose names are translated")
+    if given.system:
+        from jfusion.evaluate import with_names
+
+        content = with_names(content, given.system, given.names or given.target, given.source)
+    checkpoint.save(given.target, content)
+    print(checkpoint.summary(given.target).splitlines()[0])
+    return 0
 
 
 # ---- metrics, papers ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jfusion import checkpoint, metrics
-from jfusion.config import setting
+from jfusion.config import setting, to_dict
 from jfusion.data import image
 from jfusion.data.h5 import Pair, PairFile, check_encoder
 from jfusion.data.preprocess import Options as PreprocessOptions
@@ -44,6 +44,9 @@ class Options:
         "features", "features, zeros (without paragraphs), or an encoder: as jfusion preprocess"
     )
     out: str = setting("test_output", "folder for the fused images and the table")
+    allow_partial: bool = setting(
+        False, "take the tensors of the checkpoint that fit, and print what was skipped"
+    )
     metrics: str = setting(
         ",".join(metrics.PAPER), "metrics of the table, comma-separated; all: every one"
     )
@@ -58,26 +61,49 @@ class Result:
     folder: Path
 
 
-def load_system(weights: str | Path, name: str | None, settings: dict[str, Any]) -> System:
+def load_system(
+    weights: str | Path, name: str | None, settings: dict[str, Any], partial: bool = False
+) -> System:
     """The system of a checkpoint with its weights.
 
     A checkpoint of ours brings its system and configuration; the authors' need `name` (default
     film). `settings` change the configuration. Raises UserError if anything does not fit.
     """
     path = _checkpoint(weights)
-    return _build(path, checkpoint.load(path), name, settings)
+    return _build(path, checkpoint.load(path), name, settings, partial)
 
 
 def _build(
-    path: Path, content: dict[str, Any], name: str | None, settings: dict[str, Any]
+    path: Path,
+    content: dict[str, Any],
+    name: str | None,
+    settings: dict[str, Any],
+    partial: bool,
 ) -> System:
     own = content.get("system")
     if own and name and own != name:
         raise UserError(f"checkpoint {path} is of {own}, not of {name}")
     system = create(own or name or "film", **{**content.get("config", {}), **settings})
-    system.load_any(content["model"], f"checkpoint {path}")
+    system.load_any(content["model"], f"checkpoint {path}", partial)
     system.eval()
     return system
+
+
+def with_names(content: dict[str, Any], name: str, names: str, where: str | Path) -> dict[str, Any]:
+    """A checkpoint's content with its model by our names or the authors', after a strict check.
+
+    names: "ours", "official", or a file name: official for `.pth`, otherwise ours.
+    """
+    own = content.get("system")
+    if own and own != name:
+        raise UserError(f"checkpoint {where} is of {own}, not of {name}")
+    system = create(name, **content.get("config", {}))
+    system.load_any(content["model"], f"checkpoint {where}")
+    model = system.state()
+    if names == "official" or (names != "ours" and Path(names).suffix == ".pth"):
+        model = {system.OFFICIAL.official(k): v for k, v in model.items()}
+    record = {k: v for k, v in content.items() if k not in ("model", "hash")}
+    return {"system": name, "config": to_dict(system.config), **record, "model": model}
 
 
 def _checkpoint(weights: str | Path) -> Path:
@@ -106,7 +132,7 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     data = PairFile(options.data or _preprocessed(options))
     path = _checkpoint(options.weights)
     content = checkpoint.load(path)
-    system = _build(path, content, system_name, settings)
+    system = _build(path, content, system_name, settings, options.allow_partial)
     if system.USES_TEXT:
         check_encoder(data, content, f"checkpoint {path}")
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))

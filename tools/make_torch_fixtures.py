@@ -35,7 +35,22 @@ def main() -> None:
         "epoch": 3,
     }
     torch.save(content, OUT / "module_prefix.pth")
-    torch.save({k.removeprefix("module."): v for k, v in state.items()}, OUT / "plain.pth")
+    plain = {k.removeprefix("module."): v for k, v in state.items()}
+    torch.save(plain, OUT / "plain.pth")
+    old = {"_use_new_zipfile_serialization": False}
+    torch.save(plain, OUT / "old_format.pth", **old)
+    layer = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(6.0).reshape(3, 2))
+        layer.bias.copy_(torch.tensor([7.0, 8.0, 9.0]))
+    networks = {  # as CDDFuse's authors save theirs
+        "DIDF_Encoder": torch.nn.DataParallel(layer).state_dict(),
+        "BaseFuseLayer": layer.state_dict(),
+        "optimizer1": torch.optim.Adam(layer.parameters()).state_dict(),
+        "epoch": 119,
+    }
+    torch.save(networks, OUT / "networks.pth")
+    torch.save(networks, OUT / "networks_old_format.pth", **old)
 
 
 if __name__ == "__main__":

@@ -119,12 +119,35 @@ class System(nn.Module):
         check_names(expected, state, where, self.NAME)
         self.load_state({self.OFFICIAL.ours(name): v for name, v in state.items()}, where)
 
-    def load_any(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
-        """Ours or the authors', told apart by the names."""
+    def load_any(
+        self, state: dict[str, np.ndarray], where: str = "the checkpoint", partial: bool = False
+    ) -> None:
+        """Ours or the authors', told apart by the names; strict.
+
+        partial: takes what fits, keeps the present values of the rest, and prints both lists.
+        """
         own = self.state_dict()
         ours = sum(name in own for name in state)
         official = sum(self.OFFICIAL.ours(name) in own for name in state)
-        (self.load_official if official > ours else self.load_state)(state, where)
+        if partial:
+            state = {self.OFFICIAL.ours(k) if official > ours else k: v for k, v in state.items()}
+            self.load_state(self._what_fits(state, where), where)
+        else:
+            (self.load_official if official > ours else self.load_state)(state, where)
+
+    def _what_fits(self, state: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+        own = self.state()
+        shapes = {name: np.shape(value) for name, value in state.items()}
+        fits = [name for name, value in own.items() if shapes.get(name) == value.shape]
+        if not fits:
+            raise UserError(f"{where}: none of its {len(state)} tensors fits {self.NAME}")
+        kept = [name for name in own if name not in fits]
+        skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fits]
+        print(f"{where}: {len(fits)} of {len(own)} tensors taken")
+        for what, names in (("skipped from the file", skipped), ("left as they were", kept)):
+            if names:
+                print(f"  {len(names)} {what}: {', '.join(names)}")
+        return {**own, **{name: state[name] for name in fits}}
 
     def need_text(self, text: jt.Var | None, a: jt.Var) -> None:
         """Raises UserError unless `text` is (N, L, config.text_dim) for the N images of `a`."""

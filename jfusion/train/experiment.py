@@ -82,6 +82,35 @@ class Run:
                 old.unlink()
         return path
 
+    def prune(self, keep_last: int, best: int | None = None) -> None:
+        """Removes all checkpoints but the newest `keep_last` and that of `best` epochs.
+
+        Nothing is removed before the newest one has been read back whole, hash and all.
+        """
+        found = self.checkpoints()
+        kept = [*found[-keep_last:], *(p for p in found if p.stem == f"ckpt_{best}")]
+        if len(kept) >= len(found):
+            return
+        try:
+            checkpoint.load(found[-1])
+        except UserError as error:
+            print(f"jfusion: {error}; the older checkpoints are kept")
+            return
+        for path in found:
+            if path not in kept:
+                path.unlink()
+
+    def best_epoch(self, loss: str, per_epoch: int) -> int | None:
+        """The number of epochs done at the lowest mean of a loss; None before the first is complete."""
+        sums: dict[int, list[float]] = {}
+        with (self.folder / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                sums.setdefault((int(row["step"]) - 1) // per_epoch + 1, []).append(
+                    float(row[loss])
+                )
+        means = {n: sum(v) / per_epoch for n, v in sums.items() if len(v) == per_epoch}
+        return min(means, key=means.__getitem__) if means else None
+
     def latest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, None when there is none yet."""
         for path in reversed(self.checkpoints()):

@@ -34,11 +34,13 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     runtime.seed(options.seed)
     system = create(system_name, **_with_text_dim(system_name, settings, data))
     _check_data(system, data)
+    if options.keep_last is not None and options.keep_last < 1:
+        raise UserError(f"--keep-last must be 1 or more, not {options.keep_last}")
     if options.weights:
         content = load_checkpoint(options.weights)
         if system.USES_TEXT:
             check_encoder(data, content, f"checkpoint {options.weights}")
-        system.load_any(content["model"], f"checkpoint {options.weights}")
+        system.load_any(content["model"], f"checkpoint {options.weights}", options.allow_partial)
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_train")))
     record = {
         "system": system_name,
@@ -74,7 +76,7 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     if content is None and options.weights:
         content = {"model": load_checkpoint(options.weights)["model"]}
     if content is not None:
-        trainer.load(content)
+        trainer.load(content, options.allow_partial and "step" not in content)
     trainer.train()
     return run
 
@@ -104,6 +106,7 @@ class _Trainer:
                     self._enter_stage()
                     self._epoch(bar, interrupted)
                     self.run.save(self.content())
+                    self._prune()
         finally:
             self.run.close()
         if interrupted:
@@ -124,6 +127,14 @@ class _Trainer:
         if self.batch == self.per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
 
+    def _prune(self) -> None:
+        """Keeps what --keep-last and --keep-best say; --keep-best alone keeps it and the newest."""
+        last, loss = self.options.keep_last, self.options.keep_best
+        if last is None and loss is None:
+            return
+        best = self.run.best_epoch(loss, self.per_epoch) if loss else None
+        self.run.prune(last or 1, best)
+
     def _step(self, arrays: ArrayBatch, bar: Any) -> None:
         # Everything random in a step depends on (seed, step) alone: that is the whole random state.
         runtime.seed(self.options.seed * 1_000_003 + self.step)
@@ -134,6 +145,10 @@ class _Trainer:
         gradients = iter(jt.grad(losses["total"], parameters))
         values = {name: value.item() for name, value in losses.items()}
         self._check_finite(values, arrays.names)
+        if self.options.keep_best not in (None, *values):
+            raise UserError(
+                f"--keep-best {self.options.keep_best}: the losses are {', '.join(values)}"
+            )
         rates = {}
         for name, optimizer in self.optimizers.items():
             rates[name] = self.groups[name].learning_rate(self._epoch_of_stage())
@@ -207,9 +222,9 @@ class _Trainer:
             **self.run.record,
         }
 
-    def load(self, content: dict[str, Any]) -> None:
+    def load(self, content: dict[str, Any], partial: bool = False) -> None:
         """Takes over a checkpoint of this run, or just weights."""
-        self.system.load_any(content["model"], f"the checkpoint of {self.run.folder}")
+        self.system.load_any(content["model"], f"the checkpoint of {self.run.folder}", partial)
         self.epoch, self.batch, self.step = (content.get(k, 0) for k in ("epoch", "batch", "step"))
         self.saved = content
 

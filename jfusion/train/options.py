@@ -16,5 +16,12 @@ class Options:
     seed: int = setting(0, "fixes initial weights, order, crops and everything random")
     crop: tuple[int, int] | None = setting(None, "train on random windows of this size")
     weights: str | None = setting(None, "start from the weights of this checkpoint")
+    allow_partial: bool = setting(
+        False, "take the tensors of --weights that fit, and print what was skipped"
+    )
+    keep_last: int | None = setting(None, "keep only so many of the newest checkpoints (none: all)")
+    keep_best: str | None = setting(
+        None, "also keep the checkpoint of the epoch with the lowest mean of this loss (total, ...)"
+    )
     max_steps: int | None = setting(None, "stop after so many steps")
     pictures: int = setting(2, "batches per epoch whose fused images are kept")

@@ -163,7 +163,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"checkpoint {path} cannot be read: {reason[:300]}; it may be truncated: get it again"
+            f"checkpoint {path} cannot be read: {pickles.plain(reason, 300)}; it may be truncated: get it again"
         ) from error
     if not isinstance(content, dict):
         raise UserError(

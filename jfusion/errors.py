@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -19,9 +21,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}" if known else ""
 
 
-def writing(what: str, path: object, error: OSError) -> UserError:
+def writing(what: str, path: object, error: Exception) -> UserError:
     """The error for a write that failed: a full disk, a read-only folder."""
+    number = getattr(error, "errno", None)
+    if number is None:  # HDF5 says it in its text, and may raise a RuntimeError on closing
+        found = re.search(r"errno = (\d+)", str(error))
+        number = int(found[1]) if found else None
+    reason = os.strerror(number) if number else " ".join(str(error).split())
     return UserError(
-        f"{what} could not be written to {path}: {error.strerror or error}; "
+        f"{what} could not be written to {path}: {reason}; "
         "free some space or choose another folder (nothing that was there before is lost)"
     )

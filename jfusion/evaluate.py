@@ -169,8 +169,6 @@ def _fuse_all(
 
     per_image, first = {}, []
     for name in tqdm(data.names, desc="fusing", unit="pair"):
-        if Path(name).name != name or name.startswith("."):
-            raise UserError(f"{data.path}: {name!r} cannot be a file name; rename the sample")
         pair = data.read(name)
         fused = fuse_pair(system, pair)
         image.write(folder / "Gray" / f"{name}.png", fused)

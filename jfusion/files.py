@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +19,17 @@ def replacing(path: str | Path, what: str) -> Iterator[Path]:
 
     The file is flushed to the disk before the rename, so that neither `kill -9` nor a power cut
     leaves half a file under the final name. `what` names the file in an error ("the checkpoint").
-    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file.
+    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file, and
+    what a killed process of this machine left of `path` is removed.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        prefix = f".{_short_hash(path.name)}.{_short_hash(platform.node())}."
+        _remove_left(path.parent, prefix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f"{prefix}{os.getpid()}.", suffix=".part"
+        )
         os.close(handle)
     except OSError as error:
         raise writing(what, path, error) from error
@@ -38,6 +45,28 @@ def replacing(path: str | Path, what: str) -> Iterator[Path]:
         raise writing(what, path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha1(text.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    """Temporary files with this prefix whose process no longer lives."""
+    for left in folder.glob(f"{prefix}*.part"):
+        number = left.name.removeprefix(prefix).split(".")[0]
+        if number.isdigit() and not _alive(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str, what: str) -> None:

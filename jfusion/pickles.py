@@ -234,9 +234,14 @@ def _known(module: Any, name: Any) -> Name:
     if found in KNOWN or (module == "torch" and (name in STORAGES or name in _TORCH_DTYPES)):
         return found
     raise UserError(
-        f"refused: the file asks for {str(module)[:60]}.{str(name)[:60]}, which no checkpoint needs and "
-        "which could run code; do not trust where it came from"
+        f"refused: the file asks for {plain(module)}.{plain(name)}, which no checkpoint needs and which "
+        "could run code; do not trust where it came from"
     )
+
+
+def plain(text: Any, most: int = 60) -> str:
+    """Text out of a file, fit for a terminal: printable, on one line, not too long."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))[:most]
 
 
 def _key(value: Any) -> Any:

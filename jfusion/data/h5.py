@@ -60,6 +60,8 @@ class PairFile:
                 raise UserError(
                     f"H5 file {self.path}: sample {odd!r} is not in both imageA and {group}"
                 )
+        for name in self.names:
+            _check_name(name, f"H5 file {self.path}")
         if not self.names:
             raise UserError(f"H5 file {self.path} holds no samples")
 
@@ -76,7 +78,7 @@ class PairFile:
             a, b = (np.asarray(file[g][name], np.float32) for g in GROUPS[:2])
             text = np.asarray(file["text"][name], np.float32) if "text" in file else None
             chroma = file["chroma"][name][()] if name in file.get("chroma", ()) else None
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"H5 file {self.path}: sample {name!r} cannot be read ({error}); make the file again"
             ) from error
@@ -103,6 +105,14 @@ class PairFile:
                     f"{self.path} is not a complete H5 file ({error}); make it again with jfusion preprocess"
                 ) from error
         return self._file
+
+
+def _check_name(name: str, where: str) -> None:
+    """Sample names become file names: one part, not hidden, no longer than a file system allows."""
+    bad = name.startswith(".") or any(c in "/\\\0" for c in name)
+    if bad or len(os.fsencode(name)) > 255 - len(".png"):
+        shown = name if len(name) <= 60 else f"{name[:60]}..."
+        raise UserError(f"{where}: {shown!r} cannot be a file name; rename the sample")
 
 
 def encoder_of(data: PairFile) -> dict[str, str]:

@@ -14,7 +14,7 @@ from jfusion.config import setting
 from jfusion.data import image
 from jfusion.data.h5 import SCHEMA
 from jfusion.data.layout import Sample, find_samples, task
-from jfusion.errors import UserError
+from jfusion.errors import UserError, writing
 from jfusion.files import replacing
 from jfusion.text.features import Options as EmbedOptions
 from jfusion.text.features import Record, embed
@@ -79,7 +79,10 @@ def preprocess(options: Options) -> Result:
     if done is not None:
         return Result(out, *done, written=False)
     with replacing(out, "the H5 file") as temporary:
-        count, skipped = _write(temporary, options, samples, fingerprint)
+        try:
+            count, skipped = _write(temporary, options, samples, fingerprint)
+        except RuntimeError as error:  # h5py, when closing a file fails: a full disk
+            raise writing("the H5 file", out, error) from error
     return Result(out, count, skipped, written=True)
 
 

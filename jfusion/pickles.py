@@ -11,6 +11,7 @@ import io
 import math
 import pickletools
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -261,7 +262,9 @@ def load(raw: bytes | io.BytesIO, persistent: Callable[[Any], Any] | None = None
     identity (PyTorch's storages).
     """
     stream = io.BytesIO(raw) if isinstance(raw, bytes) else raw
-    return _Machine(persistent).run(stream)
+    with warnings.catch_warnings():  # pickletools on odd escapes in a hostile file
+        warnings.simplefilter("ignore")
+        return _Machine(persistent).run(stream)
 
 
 class _Machine:

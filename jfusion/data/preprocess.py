@@ -16,6 +16,7 @@ from jfusion.data.h5 import SCHEMA
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.errors import UserError, writing
 from jfusion.files import replacing
+from jfusion.text.encoders import check_name
 from jfusion.text.features import Options as EmbedOptions
 from jfusion.text.features import Record, embed
 
@@ -88,6 +89,8 @@ def preprocess(options: Options) -> Result:
 
 def _check_options(options: Options) -> None:
     task(options.task)
+    if options.text not in ("features", "zeros"):
+        check_name(options.text)
     for name, allowed in (
         ("size", ("auto", "small", "native")),
         ("chroma", ("auto", "a", "b", "weighted", "none")),

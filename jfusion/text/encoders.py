@@ -56,18 +56,23 @@ def find(name: str) -> Found:
 
     One that is not on this machine is fetched from the hub. Raises UserError that says how to get it.
     """
+    check_name(name)
     base, _, revision = name.partition("@")
     if base not in KNOWN:
-        if Path(name).is_dir():
-            return Found(Path(name).resolve().name, Path(name))
-        raise UserError(
-            f"unknown encoder {name!r}{did_you_mean(name, KNOWN)} (or the folder of a BERT, which "
-            f"{name!r} is not)"
-        )
+        return Found(Path(name).resolve().name, Path(name))
     known = KNOWN[base]
     if known.package:
         return Found(base, _in_package(base, known.package))
     return _from_hub(base, known, revision or known.revision)
+
+
+def check_name(name: str) -> None:
+    """Raises UserError unless `name` is a known encoder or a folder; fetches nothing."""
+    if name.partition("@")[0] not in KNOWN and not Path(name).is_dir():
+        raise UserError(
+            f"unknown encoder {name!r}{did_you_mean(name, KNOWN)} (or the folder of a BERT, which "
+            f"{name!r} is not)"
+        )
 
 
 def _in_package(name: str, package: str) -> Path:

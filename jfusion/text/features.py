@@ -99,6 +99,7 @@ def embed(options: Options) -> Result:
     the encoder is not there or does not fit its tokenizer, or when the folder holds another
     encoder's features (unless `replace`).
     """
+    encoders.check_name(options.encoder)
     source, folder = (
         Path(options.root, k, options.task, options.dataset) for k in ("Text", "TextFeature")
     )

@@ -155,7 +155,7 @@ def test_mistakes_in_names_are_explained(tmp_path):
     for values, text in (
         ({"task": "IVFF"}, "did you mean 'IVF'"),
         ({"split": "tset"}, "did you mean 'test'"),
-        ({"text": "none"}, "--text must be one of"),
+        ({"text": "none"}, "unknown encoder 'none'"),
     ):
         with pytest.raises(UserError, match=text):
             preprocess(options(tmp_path, **values))

@@ -47,8 +47,11 @@ class Options:
     allow_partial: bool = setting(
         False, "take the tensors of the checkpoint that fit, and print what was skipped"
     )
-    metrics: str = setting(
-        ",".join(metrics.PAPER), "metrics of the table, comma-separated; all: every one"
+    metrics: str | None = setting(
+        None, "metrics of the table, comma-separated; all: every one (default: the paper's)"
+    )
+    preset: str | None = setting(
+        None, "their definitions: film, cddfuse, film-nankai, vifb (default: the paper's)"
     )
 
 
@@ -128,7 +131,7 @@ def _newest_checkpoint(folder: Path) -> Path:
 
 def test(system_name: str | None, settings: dict[str, Any], options: Options) -> Result:
     """Fuses every pair, writes `<out>/<dataset>/Gray` and `Color`, and the table beside the paper's."""
-    names = metrics.columns(options.metrics)
+    metrics.columns(options.metrics)  # a typo is told before anything is loaded
     data = PairFile(options.data or _preprocessed(options))
     path = _checkpoint(options.weights)
     content = checkpoint.load(path)
@@ -137,13 +140,17 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
         check_encoder(data, content, f"checkpoint {path}")
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
     folder = Path(options.out) / dataset
-    per_image = _fuse_all(system, data, folder, names)
+    preset = options.preset or system.PRESET
+    names = metrics.columns(
+        options.metrics or (None if preset != "film" else metrics.PAPER), preset
+    )
+    per_image = _fuse_all(system, data, folder, names, preset)
     mean, left_out = means(per_image.values())
     table = Table(names)
     table.add(f"ours ({len(data)} pairs)", mean)
     beside_published(table, system.NAME, dataset)
     if len(table.rows) > 1:
-        print("\n".join(protocol(system.NAME, dataset, "film", len(data))))
+        print("\n".join(protocol(system.NAME, dataset, preset, len(data))))
     each = Table(names)
     for name, values in per_image.items():
         each.add(name, values)
@@ -163,7 +170,7 @@ def _preprocessed(options: Options) -> Path:
 
 
 def _fuse_all(
-    system: System, data: PairFile, folder: Path, names: list[str]
+    system: System, data: PairFile, folder: Path, names: list[str], preset: str
 ) -> dict[str, dict[str, float]]:
     from tqdm import tqdm
 
@@ -177,7 +184,7 @@ def _fuse_all(
             shown = image.with_chroma(fused, pair.chroma)
             image.write(folder / "Color" / f"{name}.png", shown)
         a, b = (np.round(x[0] * 255) for x in (pair.a, pair.b))
-        per_image[name] = metrics.evaluate(fused, a, b, names=names)
+        per_image[name] = metrics.evaluate(fused, a, b, preset, names)
         if len(first) < 4:
             first.append([a.astype(np.uint8), b.astype(np.uint8), shown])
     figures.grid(folder / "grid.png", ["A", "B", "fused"], first)

@@ -19,17 +19,13 @@ def replacing(path: str | Path, what: str) -> Iterator[Path]:
 
     The file is flushed to the disk before the rename, so that neither `kill -9` nor a power cut
     leaves half a file under the final name. `what` names the file in an error ("the checkpoint").
-    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file, and
-    what a killed process of this machine left of `path` is removed.
+    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{_short_hash(path.name)}.{_short_hash(platform.node())}."
-        _remove_left(path.parent, prefix)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f"{prefix}{os.getpid()}.", suffix=".part"
-        )
+        prefix = f".{_machine()}.{os.getpid()}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".part")
         os.close(handle)
     except OSError as error:
         raise writing(what, path, error) from error
@@ -47,16 +43,18 @@ def replacing(path: str | Path, what: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.sha1(text.encode(errors="surrogateescape")).hexdigest()[:12]
-
-
-def _remove_left(folder: Path, prefix: str) -> None:
-    """Temporary files with this prefix whose process no longer lives."""
-    for left in folder.glob(f"{prefix}*.part"):
+def remove_left(folder: str | Path) -> None:
+    """Removes the temporary files that processes of this machine left when they were killed."""
+    prefix = f".{_machine()}."
+    for left in Path(folder).glob(f"{prefix}*.part"):
         number = left.name.removeprefix(prefix).split(".")[0]
         if number.isdigit() and not _alive(int(number)):
             left.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """A short name of this machine: a folder may be shared with others, whose processes we cannot see."""
+    return hashlib.sha1(platform.node().encode()).hexdigest()[:12]
 
 
 def _alive(process: int) -> bool:

@@ -19,6 +19,7 @@ from jfusion.errors import UserError
 
 SCHEMA = 1
 GROUPS = ("imageA", "imageB", "text")
+PATCH_GROUPS = ("ir_patchs", "vis_patchs")  # (sic) CDDFuse's and SFDFuse's files: a and b
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,19 @@ class PairFile:
                 f"H5 file {self.path} does not exist; make it with: jfusion preprocess --task ... --dataset ..."
             )
         file = self._open()
-        missing = [g for g in GROUPS[:2] if g not in file]
+        self._groups = PATCH_GROUPS if PATCH_GROUPS[0] in file else GROUPS[:2]
+        missing = [g for g in self._groups if g not in file]
         if missing:
             raise UserError(
                 f"H5 file {self.path} has no group {missing[0]!r}: it is not a set of pairs"
             )
         self.attributes: dict[str, Any] = dict(file.attrs)
-        self.names = sorted(file["imageA"], key=str.encode)
-        for group in GROUPS:
+        self.names = sorted(file[self._groups[0]], key=str.encode)
+        for group in (*self._groups, "text"):
             if group in file and set(file[group]) != set(self.names):
                 odd = sorted(set(file[group]) ^ set(self.names))[0]
                 raise UserError(
-                    f"H5 file {self.path}: sample {odd!r} is not in both imageA and {group}"
+                    f"H5 file {self.path}: sample {odd!r} is not in both {self._groups[0]} and {group}"
                 )
         for name in self.names:
             _check_name(name, f"H5 file {self.path}")
@@ -75,7 +77,7 @@ class PairFile:
         """The sample called `name`."""
         file = self._open()
         try:
-            a, b = (np.asarray(file[g][name], np.float32) for g in GROUPS[:2])
+            a, b = (np.asarray(file[g][name], np.float32) for g in self._groups)
             text = np.asarray(file["text"][name], np.float32) if "text" in file else None
             chroma = file["chroma"][name][()] if name in file.get("chroma", ()) else None
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -92,7 +94,7 @@ class PairFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """(1, H, W) of a sample, without reading it."""
-        return self._open()["imageA"][name].shape
+        return self._open()[self._groups[0]][name].shape
 
     def _open(self) -> Any:
         import h5py

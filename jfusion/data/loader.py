@@ -30,19 +30,23 @@ def batches(
     epoch: int,
     crop: tuple[int, int] | None = None,
     first: int = 0,
+    keep_rest: bool = False,
 ) -> Iterator[ArrayBatch]:
-    """The batches of one epoch from number `first` on; an incomplete last one is dropped.
+    """The batches of one epoch from number `first` on; an incomplete last one is dropped, or kept.
 
     The order and the crops depend on (seed, epoch) alone, so a resumed epoch goes on as it would have.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(file))
-    chosen = [order[i : i + batch_size] for i in range(0, len(file) - batch_size + 1, batch_size)]
+    count = steps_per_epoch(file, batch_size, keep_rest)
+    chosen = [order[i * batch_size : (i + 1) * batch_size] for i in range(count)]
     numbered = list(enumerate(chosen))[first:]
     yield from _read_ahead(_load(file, indices, [seed, epoch, i], crop) for i, indices in numbered)
 
 
-def steps_per_epoch(file: PairFile, batch_size: int) -> int:
-    """Whole batches in the file; UserError when there is not one."""
+def steps_per_epoch(file: PairFile, batch_size: int, keep_rest: bool = False) -> int:
+    """Batches in the file, whole ones unless `keep_rest`; UserError when there is not one."""
+    if keep_rest:
+        return -(-len(file) // batch_size)
     if len(file) < batch_size:
         raise UserError(
             f"{file.path} holds {len(file)} pairs, fewer than one batch of {batch_size}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import numpy as np
 import jfusion
 from jfusion.config import setting
 from jfusion.data import image
-from jfusion.data.h5 import SCHEMA
+from jfusion.data.h5 import PATCH_GROUPS, SCHEMA
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.errors import UserError, writing
-from jfusion.files import replacing
+from jfusion.files import remove_left, replacing
 from jfusion.text.encoders import check_name
 from jfusion.text.features import Options as EmbedOptions
 from jfusion.text.features import Record, embed
@@ -34,7 +35,7 @@ class Options:
     )
     root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
     out: str | None = setting(
-        None, "the H5 file to write; default VLFDataset_h5/<dataset>_<split>.h5"
+        None, "the H5 file to write; default VLFDataset_h5/<dataset>_<split>[_patches<N>].h5"
     )
     size: str = setting(
         "auto",
@@ -49,6 +50,10 @@ class Options:
     chroma: str = setting(
         "auto", "whose colour is kept for the fused image: a, b, weighted, none; auto: by task"
     )
+    patches: int | None = setting(
+        None, "cut square patches of this side (CDDFuse, SFDFuse: 128) in the place of whole images"
+    )
+    stride: int = setting(200, "distance of the patches' corners")
     skip_bad: bool = setting(
         False, "go on without a pair that cannot be used, and list them at the end"
     )
@@ -74,14 +79,18 @@ def preprocess(options: Options) -> Result:
     samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
     if options.text not in ("features", "zeros"):
         embed(EmbedOptions(options.task, options.dataset, options.root, options.text))
-    out = Path(options.out or f"VLFDataset_h5/{options.dataset}_{options.split}.h5")
+    patched = f"_patches{options.patches}" if options.patches else ""
+    default = f"VLFDataset_h5/{options.dataset}_{options.split}{patched}.h5"
+    out = Path(options.out or default)
     fingerprint = _fingerprint(options, samples)
     done = _up_to_date(out, fingerprint)
     if done is not None:
         return Result(out, *done, written=False)
+    remove_left(out.parent)
+    write = _write if options.patches is None else _write_patches
     with replacing(out, "the H5 file") as temporary:
         try:
-            count, skipped = _write(temporary, options, samples, fingerprint)
+            count, skipped = write(temporary, options, samples, fingerprint)
         except RuntimeError as error:  # h5py, when closing a file fails: a full disk
             raise writing("the H5 file", out, error) from error
     return Result(out, count, skipped, written=True)
@@ -91,6 +100,8 @@ def _check_options(options: Options) -> None:
     task(options.task)
     if options.text not in ("features", "zeros"):
         check_name(options.text)
+    if options.patches is not None and (options.patches < 2 or options.stride < 1):
+        raise UserError("--patches must be 2 or more and --stride 1 or more")
     for name, allowed in (
         ("size", ("auto", "small", "native")),
         ("chroma", ("auto", "a", "b", "weighted", "none")),
@@ -119,7 +130,8 @@ def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str]] | None:
     try:
         with h5py.File(out, "r") as file:
             if file.attrs.get("fingerprint") == fingerprint:
-                return len(file["imageA"]), json.loads(file.attrs["skipped"])
+                group = PATCH_GROUPS[0] if PATCH_GROUPS[0] in file else "imageA"
+                return len(file[group]), json.loads(file.attrs["skipped"])
     except (OSError, KeyError):
         pass
     return None
@@ -155,19 +167,91 @@ def _write(
                 f"paragraph features of several widths: {sorted(lengths)}; make them with one encoder"
             )
         file.attrs.update(
-            schema=SCHEMA,
-            task=options.task,
-            dataset=options.dataset,
-            split=options.split,
+            **_origin(options, fingerprint, skipped),
             **_encoder(options),
             text_dim=next(iter(lengths))[1],
             text_length=max(length for length, _ in lengths),
             size=_size(options),
-            made_by=f"jfusion {jfusion.__version__}",
-            fingerprint=fingerprint,
-            skipped=json.dumps(skipped),
         )
     return len(samples) - len(skipped), skipped
+
+
+def _origin(options: Options, fingerprint: str, skipped: list[str]) -> dict[str, object]:
+    """The attributes that every file has."""
+    return {
+        "schema": SCHEMA,
+        "task": options.task,
+        "dataset": options.dataset,
+        "split": options.split,
+        "made_by": f"jfusion {jfusion.__version__}",
+        "fingerprint": fingerprint,
+        "skipped": json.dumps(skipped),
+    }
+
+
+def _write_patches(
+    path: Path, options: Options, samples: list[Sample], fingerprint: str
+) -> tuple[int, list[str]]:
+    """The schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", "1", ..."""
+    import h5py
+    from tqdm import tqdm
+
+    skipped, count, rejected = [], 0, 0
+    with h5py.File(path, "w") as file:
+        groups = [file.create_group(name) for name in PATCH_GROUPS]
+        for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
+            try:
+                pair = [x / np.float32(255) for x in _same_size(sample)]
+            except UserError as error:
+                if not options.skip_bad:
+                    raise UserError(
+                        f"sample {sample.name!r}: {error} (--skip-bad goes on without it)"
+                    ) from error
+                skipped.append(f"{sample.name}: {error}")
+                continue
+            pair = [_luma(x) for x in pair]
+            for a, b in patches(*pair, options.patches, options.stride):
+                if low_contrast(a) or low_contrast(b):
+                    rejected += 1
+                    continue
+                for group, patch in zip(groups, (a, b), strict=True):
+                    group.create_dataset(str(count), data=patch[None].astype(np.float32))
+                count += 1
+        if not count:
+            raise UserError(
+                f"no patch of {options.patches} pixels with enough contrast in {len(samples)} pairs "
+                f"({rejected} without); take smaller --patches"
+            )
+        file.attrs.update(
+            **_origin(options, fingerprint, skipped),
+            patches=options.patches,
+            stride=options.stride,
+            rejected=rejected,
+        )
+    return count, skipped
+
+
+def _luma(rgb: np.ndarray) -> np.ndarray:
+    """Not rounded, as CDDFuse's script; a gray image stays as it is."""
+    if not image.is_colour(rgb):
+        return rgb[..., 0]
+    return 0.299 * rgb[..., 0] + 0.587 * rgb[..., 1] + 0.114 * rgb[..., 2]
+
+
+def patches(
+    a: np.ndarray, b: np.ndarray, side: int, stride: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same square windows of both images (H, W), row by row."""
+    for row in range(0, a.shape[0] - side + 1, stride):
+        for column in range(0, a.shape[1] - side + 1, stride):
+            window = slice(row, row + side), slice(column, column + side)
+            yield a[window], b[window]
+
+
+def low_contrast(patch: np.ndarray) -> bool:
+    """Whether (p90 - p10) / p90 < 0.1; an all-black patch is not, as in the reference (0/0)."""
+    low, high = np.percentile(patch, (10, 90))
+    return bool(high != 0 and (high - low) / high < 0.1)
 
 
 def _encoder(options: Options) -> dict[str, str]:
@@ -192,12 +276,7 @@ def _size(options: Options) -> str:
 
 def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     """What the file holds of one sample, by group."""
-    rgb = {"a": image.read_rgb(sample.a), "b": image.read_rgb(sample.b)}
-    sizes = ["x".join(map(str, x.shape[:2])) for x in rgb.values()]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"{sample.a} is {sizes[0]} and {sample.b} is {sizes[1]}; both must have one size"
-        )
+    rgb = dict(zip("ab", _same_size(sample), strict=True))
     a, b = image.gray(rgb["a"]), image.gray(rgb["b"])
     arrays = {"text": _text(sample, options)}
     if _size(options) == "small":
@@ -207,6 +286,17 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
         if colour is not None:
             arrays["chroma"] = colour
     return {"imageA": a[None] / np.float32(255), "imageB": b[None] / np.float32(255), **arrays}
+
+
+def _same_size(sample: Sample) -> list[np.ndarray]:
+    """Both images in RGB."""
+    rgb = [image.read_rgb(sample.a), image.read_rgb(sample.b)]
+    sizes = ["x".join(map(str, x.shape[:2])) for x in rgb]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"{sample.a} is {sizes[0]} and {sample.b} is {sizes[1]}; both must have one size"
+        )
+    return rgb
 
 
 def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -97,6 +97,18 @@ def plain_channel_attention(
 ) -> tuple[jt.Var, jt.Var]:
     """The same from stock Jittor."""
     qkv = plain_expand_depthwise(plain_channel_layer_norm(x, *norm), expand, depthwise)
+    return plain_cosine_attention(qkv, temperature)
+
+
+def cosine_attention(qkv: jt.Var, temperature: jt.Var) -> jt.Var:
+    """`channel_attention` from q, k and v on: qkv (N, 3C, H, W) -> (N, C, H, W)."""
+    if use_kernel(qkv, temperature):
+        return _CosineAttention()(qkv, temperature)
+    return plain_cosine_attention(qkv, temperature)[0]
+
+
+def plain_cosine_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:
+    """The same from stock Jittor, and the softmaxed matrix."""
     n, c, h, w = qkv.shape
     heads = temperature.shape[0]
     q, k, v = qkv.reshape(n, 3, heads, c // 3 // heads, h * w).transpose(1, 0, 2, 3, 4)
@@ -132,6 +144,16 @@ class _ChannelAttention(jt.Function):
         d_normal, *d_expansion = expand_backward(normal, *expansion, d_qkv)
         d_normed = norm_backward(*normed[:2], statistics, d_normal)
         return (*d_normed, *d_expansion, d_temperature)
+
+
+class _CosineAttention(jt.Function):
+    def execute(self, qkv: jt.Var, temperature: jt.Var) -> jt.Var:
+        out, *matrices = _attend(qkv, temperature)
+        self.saved = qkv, temperature, *matrices
+        return out
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var]:
+        return _attend_backward(*self.saved, g)
 
 
 def _attend(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, ...]:

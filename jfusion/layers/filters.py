@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jfusion.layers.resize import pad
 from jfusion.runtime import jt, nn
 
 
@@ -23,6 +24,22 @@ def sobel_magnitude(x: jt.Var) -> jt.Var:
     gx = corners[1] - corners[0] + corners[3] - corners[2] + 2 * (at(0, 1) - at(0, -1))
     gy = corners[0] - corners[2] + corners[1] - corners[3] + 2 * (at(-1, 0) - at(1, 0))
     return jt.abs(gx) + jt.abs(gy)
+
+
+def sobel_pair(x: jt.Var) -> jt.Var:
+    """Derivatives along the width and the height: Sobel / 8, the border repeated.
+
+    x (N, C, H, W) -> (N, C, 2, H, W). kornia's spatial gradient.
+    """
+    h, w = x.shape[2:]
+    padded = pad(x, 1, "edge")
+
+    def at(i: int, j: int) -> jt.Var:
+        return padded[:, :, i : i + h, j : j + w]
+
+    across = at(0, 2) - at(0, 0) + at(2, 2) - at(2, 0) + 2 * (at(1, 2) - at(1, 0))
+    down = at(2, 0) - at(0, 0) + at(2, 2) - at(0, 2) + 2 * (at(2, 1) - at(0, 1))
+    return jt.stack([across, down], 2) / 8
 
 
 def plain_sobel_magnitude(x: jt.Var) -> jt.Var:

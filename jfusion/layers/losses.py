@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jfusion.errors import UserError
-from jfusion.layers.filters import gaussian_window, separable, sobel_magnitude
+from jfusion.layers.filters import gaussian_window, separable, sobel_magnitude, sobel_pair
+from jfusion.layers.resize import pad
 from jfusion.runtime import jt
 
 
@@ -39,6 +40,58 @@ def ssim_map(x: jt.Var, y: jt.Var, size: int = 5, sigma: float = 1.5) -> jt.Var:
     c1, c2 = 0.01**2, 0.03**2
     numerator = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
     return numerator / ((mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2))
+
+
+def reflected_ssim_map(x: jt.Var, y: jt.Var, size: int = 11, sigma: float = 1.5) -> jt.Var:
+    """SSIM of each pixel as kornia computes it: Gaussian window, images reflected at the border.
+
+    x, y (N, 1, H, W) in [0, 1], longer than size / 2 -> the same shape.
+    """
+    reach = size // 2
+    maps = jt.concat([x, y, x * x, y * y, x * y], 1)
+    filtered = separable(pad(maps, reach, "reflect"), gaussian_window(size, sigma))
+    inner = filtered[:, :, reach : reach + x.shape[2], reach : reach + x.shape[3]]
+    mx, my, xx, yy, xy = inner.chunk(5, 1)
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
+    return numerator / ((mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2))
+
+
+def kornia_ssim_loss(x: jt.Var, y: jt.Var) -> jt.Var:
+    """mean(clamp(1 - SSIM, 0, 1) / 2), the SSIM loss of kornia before 0.5 (CDDFuse)."""
+    return _mean(jt.clamp(1 - reflected_ssim_map(x, y), 0, 1)) / 2
+
+
+def spatial_gradient_loss(x: jt.Var, y: jt.Var) -> jt.Var:
+    """Mean absolute difference of the normalised Sobel derivatives of x and y (N, 1, H, W)."""
+    return _mean(jt.abs(sobel_pair(x) - sobel_pair(y)))
+
+
+def correlation(x: jt.Var, y: jt.Var) -> jt.Var:
+    """Pearson's correlation over the pixels of each channel, clamped to [-1, 1]; its mean.
+
+    x, y (N, C, H, W). A constant channel counts 0, and has no gradient (the reference's is NaN).
+    """
+    means = [v.mean(3, keepdims=True).mean(2, keepdims=True) for v in (x, y)]
+    pixels = x.shape[2] * x.shape[3]
+    x, y = (v - m for v, m in zip((x, y), means, strict=True))
+    xx, yy, xy = ((u * v).sum(3).sum(2) for u, v in ((x, x), (y, y), (x, y)))
+    # what rounding leaves of a constant channel is no structure
+    noise = [((1e-6 * m) ** 2).reshape(xx.shape).detach() * pixels + 1e-30 for m in means]
+    seen = jt.logical_and(xx > noise[0], yy > noise[1])
+    norms = jt.sqrt(jt.maximum(xx, noise[0])) * jt.sqrt(jt.maximum(yy, noise[1]))
+    values = jt.clamp(xy / (1.1920929e-07 + norms), -1, 1)
+    return jt.ternary(seen, values, jt.zeros_like(values)).mean()
+
+
+def decomposition_loss(base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]) -> jt.Var:
+    """cc(details)^2 / (1.01 + cc(bases)): bases alike, details unlike (CDDFuse, equation 8)."""
+    return correlation(*detail) ** 2 / (1.01 + correlation(*base))
+
+
+def _mean(x: jt.Var) -> jt.Var:
+    """The mean, rows first: Jittor's sum over thousands of float32 values loses two digits."""
+    return x.mean(-1).mean()
 
 
 def lp_ssim_loss(x: jt.Var, fused: jt.Var, weight: float) -> tuple[jt.Var, jt.Var, jt.Var]:

@@ -1,4 +1,4 @@
-"""Resizing of feature maps."""
+"""Resizing and padding of feature maps."""
 
 from __future__ import annotations
 
@@ -23,17 +23,30 @@ def nearest(x: jt.Var, height: int, width: int) -> jt.Var:
     h, w = x.shape[2:]
     if (h, w) == (height, width):
         return x
-    rows, columns = jt.array(nearest_index(h, height)), jt.array(nearest_index(w, width))
-    rows.stop_grad(), columns.stop_grad()
-    return _Nearest()(x, rows, columns) if use_kernel(x) else plain_nearest(x, rows, columns)
+    return _gather(x, nearest_index(h, height), nearest_index(w, width))
 
 
-def plain_nearest(x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
-    """The same from stock Jittor, by the indices of the source rows and columns."""
+def pad(x: jt.Var, reach: int, mode: str) -> jt.Var:
+    """x (N, C, H, W) -> (N, C, H + 2 reach, W + 2 reach).
+
+    mode "reflect" mirrors about the border pixel, which needs more than `reach` pixels a side;
+    "edge" repeats it.
+    """
+    rows, columns = (np.pad(np.arange(n, dtype=np.int32), reach, mode=mode) for n in x.shape[2:])
+    return _gather(x, rows, columns)
+
+
+def _gather(x: jt.Var, rows: np.ndarray, columns: np.ndarray) -> jt.Var:
+    rows, columns = jt.array(rows).stop_grad(), jt.array(columns).stop_grad()
+    return _Gather()(x, rows, columns) if use_kernel(x) else plain_gather(x, rows, columns)
+
+
+def plain_gather(x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
+    """From stock Jittor: the pixels at the given source rows and columns."""
     return x[:, :, rows, :][:, :, :, columns]
 
 
-class _Nearest(jt.Function):
+class _Gather(jt.Function):
     def execute(self, x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
         self.saved = x.shape, rows, columns
         return jt.code(

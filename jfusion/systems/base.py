@@ -57,6 +57,8 @@ class System(nn.Module):
     Config: ClassVar[type]  # a frozen dataclass: sizes, and the paper's training recipe as defaults
     OFFICIAL: ClassVar[NameMap]  # the authors' parameter names -> ours
     USES_TEXT: ClassVar[bool] = False
+    KEEP_REST: ClassVar[bool] = False  # whether an epoch ends with an incomplete batch
+    PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
 
     def __init__(self, config: Any):
         self.config = config

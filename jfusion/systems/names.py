@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SYSTEMS = {
     "film": "jfusion.systems.film:FILM",
+    "cddfuse": "jfusion.systems.cddfuse:CDDFuse",
 }
 
 

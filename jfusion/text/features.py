@@ -22,7 +22,7 @@ import numpy as np
 from jfusion.config import setting
 from jfusion.data.layout import find_samples
 from jfusion.errors import UserError
-from jfusion.files import read_text, replacing, write_text
+from jfusion.files import read_text, remove_left, replacing, write_text
 from jfusion.text import encoders
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def embed(options: Options) -> Result:
     ]
     cut = sum(len(p.tokens) > limit for p in paragraphs)
     length = _length(options.pad_to, paragraphs, limit)
+    remove_left(folder)
     record = Record(
         encoder.found.name, encoder.found.revision, encoder.hash, encoder.dim, length, limit
     )

@@ -15,7 +15,7 @@ import jfusion
 from jfusion import checkpoint
 from jfusion.data import image
 from jfusion.errors import UserError, writing
-from jfusion.files import read_text, write_text
+from jfusion.files import read_text, remove_left, write_text
 
 
 class Run:
@@ -126,6 +126,8 @@ class Run:
         """Opens log.txt, metrics.csv and TensorBoard; entries after `step` (lost work) are dropped."""
         from tensorboardX import SummaryWriter
 
+        remove_left(self.folder)
+        remove_left(self.folder / "model")
         _keep_until(self.folder / "metrics.csv", step)
         _keep_until(self.folder / "log.txt", step)
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, flush_secs=30)
@@ -134,12 +136,10 @@ class Run:
         """One line of text and the scalars of one step."""
         table = self.folder / "metrics.csv"
         try:
-            fresh = not table.exists()
+            header = _header(table, ["step", *values])
+            row = {"step": step, **{k: f"{v:.8g}" for k, v in values.items()}}
             with table.open("a", newline="") as file:
-                writer = csv.writer(file)
-                if fresh:
-                    writer.writerow(["step", *values])
-                writer.writerow([step, *(f"{v:.8g}" for v in values.values())])
+                csv.DictWriter(file, header).writerow(row)
             with (self.folder / "log.txt").open("a") as file:
                 file.write(f"{step}\t{line}\n")
             for name, value in values.items():
@@ -169,6 +169,22 @@ def _copy_sources(target: Path) -> None:
                 shutil.copy(package.parent / script, target)
     except OSError as error:
         raise writing("the code snapshot", target, error) from error
+
+
+def _header(table: Path, names: list[str]) -> list[str]:
+    """The columns of a CSV; it is made, or rewritten with the columns of a new stage, if need be."""
+    if not table.exists():
+        write_text(table, ",".join(names) + "\n", "the run's log")
+        return names
+    with table.open(newline="") as file:
+        header = next(csv.reader(file), [])
+        new = [name for name in names if name not in header]
+        if not new:
+            return header
+        rows = file.read().splitlines()
+    lines = [",".join([*header, *new]), *(row + "," * len(new) for row in rows)]
+    write_text(table, "\n".join(lines) + "\n", "the run's log")
+    return [*header, *new]
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ class _Trainer:
     def __init__(self, system: System, data: PairFile, run: Run, options: Options):
         self.system, self.data, self.run, self.options = system, data, run, options
         self.stages = system.stages()
-        self.per_epoch = steps_per_epoch(data, system.config.batch_size)
+        self.per_epoch = steps_per_epoch(data, system.config.batch_size, system.KEEP_REST)
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.steps = min(self.epochs * self.per_epoch, options.max_steps or math.inf)
         self.epoch = self.batch = self.step = 0
@@ -118,7 +119,15 @@ class _Trainer:
     def _epoch(self, bar: Any, interrupted: list[int]) -> None:
         """The rest of the current epoch."""
         options, size = self.options, self.system.config.batch_size
-        source = batches(self.data, size, options.seed, self.epoch, options.crop, self.batch)
+        source = batches(
+            self.data,
+            size,
+            options.seed,
+            self.epoch,
+            options.crop,
+            self.batch,
+            self.system.KEEP_REST,
+        )
         with contextlib.closing(source):
             for arrays in source:
                 self._step(arrays, bar)
@@ -183,19 +192,20 @@ class _Trainer:
         return self.epoch - self._locate()[1]
 
     def _enter_stage(self) -> None:
-        """New optimisers when a stage begins; those of the checkpoint after resuming in it."""
+        """The optimisers of a stage; a group that an earlier stage had goes on with its own."""
         stage = self._locate()[0]
         if stage is self.stage:
             return
         self.stage = stage
         self.groups = {g.name: g for g in self.system.parameter_groups(stage)}
+        before = {name: o.state() for name, o in self.optimizers.items()}
+        before = before or self.saved.get("optimizer", {})
         self.optimizers = {
             g.name: Adam(g.parameters, g.betas, g.eps, g.weight_decay, g.clip_norm)
             for g in self.groups.values()
         }
-        if self.saved.get("stage") == stage.name:
-            for name, optimizer in self.optimizers.items():
-                optimizer.load_state(self.saved["optimizer"][name])
+        for name in before.keys() & self.optimizers.keys():
+            self.optimizers[name].load_state(before[name])
         self.saved = {}
 
     # ---- state
@@ -288,8 +298,11 @@ def _check_data(system: System, data: PairFile) -> None:
 def _interruptible() -> Iterator[list[int]]:
     """Yields a list that holds the signal after Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
     received: list[int] = []
+    owner = os.getpid()
 
     def note(number: int, frame: Any) -> None:
+        if os.getpid() != owner:  # a helper that Jittor forked to compile: it must end when told to
+            os._exit(128 + number)
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)

@@ -1,0 +1,193 @@
+"""CDDFuse: forward, and a training step of either phase as published (batch 8 of 128x128, clipping)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests/golden"
+sys.path.insert(0, str(GOLDEN))
+
+import recipe  # noqa: E402
+
+NETWORKS = ("DIDF_Encoder", "DIDF_Decoder", "BaseFuseLayer", "DetailFuseLayer")
+
+
+class Case(NamedTuple):
+    """A forward pass (phase 0) or a training step of phase 1 or 2 on `batch` pairs of `size`."""
+
+    phase: int
+    batch: int
+    size: tuple[int, int]
+
+
+CASES = {
+    "forward-288x384": Case(0, 1, (288, 384)),
+    "phase1-2x128x128": Case(1, 2, (128, 128)),
+    "phase2-2x128x128": Case(2, 2, (128, 128)),
+    "forward-48x64": Case(0, 1, (48, 64)),
+}
+
+
+def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """a (infrared), b (visible), (N, 1, H, W)."""
+    a, b = (recipe.image(f"benchmark.{x}", (case.batch, 1, *case.size)) for x in "ab")
+    return a, b
+
+
+def weights() -> dict[str, np.ndarray]:
+    """The golden parameters by the authors' names."""
+    folder = GOLDEN / "cddfuse"
+    state = recipe.state(json.loads((folder / "manifest.json").read_text()), salt="golden")
+    for name, factor in json.loads((folder / "scales.json").read_text()).items():
+        state[name] = (state[name] * np.float32(factor)).astype(np.float32)
+    return state
+
+
+def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
+    """One run of ours."""
+    import jfusion
+    from jfusion.runtime import jt
+    from jfusion.systems.base import Batch
+    from jfusion.train.optimizer import Adam
+
+    case = CASES[name]
+    system = jfusion.create("cddfuse")
+    system.load_official(weights())
+    a, b = (jt.array(x) for x in inputs(case))
+    batch = Batch(a, b, None, [])
+    stage = system.stages()[max(0, case.phase - 1)]
+    optimizers = [Adam(g.parameters, clip_norm=g.clip_norm) for g in system.parameter_groups(stage)]
+
+    def forward() -> dict[str, np.ndarray]:
+        jt.sync_all(True)
+        with jt.no_grad():
+            return {"output": system(a, b).numpy()}
+
+    def step() -> dict[str, np.ndarray]:
+        jt.sync_all(True)
+        losses = system.losses(batch, stage)
+        parameters = [p for o in optimizers for p in o.parameters.values()]
+        gradients = iter(jt.grad(losses["total"], parameters))
+        value = losses["total"].item()
+        for optimizer in optimizers:
+            optimizer.apply([next(gradients) for _ in optimizer.parameters], 1e-4)
+        jt.sync_all(True)
+        return {"loss": np.array([value])}
+
+    return step if case.phase else forward
+
+
+def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
+    """One run of the authors' networks, on the CPU; losses written after the specification, because
+    theirs need a kornia of 2020."""
+    sys.path.insert(0, folder)
+    import torch
+    from net import (
+        BaseFeatureExtraction,
+        DetailFeatureExtraction,
+        Restormer_Decoder,
+        Restormer_Encoder,
+    )
+
+    case = CASES[name]
+    networks = dict(
+        zip(
+            NETWORKS,
+            (
+                Restormer_Encoder(),
+                Restormer_Decoder(),
+                BaseFeatureExtraction(dim=64, num_heads=8),
+                DetailFeatureExtraction(num_layers=1),
+            ),
+            strict=True,
+        )
+    )
+    for key, network in networks.items():
+        own = {
+            k.removeprefix(f"{key}."): v for k, v in weights().items() if k.startswith(f"{key}.")
+        }
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in own.items()})
+    encoder, decoder, base_fusion, detail_fusion = networks.values()
+    ir, vis = (torch.from_numpy(x) for x in inputs(case))
+    used = list(networks.values())[: 2 if case.phase == 1 else 4]
+    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-4) for n in used]
+
+    def fused() -> torch.Tensor:
+        base_v, detail_v, _ = encoder(vis)
+        base_i, detail_i, _ = encoder(ir)
+        out = decoder(vis, base_fusion(base_i + base_v), detail_fusion(detail_i + detail_v))[0]
+        return out, (base_v, base_i), (detail_v, detail_i)
+
+    def forward() -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return {"output": fused()[0].numpy()}
+
+    def step() -> dict[str, np.ndarray]:
+        for o in optimizers:
+            o.zero_grad()
+        if case.phase == 1:
+            (base_v, detail_v, _), (base_i, detail_i, _) = encoder(vis), encoder(ir)
+            made_v, made_i = decoder(vis, base_v, detail_v)[0], decoder(ir, base_i, detail_i)[0]
+            loss = _reconstruction(vis, made_v) + _reconstruction(ir, made_i)
+            loss = loss + 5 * (_gradient(vis) - _gradient(made_v)).abs().mean()
+            bases, details = (base_v, base_i), (detail_v, detail_i)
+        else:
+            out, bases, details = fused()
+            loss = (torch.maximum(vis, ir) - out).abs().mean()
+            goal = torch.maximum(_sobel(vis), _sobel(ir))
+            loss = loss + 10 * (goal - _sobel(out)).abs().mean()
+        loss = loss + 2 * _cc(*details) ** 2 / (1.01 + _cc(*bases))
+        loss.backward()
+        for o, network in zip(optimizers, used, strict=True):
+            torch.nn.utils.clip_grad_norm_(network.parameters(), max_norm=0.01)
+            o.step()
+        return {"loss": np.array([loss.item()])}
+
+    return step if case.phase else forward
+
+
+def _kernels() -> "torch.Tensor":  # noqa: F821, UP037
+    import torch
+
+    x = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    return torch.stack([x, x.T])[:, None]
+
+
+def _gradient(x):  # noqa: ANN001
+    from torch.nn import functional as F
+
+    return F.conv2d(F.pad(x, (1,) * 4, mode="replicate"), _kernels() / 8)
+
+
+def _sobel(x):  # noqa: ANN001
+    from torch.nn import functional as F
+
+    return F.conv2d(x, _kernels(), padding=1).abs().sum(1, keepdim=True)
+
+
+def _cc(x, y):  # noqa: ANN001
+    x, y = (v - v.mean((2, 3), keepdim=True) for v in (x, y))
+    norms = (x * x).sum((2, 3)).sqrt() * (y * y).sum((2, 3)).sqrt()
+    return ((x * y).sum((2, 3)) / (1.1920929e-07 + norms)).clamp(-1, 1).mean()
+
+
+def _reconstruction(x, y):  # noqa: ANN001
+    import torch
+    from torch.nn import functional as F
+
+    g = torch.exp(-((torch.arange(11.0) - 5) ** 2) / 4.5)
+    window = torch.outer(g / g.sum(), g / g.sum())[None, None]
+
+    def mean(v):  # noqa: ANN001
+        return F.conv2d(F.pad(v, (5,) * 4, mode="reflect"), window)
+
+    mx, my = mean(x), mean(y)
+    vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    ssim = (2 * mx * my + 1e-4) * (2 * vxy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+    return 5 * (1 - ssim).clamp(0, 1).mean() / 2 + ((x - y) ** 2).mean()

@@ -1,0 +1,264 @@
+"""CDDFuse (Zhao et al., CVPR 2023): correlation-driven decomposition into base and detail features.
+
+One encoder for both images gives a base (attention) and a detail (invertible coupling) feature map;
+two small layers fuse the sums, a decoder makes the image. Phase I reconstructs each image from its
+own features, phase II trains the fusion. In an infrared pair a is the infrared, b the visible image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jfusion.checkpoint import NameMap
+from jfusion.config import setting
+from jfusion.errors import UserError
+from jfusion.layers import restormer
+from jfusion.layers.conv import conv, conv1x1
+from jfusion.layers.decomposition import (
+    OFFICIAL_BASE,
+    OFFICIAL_DETAIL,
+    BaseExtractor,
+    DetailExtractor,
+)
+from jfusion.layers.losses import (
+    decomposition_loss,
+    fusion_loss,
+    kornia_ssim_loss,
+    spatial_gradient_loss,
+)
+from jfusion.layers.restormer import Restormer
+from jfusion.runtime import jt, nn
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System
+
+WIDTH = 64
+FLOOR = 1e-6  # no learning rate falls below it
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the decoder adds, and the paper's training recipe."""
+
+    skip: str = setting(
+        "visible",
+        "image added before the sigmoid: visible (infrared pairs), sum (their weights on medical "
+        "pairs), none (the medical weights)",
+    )
+    phase1_epochs: int = setting(40, "epochs that reconstruct each image")
+    phase2_epochs: int = setting(80, "epochs that train the fusion")
+    batch_size: int = setting(8, "pairs per step")
+    learning_rate: float = setting(1e-4, "of all four Adam optimisers at the start")
+    decay: float = setting(0.5, "factor of the learning rate")
+    decay_every: int = setting(20, "epochs between decays")
+    clip_norm: float = setting(0.01, "largest gradient norm of each network")
+    ssim_weight: float = setting(5.0, "of the SSIM loss in a reconstruction")
+    gradient_weight: float = setting(5.0, "of the visible image's gradients in phase I")
+    decomposition_weight: float = setting(2.0, "of the decomposition loss in both phases")
+    fusion_gradient_weight: float = setting(10.0, "of the gradients in phase II")
+
+    def __post_init__(self):
+        if self.skip not in ("visible", "sum", "none"):
+            raise UserError(f"cddfuse: skip must be visible, sum or none, not {self.skip!r}")
+
+
+class Encoder(nn.Module):
+    """Image -> (base, detail, shared features)."""
+
+    def __init__(self):
+        self.patch = nn.Conv(1, WIDTH, 3, padding=1, bias=False)
+        self.blocks = nn.ModuleList([Restormer(WIDTH, expansion=2) for _ in range(4)])
+        self.base = BaseExtractor(WIDTH)
+        self.detail = DetailExtractor(WIDTH, 3)
+
+    def execute(self, x: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        """x (N, 1, H, W) -> three maps (N, 64, H, W)."""
+        x = conv(x, self.patch.weight)
+        for block in self.blocks:
+            x = block(x)
+        return self.base(x), self.detail(x), x
+
+
+class Decoder(nn.Module):
+    """(image to add or None, base, detail) -> image in (0, 1)."""
+
+    def __init__(self):
+        self.reduce = nn.Conv(2 * WIDTH, WIDTH, 1, bias=False)
+        self.blocks = nn.ModuleList([Restormer(WIDTH, expansion=2) for _ in range(4)])
+        self.narrow = nn.Conv(WIDTH, WIDTH // 2, 3, padding=1, bias=False)
+        self.to_image = nn.Conv(WIDTH // 2, 1, 3, padding=1, bias=False)
+
+    def execute(self, image: jt.Var | None, base: jt.Var, detail: jt.Var) -> jt.Var:
+        """base, detail (N, 64, H, W), image (N, 1, H, W) -> (N, 1, H, W)."""
+        return jt.sigmoid(self.logits(image, self.features(base, detail)))
+
+    def features(self, base: jt.Var, detail: jt.Var) -> jt.Var:
+        """The 1x1 convolution of [base, detail], without putting the two together in memory."""
+        first, second = self.reduce.weight.split(WIDTH, 1)
+        return conv1x1(base, first) + conv1x1(detail, second)
+
+    def logits(self, image: jt.Var | None, x: jt.Var) -> jt.Var:
+        """What the sigmoid gets."""
+        for block in self.blocks:
+            x = block(x)
+        out = self.head(x)
+        return out if image is None else out + image
+
+    def head(self, x: jt.Var) -> jt.Var:
+        """(N, 64, H, W) -> (N, 1, H, W)."""
+        return conv(nn.leaky_relu(conv(x, self.narrow.weight), 0.01), self.to_image.weight)
+
+
+def _official() -> dict[str, str]:
+    blocks = restormer.OFFICIAL.items()
+    parts = {
+        "DIDF_Encoder.": {
+            "patch_embed.proj.weight": "patch.weight",
+            **{f"encoder_level1.{{n}}.{o}": f"blocks.{{n}}.{u}" for o, u in blocks},
+            **{f"baseFeature.{o}": f"base.{u}" for o, u in OFFICIAL_BASE.items()},
+            **{f"detailFeature.{o}": f"detail.{u}" for o, u in OFFICIAL_DETAIL.items()},
+        },
+        "DIDF_Decoder.": {
+            "reduce_channel.weight": "reduce.weight",
+            **{f"encoder_level2.{{n}}.{o}": f"blocks.{{n}}.{u}" for o, u in blocks},
+            "output.0.weight": "narrow.weight",
+            "output.2.weight": "to_image.weight",
+        },
+        "BaseFuseLayer.": OFFICIAL_BASE,
+        "DetailFuseLayer.": OFFICIAL_DETAIL,
+    }
+    ours = ("encoder.", "decoder.", "base_fusion.", "detail_fusion.")
+    return {
+        network + o: prefix + u
+        for (network, names), prefix in zip(parts.items(), ours, strict=True)
+        for o, u in names.items()
+    }
+
+
+class CDDFuse(System):
+    """The four networks, their losses and recipe."""
+
+    NAME = "cddfuse"
+    Config = Config
+    OFFICIAL = NameMap(_official())
+    KEEP_REST = True
+    PRESET = "cddfuse"
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.encoder = Encoder()
+        self.decoder = Decoder()
+        self.base_fusion = BaseExtractor(WIDTH)
+        self.detail_fusion = DetailExtractor(WIDTH, 1)
+
+    def execute(self, a: jt.Var, b: jt.Var, text: jt.Var | None = None) -> jt.Var:
+        """a, b (N, 1, H, W) in [0, 1], two pixels or more a side -> (N, 1, H, W) in (0, 1)."""
+        return self._decode_fused(a, b, *self._encode(a, b))
+
+    def _encode(self, a: jt.Var, b: jt.Var) -> tuple[tuple[jt.Var, jt.Var], ...]:
+        """The bases of a and b, and their details; both images in one pass."""
+        base, detail, _ = self.encoder(jt.concat([a, b]))
+        return tuple(tuple(x.chunk(2, 0)) for x in (base, detail))
+
+    def _decode_fused(
+        self, a: jt.Var, b: jt.Var, base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]
+    ) -> jt.Var:
+        image = {"visible": b, "sum": a + b, "none": None}[self.config.skip]
+        return self.decoder(image, self.base_fusion(sum(base)), self.detail_fusion(sum(detail)))
+
+    def fuse(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        text: jt.Var | None = None,
+        *,
+        seed: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> jt.Var:
+        """The output stretched to [0, 1] per image; a flat one gives 0."""
+        return stretch(self(a, b))
+
+    def to_uint8(self, fused: np.ndarray) -> np.ndarray:
+        """To the nearest, ties down, as the authors' writer did."""
+        return np.floor(fused * 255 + 0.499999999).astype(np.uint8)
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("reconstruction", self.config.phase1_epochs),
+            Stage("fusion", self.config.phase2_epochs),
+        ]
+
+    def parameter_groups(self, stage: Stage) -> list[ParameterGroup]:
+        """One Adam for each network; the first two go on from phase I with theirs."""
+        c = self.config
+
+        def group(name: str, before: int) -> ParameterGroup:
+            def rate(epoch: int) -> float:
+                rate = c.learning_rate * c.decay ** ((epoch + before) // c.decay_every)
+                return max(rate, min(FLOOR, c.learning_rate))
+
+            parameters = {f"{name}.{k}": p for k, p in getattr(self, name).state_dict().items()}
+            return ParameterGroup(name, parameters, rate, clip_norm=c.clip_norm)
+
+        if stage.name == "reconstruction":
+            return [group("encoder", 0), group("decoder", 0)]
+        before = c.phase1_epochs
+        return [
+            group("encoder", before),
+            group("decoder", before),
+            group("base_fusion", 0),
+            group("detail_fusion", 0),
+        ]
+
+    def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
+        """Equations 7 to 10 of the paper."""
+        base, detail = self._encode(batch.a, batch.b)
+        decomposition = decomposition_loss(base, detail)
+        if stage.name == "reconstruction":
+            parts = self._reconstruction(batch, base, detail)
+        else:
+            parts = self._fusion(batch, base, detail)
+        return {
+            "total": parts.pop("sum") + self.config.decomposition_weight * decomposition,
+            **parts,
+            "decomposition": decomposition,
+        }
+
+    def _reconstruction(
+        self, batch: Batch, base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]
+    ) -> dict[str, jt.Var]:
+        c = self.config
+        images = jt.concat([batch.a, batch.b])
+        skip = None if c.skip == "none" else images
+        a, b = self.decoder(skip, jt.concat(base), jt.concat(detail)).chunk(2, 0)
+
+        def rebuilt(image: jt.Var, made: jt.Var) -> jt.Var:
+            return c.ssim_weight * kornia_ssim_loss(image, made) + ((image - made) ** 2).mean()
+
+        parts = {"reconstruction_a": rebuilt(batch.a, a), "reconstruction_b": rebuilt(batch.b, b)}
+        parts["gradient"] = spatial_gradient_loss(batch.b, b)
+        return {"sum": _sum(parts, gradient=c.gradient_weight), **parts}
+
+    def _fusion(
+        self, batch: Batch, base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]
+    ) -> dict[str, jt.Var]:
+        fused = self._decode_fused(batch.a, batch.b, base, detail)
+        total, intensity, gradient = fusion_loss(
+            batch.b, batch.a, fused, self.config.fusion_gradient_weight
+        )
+        return {"sum": total, "intensity": intensity, "gradient": gradient}
+
+
+def _sum(parts: dict[str, jt.Var], **weights: float) -> jt.Var:
+    return sum(weights.get(name, 1.0) * value for name, value in parts.items())
+
+
+def stretch(fused: jt.Var) -> jt.Var:
+    """Each image (C, H, W) of the batch to [0, 1]; a flat one gives 0.
+
+    In NumPy: Jittor's kernels may multiply by a reciprocal, and then the maximum is not 1.
+    """
+    pixels = fused.numpy()
+    low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))

@@ -103,8 +103,9 @@ class GroupedFeedForward(nn.Module):
 class DetailExtractor(nn.Module):
     """A chain of coupling nodes on the two halves of the channels."""
 
-    def __init__(self, width: int, count: int):
-        self.nodes = nn.ModuleList([CouplingNode(width) for _ in range(count)])
+    def __init__(self, width: int, count: int, bottleneck: type[nn.Module] | None = None):
+        kind = bottleneck or Bottleneck
+        self.nodes = nn.ModuleList([CouplingNode(width, kind) for _ in range(count)])
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W) -> the same shape."""
@@ -119,11 +120,11 @@ class CouplingNode(nn.Module):
     z2 += phi(z1); z1 = z1 * exp(rho(z2)) + eta(z2), with the new z2.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, bottleneck: type[nn.Module]):
         self.shuffle = nn.Conv(width, width, 1)
-        self.phi = Bottleneck(width // 2)
-        self.rho = Bottleneck(width // 2)
-        self.eta = Bottleneck(width // 2)
+        self.phi = bottleneck(width // 2)
+        self.rho = bottleneck(width // 2)
+        self.eta = bottleneck(width // 2)
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W) -> the same shape."""

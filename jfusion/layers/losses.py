@@ -62,6 +62,11 @@ def kornia_ssim_loss(x: jt.Var, y: jt.Var) -> jt.Var:
     return _mean(jt.clamp(1 - reflected_ssim_map(x, y), 0, 1)) / 2
 
 
+def halved_ssim_loss(x: jt.Var, y: jt.Var) -> jt.Var:
+    """mean(clamp((1 - SSIM) / 2, 0, 1)), the SSIM loss of kornia since 0.5 (SFDFuse)."""
+    return _mean(jt.clamp((1 - reflected_ssim_map(x, y)) / 2, 0, 1))
+
+
 def spatial_gradient_loss(x: jt.Var, y: jt.Var) -> jt.Var:
     """Mean absolute difference of the normalised Sobel derivatives of x and y (N, 1, H, W)."""
     return _mean(jt.abs(sobel_pair(x) - sobel_pair(y)))

@@ -56,6 +56,7 @@ class System(nn.Module):
     NAME: ClassVar[str]
     Config: ClassVar[type]  # a frozen dataclass: sizes, and the paper's training recipe as defaults
     OFFICIAL: ClassVar[NameMap]  # the authors' parameter names -> ours
+    DEAD: ClassVar[tuple[str, ...]] = ()  # prefixes of the authors' names that change nothing
     USES_TEXT: ClassVar[bool] = False
     KEEP_REST: ClassVar[bool] = False  # whether an epoch ends with an incomplete batch
     PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
@@ -115,8 +116,9 @@ class System(nn.Module):
             parameter.start_grad()
 
     def load_official(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
-        """Takes over parameters by the authors' names; strict."""
+        """Takes over parameters by the authors' names; strict, but for the `DEAD` ones."""
         own = self.state_dict()
+        state = {name: v for name, v in state.items() if not name.startswith(self.DEAD)}
         expected = {self.OFFICIAL.official(name): v.shape for name, v in own.items()}
         check_names(expected, state, where, self.NAME)
         self.load_state({self.OFFICIAL.ours(name): v for name, v in state.items()}, where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -144,13 +145,16 @@ class CDDFuse(System):
     OFFICIAL = NameMap(_official())
     KEEP_REST = True
     PRESET = "cddfuse"
+    CONSTANT: ClassVar[tuple[str, ...]] = ()  # names that are saved but not trained
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.encoder = Encoder()
-        self.decoder = Decoder()
-        self.base_fusion = BaseExtractor(WIDTH)
-        self.detail_fusion = DetailExtractor(WIDTH, 1)
+        self.make_networks()
+
+    def make_networks(self) -> None:
+        """The four networks that a checkpoint holds."""
+        self.encoder, self.decoder = Encoder(), Decoder()
+        self.base_fusion, self.detail_fusion = BaseExtractor(WIDTH), DetailExtractor(WIDTH, 1)
 
     def execute(self, a: jt.Var, b: jt.Var, text: jt.Var | None = None) -> jt.Var:
         """a, b (N, 1, H, W) in [0, 1], two pixels or more a side -> (N, 1, H, W) in (0, 1)."""
@@ -198,7 +202,8 @@ class CDDFuse(System):
                 rate = c.learning_rate * c.decay ** ((epoch + before) // c.decay_every)
                 return max(rate, min(FLOOR, c.learning_rate))
 
-            parameters = {f"{name}.{k}": p for k, p in getattr(self, name).state_dict().items()}
+            own = getattr(self, name).state_dict().items()
+            parameters = {f"{name}.{k}": p for k, p in own if f"{name}.{k}" not in self.CONSTANT}
             return ParameterGroup(name, parameters, rate, clip_norm=c.clip_norm)
 
         if stage.name == "reconstruction":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SYSTEMS = {
     "film": "jfusion.systems.film:FILM",
     "cddfuse": "jfusion.systems.cddfuse:CDDFuse",
+    "sfdfuse": "jfusion.systems.sfdfuse:SFDFuse",
 }
 
 

@@ -227,7 +227,7 @@ def test_nearest(n, c, h, w, height, width):
     rows, columns = (jt.array(resize.nearest_index(*x)) for x in ((h, height), (w, width)))
     both(
         lambda x: resize.nearest(x, height, width),
-        lambda x: resize.plain_nearest(x, rows, columns),
+        lambda x: resize.plain_gather(x, rows, columns),
         arrays(9, (n, c, h, w)),
     )
 
@@ -278,3 +278,38 @@ def test_encoder_layers(n, length, heads, size):
         found = kernel(*(jt.array(x) for x in inputs), *more).numpy()
         wanted = plain(*(jt.array(x.astype(np.float64)) for x in inputs), *more).numpy()
         np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
+
+
+@given(
+    few,
+    few,
+    st.integers(6, 12),
+    st.integers(6, 12),
+    st.integers(1, 5),
+    st.sampled_from(["reflect", "edge"]),
+)
+@settings(max_examples=12)
+def test_pad(n, c, h, w, reach, mode):
+    (x,) = arrays(0, (n, c, h, w))
+    widths = ((0, 0), (0, 0), (reach, reach), (reach, reach))
+    np.testing.assert_array_equal(
+        resize.pad(jt.array(x), reach, mode).numpy(), np.pad(x, widths, mode)
+    )
+    rows, columns = (np.pad(np.arange(s, dtype=np.int32), reach, mode=mode) for s in (h, w))
+    both(
+        lambda x: resize.pad(x, reach, mode),
+        lambda x: resize.plain_gather(x, jt.array(rows), jt.array(columns)),
+        [x],
+    )
+
+
+@given(few, st.sampled_from([1, 2]), few, sizes, sizes)
+@settings(max_examples=12)
+def test_cosine_attention(n, heads, d, h, w):
+    qkv, temperature = arrays(0, (n, 3 * heads * d, h, w), (heads, 1, 1))
+    both(
+        attention.cosine_attention,
+        lambda *x: attention.plain_cosine_attention(*x)[0],
+        [qkv + 0.5, temperature],
+        tolerance=1e-4,
+    )

@@ -1,0 +1,584 @@
+"""SFDFuse (2025): CDDFuse with a wavelet branch and cross-attention between the features.
+
+From CDDFuse come the two-phase recipe, the base extractor, the coupling nodes and most losses; new
+are the wavelet branch, ConvFormer and pixel-shuffle blocks, difference convolutions, the interaction
+blocks that replace the sums, and the attention that merges base and detail in the decoder. The
+network is that of the published weights (version C of the specification).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jfusion.checkpoint import NameMap
+from jfusion.config import setting
+from jfusion.errors import UserError
+from jfusion.layers.attention import cosine_attention
+from jfusion.layers.conv import conv, conv1x1
+from jfusion.layers.decomposition import OFFICIAL_BASE, BaseExtractor, DetailExtractor
+from jfusion.layers.expand import expand_depthwise
+from jfusion.layers.losses import (
+    decomposition_loss,
+    fusion_loss,
+    halved_ssim_loss,
+    spatial_gradient_loss,
+)
+from jfusion.layers.resize import bilinear, pad
+from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
+from jfusion.runtime import jt, nn
+from jfusion.systems.base import Batch, Stage
+from jfusion.systems.cddfuse import WIDTH, CDDFuse
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's training recipe, and where the published code differs from what one expects."""
+
+    faithful: bool = setting(
+        False, "drop the last row or column of odd sizes, as the published code does"
+    )
+    skip: str = setting("visible", "image added before the sigmoid: visible, or sum")
+    phase1_epochs: int = setting(30, "epochs that reconstruct each image")
+    phase2_epochs: int = setting(60, "epochs that train the fusion")
+    batch_size: int = setting(8, "pairs per step")
+    learning_rate: float = setting(1e-4, "of all four Adam optimisers at the start")
+    decay: float = setting(0.5, "factor of the learning rate")
+    decay_every: int = setting(10, "epochs between decays")
+    clip_norm: float = setting(0.01, "largest gradient norm of each network")
+    drop_path: float = setting(0.1, "chance to leave out a ConvFormer branch in training")
+    own_detail: bool = setting(
+        False,
+        "phase I rebuilds the infrared image from its own details (published: the visible ones)",
+    )
+    ssim_weight: float = setting(5.0, "of the SSIM loss in a reconstruction")
+    gradient_weight: float = setting(5.0, "of the visible image's gradients in phase I")
+    decomposition_weight: float = setting(2.0, "of the decomposition loss in both phases")
+    fusion_gradient_weight: float = setting(10.0, "of the gradients in phase II")
+
+    def __post_init__(self):
+        if self.skip not in ("visible", "sum"):
+            raise UserError(f"sfdfuse: skip must be visible or sum, not {self.skip!r}")
+
+
+# ---- pieces ------------------------------------------------------------------------------------
+
+
+def depthwise(x: jt.Var, weight: jt.Var, dilation: int = 1) -> jt.Var:
+    """Each channel with its own kernel, zero padding, the same size. weight (C, 1, K, K)."""
+    reach = weight.shape[2] // 2 * dilation
+    return nn.conv2d(x, weight, None, 1, reach, dilation, x.shape[1])
+
+
+def pixel_shuffle(x: jt.Var) -> jt.Var:
+    """(N, 4C, H, W) -> (N, C, 2H, 2W); channel 4c + 2i + j goes to pixel (i, j) of its 2x2 block."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(n, c // 4, 2 * h, 2 * w)
+
+
+def pixel_unshuffle(x: jt.Var) -> jt.Var:
+    """The inverse of `pixel_shuffle`."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4)
+    return x.reshape(n, 4 * c, h // 2, w // 2)
+
+
+def drop_path(x: jt.Var, rate: float) -> jt.Var:
+    """Leaves a sample out with probability `rate`, and scales the others up."""
+    kept = (jt.rand(x.shape[0], 1, 1, 1) >= rate).float32()
+    return x * (kept / (1 - rate))
+
+
+def even(x: jt.Var) -> jt.Var:
+    """Without the last row or column of an odd size."""
+    h, w = x.shape[2:]
+    return x[:, :, : h // 2 * 2, : w // 2 * 2] if h % 2 or w % 2 else x
+
+
+class ShuffleGate(nn.Module):
+    """1x1 to 4 times the width, pixel shuffle, depthwise 7x7 of one half times GELU of the other, back."""
+
+    def __init__(self):
+        self.expand = nn.Conv(WIDTH, 4 * WIDTH, 1, bias=False)
+        self.depthwise = nn.Conv(WIDTH // 2, WIDTH // 2, 7, groups=WIDTH // 2, bias=False)
+        self.project = nn.Conv(2 * WIDTH, WIDTH, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """x (N, 64, H, W) -> the same shape."""
+        a, b = pixel_shuffle(conv1x1(x, self.expand.weight)).chunk(2, 1)
+        return conv1x1(pixel_unshuffle(self.gate(a, b)), self.project.weight)
+
+    def gate(self, a: jt.Var, b: jt.Var) -> jt.Var:
+        """Both halves (N, 32, 2H, 2W) -> the same shape."""
+        return depthwise(a, self.depthwise.weight) * nn.gelu(b)
+
+
+class DualShuffleGate(ShuffleGate):
+    """The same with a depthwise 5x5, and mish of a dilated depthwise 3x3, in the place of the gate."""
+
+    def __init__(self):
+        super().__init__()
+        del self.depthwise
+        half = WIDTH // 2
+        self.depthwise5 = nn.Conv(half, half, 5, groups=half, bias=False)
+        self.dilated = nn.Conv(half, half, 3, groups=half, bias=False)
+
+    def gate(self, a: jt.Var, b: jt.Var) -> jt.Var:
+        b = depthwise(b, self.dilated.weight, dilation=2)
+        softplus = jt.maximum(b, 0) + jt.log(1 + jt.exp(-jt.abs(b)))
+        return b * jt.tanh(softplus) * depthwise(a, self.depthwise5.weight)
+
+
+class TransformerBlock(nn.Module):
+    """Restormer's attention, and the pixel-shuffle gate as its feed-forward."""
+
+    def __init__(self):
+        self.norm1 = ChannelLayerNorm(WIDTH)
+        self.attention = ChannelAttention(WIDTH, 8)
+        self.norm2 = ChannelLayerNorm(WIDTH)
+        self.feed_forward = ShuffleGate()
+
+    def execute(self, x: jt.Var, drop: float) -> jt.Var:
+        x = x + self.attention(x, self.norm1)
+        return x + self.feed_forward(self.norm2(x))
+
+
+class ConvFormerBlock(nn.Module):
+    """MetaFormer (Yu et al., 2022) with a separable convolution; each branch scaled per channel."""
+
+    def __init__(self):
+        self.scale1, self.scale2 = jt.full((WIDTH,), 1e-5), jt.full((WIDTH,), 1e-5)
+        self.norm1 = ChannelLayerNorm(WIDTH)
+        self.mixer = SeparableMixer()
+        self.norm2 = ChannelLayerNorm(WIDTH)
+        self.mlp = SquaredMlp()
+
+    def execute(self, x: jt.Var, drop: float) -> jt.Var:
+        for scale, branch, norm in (
+            (self.scale1, self.mixer, self.norm1),
+            (self.scale2, self.mlp, self.norm2),
+        ):
+            out = branch(norm(x)) * scale.reshape(1, -1, 1, 1)
+            x = x + (drop_path(out, drop) if drop else out)
+        return x
+
+
+class SeparableMixer(nn.Module):
+    """1x1, StarReLU, depthwise 7x7, 1x1, plus the input."""
+
+    def __init__(self):
+        self.expand = nn.Conv(WIDTH, 2 * WIDTH, 1, bias=False)
+        self.star_scale, self.star_bias = jt.ones(1), jt.zeros(1)
+        self.depthwise = nn.Conv(2 * WIDTH, 2 * WIDTH, 7, groups=2 * WIDTH, bias=False)
+        self.project = nn.Conv(2 * WIDTH, WIDTH, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        hidden = self.star_relu(conv1x1(x, self.expand.weight))
+        return conv1x1(depthwise(hidden, self.depthwise.weight), self.project.weight) + x
+
+    def star_relu(self, x: jt.Var) -> jt.Var:
+        """scale * relu(x)^2 + bias.
+
+        The two scalars are spread in steps, so that their gradients are summed row by row: one sum
+        over all values in float32 loses two digits.
+        """
+        n, c, h, _ = x.shape
+        rows = (
+            v.broadcast((1, c, 1, 1)).stop_fuse().broadcast((n, c, h, 1)).stop_fuse()
+            for v in (self.star_scale.reshape(1, 1, 1, 1), self.star_bias.reshape(1, 1, 1, 1))
+        )
+        scale, bias = rows
+        return jt.maximum(x, 0) ** 2 * scale + bias
+
+
+class SquaredMlp(nn.Module):
+    """1x1, relu^2, LayerNorm, 1x1."""
+
+    def __init__(self):
+        self.expand = nn.Conv(WIDTH, 4 * WIDTH, 1, bias=False)
+        self.norm = ChannelLayerNorm(4 * WIDTH)
+        self.project = nn.Conv(4 * WIDTH, WIDTH, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        hidden = self.norm(jt.maximum(conv1x1(x, self.expand.weight), 0) ** 2)
+        return conv1x1(hidden, self.project.weight)
+
+
+class DifferenceConv(nn.Module):
+    """DEConv (Chen et al., 2024): five 3x3 convolutions, four of them of differences, as their sum."""
+
+    def __init__(self):
+        for name, size in (
+            ("central", 2),
+            ("angular", 2),
+            ("plain", 2),
+            ("across", 1),
+            ("down", 1),
+        ):
+            bound = (WIDTH * 3**size) ** -0.5
+            for p, shape in (("weight", [WIDTH, WIDTH] + [3] * size), ("bias", [WIDTH])):
+                setattr(self, f"{name}_{p}", jt.init.uniform(shape, "float32", -bound, bound))
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """x (N, 64, H, W) -> the same shape."""
+        central, across, down, angular, plain = self.kernels()
+        return conv(x, plain + angular + down + across + central, self.bias())
+
+    def kernels(self) -> tuple[jt.Var, ...]:
+        """Central, horizontal, vertical and angular differences, and the plain kernel."""
+        w = self.central_weight
+        centre = jt.array(np.float32([[0, 0, 0], [0, 1, 0], [0, 0, 0]])).stop_grad()
+        central = w - w.sum(3, keepdims=True).sum(2, keepdims=True) * centre
+        turned = self.angular_weight.reshape(WIDTH, WIDTH, 9)
+        angular = turned - turned[:, :, [3, 0, 1, 6, 4, 2, 7, 8, 5]]
+        sides = jt.array(np.float32([1, 0, -1])).stop_grad()
+        across = self.across_weight.unsqueeze(3) * sides
+        down = self.down_weight.unsqueeze(2) * sides.reshape(3, 1)
+        return central, across, down, angular.reshape(w.shape), self.plain_weight
+
+    def bias(self) -> jt.Var:
+        """The sum of the five."""
+        return (
+            self.central_bias
+            + self.across_bias
+            + self.down_bias
+            + self.angular_bias
+            + self.plain_bias
+        )
+
+
+class DifferenceBottleneck(nn.Module):
+    """CDDFuse's bottleneck with a difference convolution in its middle."""
+
+    def __init__(self, width: int):
+        self.expand = nn.Conv(width, 2 * width, 1, bias=False)
+        self.middle = DifferenceConv()
+        self.project = nn.Conv(2 * width, width, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        hidden = jt.clamp(conv1x1(x, self.expand.weight), 0, 6)
+        return conv1x1(jt.clamp(self.middle(hidden), 0, 6), self.project.weight)
+
+
+class Interaction(nn.Module):
+    """Two feature maps to one by attention across them; the order of the two does not matter."""
+
+    def __init__(self, feed_forward: type[nn.Module]):
+        self.norm1 = ChannelLayerNorm(WIDTH)
+        self.attention = ChannelAttention(WIDTH, 8)
+        self.norm2 = ChannelLayerNorm(WIDTH)
+        self.feed_forward = feed_forward()
+
+    def execute(self, x: jt.Var, y: jt.Var) -> jt.Var:
+        """x, y (N, 64, H, W) -> the same shape."""
+        merged = self.across(self.norm1(x), self.norm1(y))
+        return merged + self.feed_forward(self.norm2(merged))
+
+    def across(self, a: jt.Var, b: jt.Var) -> jt.Var:
+        """The attention of normalised maps; each query is added with its unit norm over the pixels."""
+        weights = self.attention.qkv.weight, self.attention.depthwise.weight
+        (q1, k1, v1), (q2, k2, v2) = (expand_depthwise(x, *weights).chunk(3, 1) for x in (a, b))
+        temperature = self.attention.temperature
+        out = cosine_attention(jt.concat([q2, k1, v1], 1), temperature)
+        out = out + cosine_attention(jt.concat([q1, k2, v2], 1), temperature)
+        out = out + _unit(q1) + _unit(q2)
+        return conv1x1(out, self.attention.project.weight) + a + b
+
+
+def _unit(q: jt.Var) -> jt.Var:
+    """Each channel divided by its norm over the pixels."""
+    square = (q * q).sum(3, keepdims=True).sum(2, keepdims=True)
+    return q / jt.maximum(jt.sqrt(square), 1e-12)
+
+
+class Wavelet(nn.Module):
+    """One level of the Haar transform; its filters are constants that the checkpoints carry."""
+
+    def __init__(self):
+        signs = np.float32(
+            [[[1, 1], [1, 1]], [[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]]
+        )
+        filters = np.tile(signs[:, None] / 2, (WIDTH, 1, 1, 1))
+        self.analysis, self.synthesis = jt.array(filters), jt.array(filters)
+
+    def execute(self, x: jt.Var) -> list[jt.Var]:
+        """x (N, 64, H, W), even -> ll, lh, hl, hh (N, 64, H/2, W/2)."""
+        filters = self.analysis.detach().reshape(1, WIDTH, 4, 2, 2)
+        places = [(i, j) for i in (0, 1) for j in (0, 1)]
+        return [
+            sum(
+                x[:, :, i::2, j::2] * filters[:, :, band, i, j].reshape(1, -1, 1, 1)
+                for i, j in places
+            )
+            for band in range(4)
+        ]
+
+
+class AttentionMerge(nn.Module):
+    """CGAFusion (Chen et al., 2024): spatial, channel and pixel attention merge two maps into one."""
+
+    def __init__(self):
+        width = 2 * WIDTH
+        self.spatial = nn.Conv(2, 1, 7)
+        self.squeeze = nn.Conv(width, width // 8, 1)
+        self.excite = nn.Conv(width // 8, width, 1)
+        self.pixel = nn.Conv(2 * width, width, 7, groups=width)
+        self.project = nn.Conv(width, WIDTH, 1)
+
+    def execute(self, base: jt.Var, detail: jt.Var) -> jt.Var:
+        """base, detail (N, 64, H, W), four pixels or more a side -> the same shape."""
+        x = jt.concat([base, detail], 1)
+        gate = self.pixel_gate(x, self.spatial_map(x) + self.channel_vector(x))
+        return conv1x1(x * nn.gelu(gate) + x, self.project.weight, self.project.bias)
+
+    def spatial_map(self, x: jt.Var) -> jt.Var:
+        """(N, 128, H, W) -> (N, 1, H, W)."""
+        maps = jt.concat([x.mean(1, keepdims=True), x.max(1, keepdims=True)], 1)
+        return nn.conv2d(pad(maps, 3, "reflect"), self.spatial.weight, self.spatial.bias)
+
+    def channel_vector(self, x: jt.Var) -> jt.Var:
+        """(N, 128, H, W) -> (N, 128, 1, 1)."""
+        mean = x.mean(3, keepdims=True).mean(2, keepdims=True)
+        hidden = jt.maximum(conv1x1(mean, self.squeeze.weight, self.squeeze.bias), 0)
+        return conv1x1(hidden, self.excite.weight, self.excite.bias)
+
+    def pixel_gate(self, x: jt.Var, pattern: jt.Var) -> jt.Var:
+        """Each channel of x with its pattern, in groups of two: two depthwise convolutions."""
+        own, other = (self.pixel.weight[:, i : i + 1] for i in (0, 1))
+        h, w = x.shape[2:]
+        out = self.pixel.bias.reshape(1, -1, 1, 1)
+        for value, weight in ((x, own), (pattern, other)):
+            filtered = depthwise(pad(value, 3, "reflect"), weight)
+            out = out + filtered[:, :, 3 : 3 + h, 3 : 3 + w]
+        return jt.sigmoid(out)
+
+
+# ---- the networks ------------------------------------------------------------------------------
+
+
+def _blocks() -> nn.ModuleList:
+    return nn.ModuleList(
+        [TransformerBlock(), TransformerBlock(), ConvFormerBlock(), ConvFormerBlock()]
+    )
+
+
+class Encoder(nn.Module):
+    """Image -> (base, detail)."""
+
+    def __init__(self):
+        self.patch = nn.Conv(1, WIDTH, 3, padding=1, bias=False)
+        self.blocks = _blocks()
+        self.base = BaseExtractor(WIDTH)
+        self.wavelet = Wavelet()
+        self.detail = DetailExtractor(WIDTH, 3, DifferenceBottleneck)
+        self.upsample = nn.ConvTranspose(3 * WIDTH, WIDTH, 2, 2)
+        self.meet_base = Interaction(ShuffleGate)
+        self.meet_detail = Interaction(DualShuffleGate)
+
+    def execute(self, x: jt.Var, drop: float = 0.0) -> tuple[jt.Var, jt.Var]:
+        """x (N, 1, H, W), even -> two maps (N, 64, H, W)."""
+        embedded = x = conv(x, self.patch.weight)
+        for block in self.blocks:
+            x = block(x, drop)
+        low, high = self.bands(embedded)
+        return self.meet_base(self.base(x), low), self.meet_detail(self.detail(x), high)
+
+    def bands(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
+        """The low and the high frequencies at full size."""
+        ll, *rest = self.wavelet(x)
+        return bilinear(ll, *x.shape[2:]), self.enlarge(jt.concat(rest, 1))
+
+    def enlarge(self, x: jt.Var) -> jt.Var:
+        """The transposed 2x2 convolution of stride 2 as a 1x1 and a pixel shuffle; leaky ReLU."""
+        weight, bias = self.upsample.weight, self.upsample.bias
+        matrix = weight.permute(1, 2, 3, 0).reshape(4 * WIDTH, 3 * WIDTH, 1, 1)
+        return nn.leaky_relu(pixel_shuffle(conv1x1(x, matrix)) + bias.reshape(1, -1, 1, 1), 0.01)
+
+
+class Decoder(nn.Module):
+    """(image, base, detail) -> image in (0, 1)."""
+
+    def __init__(self):
+        self.merge = AttentionMerge()
+        self.blocks = _blocks()
+        self.narrow = nn.Conv(WIDTH, WIDTH // 2, 3, padding=1, bias=False)
+        self.to_image = nn.Conv(WIDTH // 2, 1, 3, padding=1, bias=False)
+
+    def execute(self, image: jt.Var, base: jt.Var, detail: jt.Var, drop: float = 0.0) -> jt.Var:
+        """base, detail (N, 64, H, W), image (N, 1, H, W) -> (N, 1, H, W)."""
+        return jt.sigmoid(self.logits(image, self.merge(base, detail), drop))
+
+    def logits(self, image: jt.Var, merged: jt.Var, drop: float = 0.0) -> jt.Var:
+        """What the sigmoid gets."""
+        x = merged
+        for block in self.blocks:
+            x = block(x, drop)
+        return self.head(x + merged) + image
+
+    def head(self, x: jt.Var) -> jt.Var:
+        """(N, 64, H, W) -> (N, 1, H, W)."""
+        return conv(nn.leaky_relu(conv(x, self.narrow.weight), 0.01), self.to_image.weight)
+
+
+def _official() -> dict[str, str]:
+    norms = {f"norm{i}.body.{{p}}": f"norm{i}.{{p}}" for i in (1, 2)}
+
+    def attention(name: str) -> dict[str, str]:
+        return {
+            f"{name}.temperature": "attention.temperature",
+            f"{name}.qkv.weight": "attention.qkv.weight",
+            f"{name}.qkv_dwconv.weight": "attention.depthwise.weight",
+            f"{name}.project_out.weight": "attention.project.weight",
+        }
+
+    gate = {
+        "ffn.project_in.weight": "feed_forward.expand.weight",
+        "ffn.dwconv.weight": "feed_forward.depthwise.weight",
+        "ffn.dwconv_5.weight": "feed_forward.depthwise5.weight",
+        "ffn.dwconv_dilated2_1.weight": "feed_forward.dilated.weight",
+        "ffn.project_out.weight": "feed_forward.project.weight",
+    }
+    block = {
+        **norms,
+        **attention("attn"),
+        **gate,
+        "layer_scale_{k}": "scale{k}",
+        "token_mixer.pwconv1.weight": "mixer.expand.weight",
+        "token_mixer.act1.scale": "mixer.star_scale",
+        "token_mixer.act1.bias": "mixer.star_bias",
+        "token_mixer.dwconv.weight": "mixer.depthwise.weight",
+        "token_mixer.pwconv2.weight": "mixer.project.weight",
+        "mlp.fc1.weight": "mlp.expand.weight",
+        "mlp.norm.body.{p}": "mlp.norm.{p}",
+        "mlp.fc2.weight": "mlp.project.weight",
+    }
+    parts = ((1, "central"), (2, "across"), (3, "down"), (4, "angular"))
+    middle = {f"conv1_{i}.conv.{p}": f"{n}_{p}" for i, n in parts for p in ("weight", "bias")}
+    middle |= {f"conv1_5.{p}": f"plain_{p}" for p in ("weight", "bias")}
+    theta = "net.{n}.theta_{t}.bottleneckBlock"
+    detail = {
+        "net.{n}.shffleconv.{p}": "nodes.{n}.shuffle.{p}",
+        f"{theta}.0.weight": "nodes.{n}.{t}.expand.weight",
+        f"{theta}.4.weight": "nodes.{n}.{t}.project.weight",
+        **{f"{theta}.2.{o}": f"nodes.{{n}}.{{t}}.middle.{u}" for o, u in middle.items()},
+    }
+    meet = {**norms, **attention("attention"), **gate}
+    encoder = {
+        "patch_embed.proj.weight": "patch.weight",
+        **{f"encoder_level1.{{n}}.{o}": f"blocks.{{n}}.{u}" for o, u in block.items()},
+        **{f"baseFeature.{o}": f"base.{u}" for o, u in OFFICIAL_BASE.items()},
+        "FreFeature.wt_filter": "wavelet.analysis",
+        "FreFeature.iwt_filter": "wavelet.synthesis",
+        **{f"detailFeature.{o}": f"detail.{u}" for o, u in detail.items()},
+        "upsample1.0.{p}": "upsample.{p}",
+        **{f"init_fusion_b.{o}": f"meet_base.{u}" for o, u in meet.items()},
+        **{f"init_fusion_d.{o}": f"meet_detail.{u}" for o, u in meet.items()},
+    }
+    decoder = {
+        **{f"encoder_level2.{{n}}.{o}": f"blocks.{{n}}.{u}" for o, u in block.items()},
+        "output.0.weight": "narrow.weight",
+        "output.2.weight": "to_image.weight",
+        "fusion1.sa.sa.{p}": "merge.spatial.{p}",
+        "fusion1.ca.ca.0.{p}": "merge.squeeze.{p}",
+        "fusion1.ca.ca.2.{p}": "merge.excite.{p}",
+        "fusion1.pa.pa2.{p}": "merge.pixel.{p}",
+        "fusion1.conv.{p}": "merge.project.{p}",
+    }
+    networks = {
+        ("DIDF_Encoder.", "encoder."): encoder,
+        ("DIDF_Decoder_Phase.", "decoder."): decoder,
+        ("BaseFuseLayer.", "base_fusion."): meet,
+        ("DetailFuseLayer.", "detail_fusion."): meet,
+    }
+    return {o + k: u + v for (o, u), names in networks.items() for k, v in names.items()}
+
+
+class SFDFuse(CDDFuse):
+    """The four networks, their losses and recipe."""
+
+    NAME = "sfdfuse"
+    Config = Config
+    OFFICIAL = NameMap(_official())
+    DEAD = ("DIDF_Decoder_Phase.reduce_channel.", "DIDF_Decoder_Phase.fusion2.")
+    CONSTANT = ("encoder.wavelet.analysis", "encoder.wavelet.synthesis")
+
+    def make_networks(self) -> None:
+        self.encoder, self.decoder = Encoder(), Decoder()
+        self.base_fusion, self.detail_fusion = (
+            Interaction(ShuffleGate),
+            Interaction(DualShuffleGate),
+        )
+
+    def execute(self, a: jt.Var, b: jt.Var, text: jt.Var | None = None) -> jt.Var:
+        """a, b (N, 1, H, W) in [0, 1], four pixels or more a side -> (N, 1, H, W) in (0, 1).
+
+        The wavelet needs even sizes: the border of an odd one is repeated and cut off again
+        (faithful: its last row or column is dropped).
+        """
+        h, w = a.shape[2:]
+        if self.config.faithful:
+            a, b = even(a), even(b)
+        elif h % 2 or w % 2:
+            a, b = (pad(x, 1, "edge")[:, :, 1 : h + 1 + h % 2, 1 : w + 1 + w % 2] for x in (a, b))
+        fused = self._decode_fused(a, b, *self._encode(a, b))
+        return fused if self.config.faithful else fused[:, :, :h, :w]
+
+    def _encode(self, a: jt.Var, b: jt.Var, drop: float = 0.0) -> tuple[tuple[jt.Var, jt.Var], ...]:
+        return tuple(tuple(x.chunk(2, 0)) for x in self.encoder(jt.concat([a, b]), drop))
+
+    def _decode_fused(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        base: tuple[jt.Var, jt.Var],
+        detail: tuple[jt.Var, jt.Var],
+        drop: float = 0.0,
+    ) -> jt.Var:
+        image = a + b if self.config.skip == "sum" else b
+        return self.decoder(image, self.base_fusion(*base), self.detail_fusion(*detail), drop)
+
+    def to_uint8(self, fused: np.ndarray) -> np.ndarray:
+        """Cuts the fraction off, as the authors' script does."""
+        return (fused * np.float32(255)).astype(np.uint8)
+
+    def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
+        """Those of CDDFuse with another SSIM loss, which phase II has too."""
+        a, b, drop = even(batch.a), even(batch.b), self.config.drop_path
+        base, detail = self._encode(a, b, drop)
+        decomposition = decomposition_loss(base, detail)
+        if stage.name == "reconstruction":
+            total, parts = self._rebuild(a, b, base, detail)
+        else:
+            fused = self._decode_fused(a, b, base, detail, drop)
+            total, intensity, gradient = fusion_loss(
+                b, a, fused, self.config.fusion_gradient_weight
+            )
+            ssim = halved_ssim_loss(jt.maximum(a, b), fused)
+            total, parts = (
+                total + ssim,
+                {"intensity": intensity, "gradient": gradient, "ssim": ssim},
+            )
+        total = total + self.config.decomposition_weight * decomposition
+        return {"total": total, **parts, "decomposition": decomposition}
+
+    def _rebuild(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        base: tuple[jt.Var, jt.Var],
+        detail: tuple[jt.Var, jt.Var],
+    ) -> tuple[jt.Var, dict[str, jt.Var]]:
+        c = self.config
+        details = jt.concat([detail[0] if c.own_detail else detail[1], detail[1]])
+        made = self.decoder(jt.concat([a, b]), jt.concat(base), details, c.drop_path)
+        made_a, made_b = made.chunk(2, 0)
+
+        def rebuilt(image: jt.Var, made: jt.Var) -> jt.Var:
+            return c.ssim_weight * halved_ssim_loss(image, made) + ((image - made) ** 2).mean()
+
+        parts = {"reconstruction_a": rebuilt(a, made_a), "reconstruction_b": rebuilt(b, made_b)}
+        parts["gradient"] = spatial_gradient_loss(b, made_b)
+        total = parts["reconstruction_a"] + parts["reconstruction_b"]
+        return total + c.gradient_weight * parts["gradient"], parts

@@ -51,14 +51,21 @@ def weights() -> dict[str, np.ndarray]:
 
 def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of ours."""
+    return run_of_ours("cddfuse", name, weights())
+
+
+def run_of_ours(
+    system_name: str, name: str, state: dict[str, np.ndarray], **settings: object
+) -> Callable[[], dict[str, np.ndarray]]:
+    """One forward pass or training step of CDDFuse or SFDFuse."""
     import jfusion
     from jfusion.runtime import jt
     from jfusion.systems.base import Batch
     from jfusion.train.optimizer import Adam
 
     case = CASES[name]
-    system = jfusion.create("cddfuse")
-    system.load_official(weights())
+    system = jfusion.create(system_name, **settings)
+    system.load_official(state)
     a, b = (jt.array(x) for x in inputs(case))
     batch = Batch(a, b, None, [])
     stage = system.stages()[max(0, case.phase - 1)]
@@ -95,34 +102,48 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
         Restormer_Encoder,
     )
 
-    case = CASES[name]
-    networks = dict(
-        zip(
-            NETWORKS,
-            (
-                Restormer_Encoder(),
-                Restormer_Decoder(),
-                BaseFeatureExtraction(dim=64, num_heads=8),
-                DetailFeatureExtraction(num_layers=1),
-            ),
-            strict=True,
-        )
+    made = (
+        Restormer_Encoder(),
+        Restormer_Decoder(),
+        BaseFeatureExtraction(dim=64, num_heads=8),
+        DetailFeatureExtraction(num_layers=1),
     )
+    networks = dict(zip(NETWORKS, made, strict=True))
     for key, network in networks.items():
         own = {
             k.removeprefix(f"{key}."): v for k, v in weights().items() if k.startswith(f"{key}.")
         }
         network.load_state_dict({k: torch.from_numpy(v) for k, v in own.items()})
     encoder, decoder, base_fusion, detail_fusion = networks.values()
-    ir, vis = (torch.from_numpy(x) for x in inputs(case))
-    used = list(networks.values())[: 2 if case.phase == 1 else 4]
-    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-4) for n in used]
+    ir, vis = (torch.from_numpy(x) for x in inputs(CASES[name]))
 
-    def fused() -> torch.Tensor:
-        base_v, detail_v, _ = encoder(vis)
-        base_i, detail_i, _ = encoder(ir)
+    def fused() -> tuple:
+        (base_v, detail_v, _), (base_i, detail_i, _) = encoder(vis), encoder(ir)
         out = decoder(vis, base_fusion(base_i + base_v), detail_fusion(detail_i + detail_v))[0]
         return out, (base_v, base_i), (detail_v, detail_i)
+
+    def rebuilt() -> tuple:
+        (base_v, detail_v, _), (base_i, detail_i, _) = encoder(vis), encoder(ir)
+        made = decoder(vis, base_v, detail_v)[0], decoder(ir, base_i, detail_i)[0]
+        return *made, (base_v, base_i), (detail_v, detail_i)
+
+    return losses_of_reference(CASES[name], networks, vis, ir, fused, rebuilt, halved=False)
+
+
+def losses_of_reference(  # noqa: ANN201
+    case: Case,
+    networks: dict,
+    vis,  # noqa: ANN001
+    ir,  # noqa: ANN001
+    fused: Callable[[], tuple],
+    rebuilt: Callable[[], tuple],
+    halved: bool,
+):
+    """A run of the reference from its two forward passes; halved: SFDFuse's losses."""
+    import torch
+
+    used = list(networks.values())[: 2 if case.phase == 1 else 4]
+    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-4) for n in used]
 
     def forward() -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -132,16 +153,18 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
         for o in optimizers:
             o.zero_grad()
         if case.phase == 1:
-            (base_v, detail_v, _), (base_i, detail_i, _) = encoder(vis), encoder(ir)
-            made_v, made_i = decoder(vis, base_v, detail_v)[0], decoder(ir, base_i, detail_i)[0]
-            loss = _reconstruction(vis, made_v) + _reconstruction(ir, made_i)
+            made_v, made_i, bases, details = rebuilt()
+            loss = sum(
+                5 * _ssim_loss(x, y, halved) + ((x - y) ** 2).mean()
+                for x, y in ((vis, made_v), (ir, made_i))
+            )
             loss = loss + 5 * (_gradient(vis) - _gradient(made_v)).abs().mean()
-            bases, details = (base_v, base_i), (detail_v, detail_i)
         else:
             out, bases, details = fused()
-            loss = (torch.maximum(vis, ir) - out).abs().mean()
+            brightest = torch.maximum(vis, ir)
             goal = torch.maximum(_sobel(vis), _sobel(ir))
-            loss = loss + 10 * (goal - _sobel(out)).abs().mean()
+            loss = (brightest - out).abs().mean() + 10 * (goal - _sobel(out)).abs().mean()
+            loss = loss + (_ssim_loss(brightest, out, halved) if halved else 0)
         loss = loss + 2 * _cc(*details) ** 2 / (1.01 + _cc(*bases))
         loss.backward()
         for o, network in zip(optimizers, used, strict=True):
@@ -177,7 +200,7 @@ def _cc(x, y):  # noqa: ANN001
     return ((x * y).sum((2, 3)) / (1.1920929e-07 + norms)).clamp(-1, 1).mean()
 
 
-def _reconstruction(x, y):  # noqa: ANN001
+def _ssim_loss(x, y, halved):  # noqa: ANN001
     import torch
     from torch.nn import functional as F
 
@@ -190,4 +213,4 @@ def _reconstruction(x, y):  # noqa: ANN001
     mx, my = mean(x), mean(y)
     vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
     ssim = (2 * mx * my + 1e-4) * (2 * vxy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
-    return 5 * (1 - ssim).clamp(0, 1).mean() / 2 + ((x - y) ** 2).mean()
+    return ((1 - ssim) / 2).clamp(0, 1).mean() if halved else (1 - ssim).clamp(0, 1).mean() / 2

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jfusion import metrics
 from jfusion.config import setting
 from jfusion.data import image, sample
 from jfusion.data.h5 import check, summary
 from jfusion.data.preprocess import Options as PreprocessOptions
 from jfusion.data.preprocess import preprocess
+from jfusion.metrics.fidelity import truth_psnr
+from jfusion.metrics.structure import truth_ssim
 from jfusion.metrics.table import Table, means
 from jfusion.report import figures
 
@@ -108,11 +109,11 @@ def _against_truth(out: Path, task: str, fused: Path) -> None:
     """PSNR of the gray truth for each source and for the fused image: did fusing help at all?"""
     rows = {"a": [], "b": [], "fused": []}
     for a, b, f, truth in _pairs(out, task, fused):
-        goal = image.gray(truth).astype(np.float64)
+        goal = image.gray(truth)
         for label, picture in (("a", a), ("b", b), ("fused", f)):
-            error = np.mean((image.gray(picture) - goal) ** 2)
-            ssim = metrics.structure.ssim(image.gray(picture).astype(np.float64), goal, goal) / 2
-            rows[label].append({"PSNR": 10 * np.log10(255**2 / error), "SSIM": ssim})
+            made = image.gray(picture)
+            values = {"PSNR": truth_psnr(made, goal), "SSIM": truth_ssim(made, goal)}
+            rows[label].append(values)
     table = Table(["PSNR", "SSIM"])
     for label, values in rows.items():
         table.add(f"{label} against the truth", means(values)[0])

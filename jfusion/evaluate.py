@@ -97,11 +97,7 @@ def with_names(content: dict[str, Any], name: str, names: str, where: str | Path
 
     names: "ours", "official", or a file name: official for `.pth`, otherwise ours.
     """
-    own = content.get("system")
-    if own and own != name:
-        raise UserError(f"checkpoint {where} is of {own}, not of {name}")
-    system = create(name, **content.get("config", {}))
-    system.load_any(content["model"], f"checkpoint {where}")
+    system = _build(Path(where), content, name, {}, partial=False)
     model = system.state()
     if names == "official" or (names != "ours" and Path(names).suffix == ".pth"):
         model = {system.OFFICIAL.official(k): v for k, v in model.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,3 +29,17 @@ def golden():
 def recipe():
     """The module that rebuilds parameters and images from their names."""
     return recipe_module
+
+
+@pytest.fixture(scope="session")
+def scaled_weights(recipe):
+    """scaled_weights("cddfuse") -> the golden parameters by the authors' names, some of them damped."""
+
+    def draw(system):
+        folder = GOLDEN / system
+        state = recipe.state(json.loads((folder / "manifest.json").read_text()), salt="golden")
+        for name, factor in json.loads((folder / "scales.json").read_text()).items():
+            state[name] = (state[name] * np.float32(factor)).astype(np.float32)
+        return state
+
+    return draw

@@ -40,9 +40,9 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def weights() -> dict[str, np.ndarray]:
+def weights(system: str = "cddfuse") -> dict[str, np.ndarray]:
     """The golden parameters by the authors' names."""
-    folder = GOLDEN / "cddfuse"
+    folder = GOLDEN / system
     state = recipe.state(json.loads((folder / "manifest.json").read_text()), salt="golden")
     for name, factor in json.loads((folder / "scales.json").read_text()).items():
         state[name] = (state[name] * np.float32(factor)).astype(np.float32)

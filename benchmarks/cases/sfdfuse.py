@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from cases import cddfuse
 from cases.cddfuse import CASES as CASES  # the same sizes
 from cases.cddfuse import GOLDEN, inputs, losses_of_reference
 
 sys.path.insert(0, str(GOLDEN))
 
-import recipe
 
 NETWORKS = ("DIDF_Encoder", "DIDF_Decoder_Phase", "BaseFuseLayer", "DetailFuseLayer")
 
 
 def weights() -> dict[str, np.ndarray]:
     """The golden parameters by the authors' names, with the wavelet's constants."""
-    folder = GOLDEN / "sfdfuse"
-    state = recipe.state(json.loads((folder / "manifest.json").read_text()), salt="golden")
-    for name, factor in json.loads((folder / "scales.json").read_text()).items():
-        state[name] = (state[name] * np.float32(factor)).astype(np.float32)
+    state = cddfuse.weights("sfdfuse")
     for name in ("wt_filter", "iwt_filter"):
-        state[f"DIDF_Encoder.FreFeature.{name}"] = np.load(folder / "modules.npz")[name]
+        state[f"DIDF_Encoder.FreFeature.{name}"] = np.load(GOLDEN / "sfdfuse/modules.npz")[name]
     return state
 
 
 def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of ours."""
-    from cases.cddfuse import run_of_ours
-
-    return run_of_ours("sfdfuse", name, weights(), drop_path=0.0)
+    return cddfuse.run_of_ours("sfdfuse", name, weights(), drop_path=0.0)
 
 
 def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:

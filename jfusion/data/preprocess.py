@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from jfusion.text.encoders import check_name
 from jfusion.text.features import Options as EmbedOptions
 from jfusion.text.features import Record, embed
 
+T = TypeVar("T")
 SMALL = (288, 384)  # the size of the reference's training images
 
 
@@ -137,24 +139,36 @@ def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str]] | None:
     return None
 
 
+def _readable(
+    samples: list[Sample],
+    options: Options,
+    skipped: list[str],
+    read: Callable[[Sample, Options], T],
+) -> Iterator[tuple[Sample, T]]:
+    """Each sample with what `read` makes of it; with `skip_bad`, the others go to `skipped`."""
+    from tqdm import tqdm
+
+    for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
+        try:
+            value = read(sample, options)
+        except UserError as error:
+            if not options.skip_bad:
+                raise UserError(
+                    f"sample {sample.name!r}: {error} (--skip-bad goes on without it)"
+                ) from error
+            skipped.append(f"{sample.name}: {error}")
+            continue
+        yield sample, value
+
+
 def _write(
     path: Path, options: Options, samples: list[Sample], fingerprint: str
 ) -> tuple[int, list[str]]:
     import h5py
-    from tqdm import tqdm
 
     skipped, lengths = [], set()
     with h5py.File(path, "w") as file:
-        for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
-            try:
-                arrays = _arrays(sample, options)
-            except UserError as error:
-                if not options.skip_bad:
-                    raise UserError(
-                        f"sample {sample.name!r}: {error} (--skip-bad goes on without it)"
-                    ) from error
-                skipped.append(f"{sample.name}: {error}")
-                continue
+        for sample, arrays in _readable(samples, options, skipped, _arrays):
             lengths.add(arrays["text"].shape[1:])
             for group, array in arrays.items():
                 file.require_group(group).create_dataset(sample.name, data=array)
@@ -194,22 +208,12 @@ def _write_patches(
 ) -> tuple[int, list[str]]:
     """The schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", "1", ..."""
     import h5py
-    from tqdm import tqdm
 
     skipped, count, rejected = [], 0, 0
     with h5py.File(path, "w") as file:
         groups = [file.create_group(name) for name in PATCH_GROUPS]
-        for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
-            try:
-                pair = [x / np.float32(255) for x in _same_size(sample)]
-            except UserError as error:
-                if not options.skip_bad:
-                    raise UserError(
-                        f"sample {sample.name!r}: {error} (--skip-bad goes on without it)"
-                    ) from error
-                skipped.append(f"{sample.name}: {error}")
-                continue
-            pair = [_luma(x) for x in pair]
+        for _, rgb in _readable(samples, options, skipped, _same_size):
+            pair = [_luma(x / np.float32(255)) for x in rgb]
             for a, b in patches(*pair, options.patches, options.stride):
                 if low_contrast(a) or low_contrast(b):
                     rejected += 1
@@ -276,7 +280,7 @@ def _size(options: Options) -> str:
 
 def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     """What the file holds of one sample, by group."""
-    rgb = dict(zip("ab", _same_size(sample), strict=True))
+    rgb = dict(zip("ab", _same_size(sample, options), strict=True))
     a, b = image.gray(rgb["a"]), image.gray(rgb["b"])
     arrays = {"text": _text(sample, options)}
     if _size(options) == "small":
@@ -288,7 +292,7 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     return {"imageA": a[None] / np.float32(255), "imageB": b[None] / np.float32(255), **arrays}
 
 
-def _same_size(sample: Sample) -> list[np.ndarray]:
+def _same_size(sample: Sample, _: Options) -> list[np.ndarray]:
     """Both images in RGB."""
     rgb = [image.read_rgb(sample.a), image.read_rgb(sample.b)]
     sizes = ["x".join(map(str, x.shape[:2])) for x in rgb]

@@ -42,9 +42,11 @@ def cells(paper: str = "") -> Iterator[Cell]:
 
 def overview() -> str:
     """One line a table: its name, data sets, metrics, and source."""
+    tables: dict[str, list[Cell]] = {}
+    for cell in cells():
+        tables.setdefault(cell.table, []).append(cell)
     lines = []
-    for name in sorted({c.table for c in cells()}):
-        of = [c for c in cells() if c.table == name]
+    for name, of in sorted(tables.items()):
         sets, metrics = (
             list(dict.fromkeys(v)) for v in ((c.dataset for c in of), (c.metric for c in of))
         )

@@ -163,3 +163,13 @@ class System(nn.Module):
                 f"paragraph features of shape {list(text.shape)} do not fit {a.shape[0]} images and "
                 f"text_dim {width}; make them with the encoder that the checkpoint was trained with"
             )
+
+
+def stretch(fused: jt.Var) -> jt.Var:
+    """Each image (C, H, W) of the batch to [0, 1]; a flat one gives 0.
+
+    In NumPy: Jittor's kernels may multiply by a reciprocal, and then the maximum is not 1.
+    """
+    pixels = fused.numpy()
+    low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))

@@ -32,7 +32,7 @@ from jfusion.layers.losses import (
 )
 from jfusion.layers.restormer import Restormer
 from jfusion.runtime import jt, nn
-from jfusion.systems.base import Batch, ParameterGroup, Stage, System
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
 
 WIDTH = 64
 FLOOR = 1e-6  # no learning rate falls below it
@@ -146,6 +146,7 @@ class CDDFuse(System):
     KEEP_REST = True
     PRESET = "cddfuse"
     CONSTANT: ClassVar[tuple[str, ...]] = ()  # names that are saved but not trained
+    ssim_loss = staticmethod(kornia_ssim_loss)
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -218,52 +219,50 @@ class CDDFuse(System):
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """Equations 7 to 10 of the paper."""
-        base, detail = self._encode(batch.a, batch.b)
+        return self._losses(batch.a, batch.b, stage)
+
+    def _losses(self, a: jt.Var, b: jt.Var, stage: Stage, **drop: float) -> dict[str, jt.Var]:
+        """drop goes to the encoder and the decoder (SFDFuse)."""
+        base, detail = self._encode(a, b, **drop)
         decomposition = decomposition_loss(base, detail)
         if stage.name == "reconstruction":
-            parts = self._reconstruction(batch, base, detail)
+            parts = self._reconstruction(a, b, base, self._details_to_rebuild(detail), **drop)
         else:
-            parts = self._fusion(batch, base, detail)
+            parts = self._fusion(a, b, self._decode_fused(a, b, base, detail, **drop))
         return {
             "total": parts.pop("sum") + self.config.decomposition_weight * decomposition,
             **parts,
             "decomposition": decomposition,
         }
 
+    def _details_to_rebuild(self, detail: tuple[jt.Var, jt.Var]) -> tuple[jt.Var, jt.Var]:
+        """The details that a and b are rebuilt from."""
+        return detail
+
     def _reconstruction(
-        self, batch: Batch, base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        base: tuple[jt.Var, jt.Var],
+        detail: tuple[jt.Var, jt.Var],
+        **drop: float,
     ) -> dict[str, jt.Var]:
         c = self.config
-        images = jt.concat([batch.a, batch.b])
-        skip = None if c.skip == "none" else images
-        a, b = self.decoder(skip, jt.concat(base), jt.concat(detail)).chunk(2, 0)
-
-        def rebuilt(image: jt.Var, made: jt.Var) -> jt.Var:
-            return c.ssim_weight * kornia_ssim_loss(image, made) + ((image - made) ** 2).mean()
-
-        parts = {"reconstruction_a": rebuilt(batch.a, a), "reconstruction_b": rebuilt(batch.b, b)}
-        parts["gradient"] = spatial_gradient_loss(batch.b, b)
+        skip = None if c.skip == "none" else jt.concat([a, b])
+        made = self.decoder(skip, jt.concat(base), jt.concat(detail), **drop).chunk(2, 0)
+        parts = {
+            f"reconstruction_{name}": c.ssim_weight * self.ssim_loss(image, m)
+            + ((image - m) ** 2).mean()
+            for name, image, m in zip("ab", (a, b), made, strict=True)
+        }
+        parts["gradient"] = spatial_gradient_loss(b, made[1])
         return {"sum": _sum(parts, gradient=c.gradient_weight), **parts}
 
-    def _fusion(
-        self, batch: Batch, base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]
-    ) -> dict[str, jt.Var]:
-        fused = self._decode_fused(batch.a, batch.b, base, detail)
-        total, intensity, gradient = fusion_loss(
-            batch.b, batch.a, fused, self.config.fusion_gradient_weight
-        )
+    def _fusion(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
+        weight = self.config.fusion_gradient_weight
+        total, intensity, gradient = fusion_loss(b, a, fused, weight)
         return {"sum": total, "intensity": intensity, "gradient": gradient}
 
 
 def _sum(parts: dict[str, jt.Var], **weights: float) -> jt.Var:
     return sum(weights.get(name, 1.0) * value for name, value in parts.items())
-
-
-def stretch(fused: jt.Var) -> jt.Var:
-    """Each image (C, H, W) of the batch to [0, 1]; a flat one gives 0.
-
-    In NumPy: Jittor's kernels may multiply by a reciprocal, and then the maximum is not 1.
-    """
-    pixels = fused.numpy()
-    low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))

@@ -28,7 +28,7 @@ from jfusion.layers.matmul import linear
 from jfusion.layers.resize import nearest
 from jfusion.layers.restormer import Restormer
 from jfusion.runtime import jt, nn
-from jfusion.systems.base import Batch, ParameterGroup, Stage, System
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
 
 WIDTH = 32  # channels of the image features
 
@@ -224,12 +224,7 @@ class FILM(System):
     ) -> jt.Var:
         """The output stretched to [0, 1] per image (unless `stretch` is off); a flat one gives 0."""
         fused = self(a, b, text)
-        if not self.config.stretch:
-            return fused
-        # In NumPy: Jittor's kernels may multiply by a reciprocal, and then the maximum is not 1.
-        pixels = fused.numpy()
-        low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
-        return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))
+        return stretch(fused) if self.config.stretch else fused
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
         """Cuts the fraction off, as the authors' script does."""

@@ -19,12 +19,7 @@ from jfusion.layers.attention import cosine_attention
 from jfusion.layers.conv import conv, conv1x1
 from jfusion.layers.decomposition import OFFICIAL_BASE, BaseExtractor, DetailExtractor
 from jfusion.layers.expand import expand_depthwise
-from jfusion.layers.losses import (
-    decomposition_loss,
-    fusion_loss,
-    halved_ssim_loss,
-    spatial_gradient_loss,
-)
+from jfusion.layers.losses import halved_ssim_loss
 from jfusion.layers.resize import bilinear, pad
 from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
 from jfusion.runtime import jt, nn
@@ -503,6 +498,7 @@ class SFDFuse(CDDFuse):
     OFFICIAL = NameMap(_official())
     DEAD = ("DIDF_Decoder_Phase.reduce_channel.", "DIDF_Decoder_Phase.fusion2.")
     CONSTANT = ("encoder.wavelet.analysis", "encoder.wavelet.synthesis")
+    ssim_loss = staticmethod(halved_ssim_loss)
 
     def make_networks(self) -> None:
         self.encoder, self.decoder = Encoder(), Decoder()
@@ -545,40 +541,13 @@ class SFDFuse(CDDFuse):
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """Those of CDDFuse with another SSIM loss, which phase II has too."""
-        a, b, drop = even(batch.a), even(batch.b), self.config.drop_path
-        base, detail = self._encode(a, b, drop)
-        decomposition = decomposition_loss(base, detail)
-        if stage.name == "reconstruction":
-            total, parts = self._rebuild(a, b, base, detail)
-        else:
-            fused = self._decode_fused(a, b, base, detail, drop)
-            total, intensity, gradient = fusion_loss(
-                b, a, fused, self.config.fusion_gradient_weight
-            )
-            ssim = halved_ssim_loss(jt.maximum(a, b), fused)
-            total, parts = (
-                total + ssim,
-                {"intensity": intensity, "gradient": gradient, "ssim": ssim},
-            )
-        total = total + self.config.decomposition_weight * decomposition
-        return {"total": total, **parts, "decomposition": decomposition}
+        a, b = even(batch.a), even(batch.b)
+        return self._losses(a, b, stage, drop=self.config.drop_path)
 
-    def _rebuild(
-        self,
-        a: jt.Var,
-        b: jt.Var,
-        base: tuple[jt.Var, jt.Var],
-        detail: tuple[jt.Var, jt.Var],
-    ) -> tuple[jt.Var, dict[str, jt.Var]]:
-        c = self.config
-        details = jt.concat([detail[0] if c.own_detail else detail[1], detail[1]])
-        made = self.decoder(jt.concat([a, b]), jt.concat(base), details, c.drop_path)
-        made_a, made_b = made.chunk(2, 0)
+    def _details_to_rebuild(self, detail: tuple[jt.Var, jt.Var]) -> tuple[jt.Var, jt.Var]:
+        return detail if self.config.own_detail else (detail[1], detail[1])
 
-        def rebuilt(image: jt.Var, made: jt.Var) -> jt.Var:
-            return c.ssim_weight * halved_ssim_loss(image, made) + ((image - made) ** 2).mean()
-
-        parts = {"reconstruction_a": rebuilt(a, made_a), "reconstruction_b": rebuilt(b, made_b)}
-        parts["gradient"] = spatial_gradient_loss(b, made_b)
-        total = parts["reconstruction_a"] + parts["reconstruction_b"]
-        return total + c.gradient_weight * parts["gradient"], parts
+    def _fusion(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
+        parts = super()._fusion(a, b, fused)
+        ssim = self.ssim_loss(jt.maximum(a, b), fused)
+        return {**parts, "sum": parts["sum"] + ssim, "ssim": ssim}

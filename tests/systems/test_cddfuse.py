@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -22,12 +20,8 @@ FOLDER = GOLDEN / "cddfuse"
 
 
 @pytest.fixture(scope="module")
-def official(recipe):
-    """The golden parameters by the authors' names."""
-    state = recipe.state(json.loads((FOLDER / "manifest.json").read_text()), salt="golden")
-    for name, factor in json.loads((FOLDER / "scales.json").read_text()).items():
-        state[name] = (state[name] * np.float32(factor)).astype(np.float32)
-    return state
+def official(scaled_weights):
+    return scaled_weights("cddfuse")
 
 
 def create(official, **settings):

@@ -20,11 +20,9 @@ FOLDER = GOLDEN / "sfdfuse"
 
 
 @pytest.fixture(scope="module")
-def official(recipe, golden):
+def official(scaled_weights, golden):
     """The golden parameters by the authors' names, the wavelet's constants among them."""
-    state = recipe.state(json.loads((FOLDER / "manifest.json").read_text()), salt="golden")
-    for name, factor in json.loads((FOLDER / "scales.json").read_text()).items():
-        state[name] = (state[name] * np.float32(factor)).astype(np.float32)
+    state = scaled_weights("sfdfuse")
     for name in ("wt_filter", "iwt_filter"):
         state[f"DIDF_Encoder.FreFeature.{name}"] = golden("sfdfuse/modules.npz")[name]
     return state

@@ -11,6 +11,7 @@ from jfusion.metrics.plane import Gray, Plane, gaussian, local_products, moments
 FLAT, BELL = uniform(7), gaussian(11, 1.5)
 # FILM-Nankai's window is made in float32, which moves its SSIM in the fifth digit.
 _RAW = np.exp(-((np.arange(11) - 5.0) ** 2) / 4.5).astype(np.float32)
+_RAW[[0, -1]] = np.nextafter(_RAW[[0, -1]], np.float32(1))  # float32's own exp rounds these two up
 BELL_SINGLE = tuple((_RAW / np.float32(_RAW.sum(dtype=np.float64))).astype(float).tolist())
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM, Wang et al. 2003
 

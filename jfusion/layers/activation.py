@@ -1,4 +1,4 @@
-"""PReLU and the GELU gate."""
+"""Activations, and the layer scale."""
 
 from __future__ import annotations
 
@@ -28,6 +28,183 @@ def plain_gelu_gate(x: jt.Var) -> jt.Var:
     """The same from stock Jittor."""
     half = x.shape[1] // 2
     return nn.gelu(x[:, :half]) * x[:, half:]
+
+
+def squared_relu(x: jt.Var) -> jt.Var:
+    """max(x, 0)^2, of any shape."""
+    return _SquaredReLU()(x) if use_kernel(x) else plain_squared_relu(x)
+
+
+def plain_squared_relu(x: jt.Var) -> jt.Var:
+    """The same from stock Jittor."""
+    return jt.maximum(x, 0) ** 2
+
+
+def star_relu(x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
+    """scale * max(x, 0)^2 + bias; scale and bias (1,) (MetaFormer, Yu et al., 2022)."""
+    kernel = use_kernel(x, scale, bias)
+    return _StarReLU()(x, scale, bias) if kernel else plain_star_relu(x, scale, bias)
+
+
+def plain_star_relu(x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
+    """The same from stock Jittor."""
+    return plain_squared_relu(x) * scale + bias
+
+
+def relu6(x: jt.Var) -> jt.Var:
+    """x cut to [0, 6], of any shape."""
+    return _ReLU6()(x) if use_kernel(x) else plain_relu6(x)
+
+
+def plain_relu6(x: jt.Var) -> jt.Var:
+    """The same from stock Jittor."""
+    return jt.clamp(x, 0, 6)
+
+
+def add_scaled(x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
+    """x + scale * branch; x, branch (N, C, H, W), scale (C,)."""
+    kernel = use_kernel(x, branch, scale)
+    return _AddScaled()(x, branch, scale) if kernel else plain_add_scaled(x, branch, scale)
+
+
+def plain_add_scaled(x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
+    """The same from stock Jittor."""
+    return x + branch * scale.reshape(1, -1, 1, 1)
+
+
+def _each(expression: str, *inputs: jt.Var) -> jt.Var:
+    """A new value from x (and g) at each place, by all threads."""
+    names = ", ".join(
+        f"{name} = in{i}_p[i]" for i, name in zip(range(len(inputs)), "xg", strict=False)
+    )
+    return jt.code(
+        inputs[0].shape,
+        inputs[0].dtype,
+        list(inputs),
+        cpu_header=HEADER,
+        cpu_src=f"""
+        #pragma omp parallel for simd
+        for (int64 i = 0; i < in0->num; i++) {{ float {names}; out_p[i] = {expression}; }}
+        """,
+    )
+
+
+class _SquaredReLU(jt.Function):
+    def execute(self, x: jt.Var) -> jt.Var:
+        self.saved = x
+        return _each("x > 0 ? x*x : 0.f", x)
+
+    def grad(self, g: jt.Var) -> jt.Var:
+        return _each("x > 0 ? 2*x*g : 0.f", self.saved, g)
+
+
+class _ReLU6(jt.Function):
+    def execute(self, x: jt.Var) -> jt.Var:
+        self.saved = x
+        return _each("std::min(std::max(x, 0.f), 6.f)", x)
+
+    def grad(self, g: jt.Var) -> jt.Var:
+        return _each("x > 0 && x < 6 ? g : 0.f", self.saved, g)
+
+
+class _StarReLU(jt.Function):
+    def execute(self, x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
+        self.saved = x, scale
+        return jt.code(
+            x.shape,
+            x.dtype,
+            [x, scale, bias],
+            cpu_header=HEADER,
+            cpu_src="""
+            float a = in1_p[0], b = in2_p[0];
+            #pragma omp parallel for simd
+            for (int64 i = 0; i < in0->num; i++) {
+                float x = std::max(in0_p[i], 0.f);
+                out_p[i] = a*x*x + b;
+            }
+            """,
+        )
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        x, scale = self.saved
+        return tuple(
+            jt.code(
+                [x.shape, [1], [1]],
+                [x.dtype] * 3,
+                [x, scale, g],
+                cpu_header=HEADER,
+                cpu_src="""
+                const int64 B = 1024;
+                int64 total = in0->num, blocks = (total + B - 1) / B;
+                float a = 2*in1_p[0];
+                std::vector<float> squares(blocks), sums(blocks);
+                #pragma omp parallel for
+                for (int64 t = 0; t < blocks; t++) {
+                    float square = 0, sum = 0;
+                    int64 last = std::min(total, t*B + B);
+                    #pragma omp simd reduction(+:square,sum)
+                    for (int64 i = t*B; i < last; i++) {
+                        float x = std::max(in0_p[i], 0.f), g = in2_p[i];
+                        out0_p[i] = a*x*g;
+                        square += x*x*g; sum += g;
+                    }
+                    squares[t] = square; sums[t] = sum;
+                }
+                double square = 0, sum = 0;
+                for (int64 t = 0; t < blocks; t++) { square += squares[t]; sum += sums[t]; }
+                out1_p[0] = square; out2_p[0] = sum;
+                """,
+            )
+        )
+
+
+class _AddScaled(jt.Function):
+    def execute(self, x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
+        self.saved = branch, scale
+        return jt.code(
+            x.shape,
+            x.dtype,
+            [x, branch, scale],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+            #pragma omp parallel for
+            for (int64 p = 0; p < in0_shape0*C; p++) {
+                float s = in2_p[p % C];
+                #pragma omp simd
+                for (int64 i = p*P; i < p*P + P; i++) out_p[i] = in0_p[i] + s*in1_p[i];
+            }
+            """,
+        )
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        branch, scale = self.saved
+        d_branch, d_scale = jt.code(
+            [branch.shape, [branch.shape[0], scale.shape[0]]],
+            [branch.dtype] * 2,
+            [branch, scale, g],
+            cpu_header=HEADER,
+            cpu_src="""
+            int64 C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+            const int64 B = 4096;
+            #pragma omp parallel for
+            for (int64 p = 0; p < in0_shape0*C; p++) {
+                float s = in1_p[p % C];
+                double all = 0;
+                for (int64 from = p*P; from < p*P + P; from += B) {
+                    float sum = 0;
+                    #pragma omp simd reduction(+:sum)
+                    for (int64 i = from; i < std::min(from + B, p*P + P); i++) {
+                        out0_p[i] = s*in2_p[i];
+                        sum += in0_p[i]*in2_p[i];
+                    }
+                    all += sum;
+                }
+                out1_p[p] = all;
+            }
+            """,
+        )
+        return g, d_branch, d_scale.sum(0)
 
 
 class _PReLU(jt.Function):

@@ -103,18 +103,46 @@ def plain_channel_attention(
 def cosine_attention(qkv: jt.Var, temperature: jt.Var) -> jt.Var:
     """`channel_attention` from q, k and v on: qkv (N, 3C, H, W) -> (N, C, H, W)."""
     if use_kernel(qkv, temperature):
-        return _CosineAttention()(qkv, temperature)
+        return _CosineAttention(crossed=False)(qkv, temperature)
     return plain_cosine_attention(qkv, temperature)[0]
+
+
+def crossed_cosine_attention(qkv: jt.Var, temperature: jt.Var) -> jt.Var:
+    """`cosine_attention` with the queries of the batch's other half, each added with unit norm.
+
+    qkv (2N, 3C, H, W) -> (2N, C, H, W); sample i takes its queries from sample i + N (modulo 2N).
+    """
+    if use_kernel(qkv, temperature):
+        return _CosineAttention(crossed=True)(qkv, temperature)
+    return plain_crossed_cosine_attention(qkv, temperature)
 
 
 def plain_cosine_attention(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:
     """The same from stock Jittor, and the softmaxed matrix."""
-    n, c, h, w = qkv.shape
-    heads = temperature.shape[0]
-    q, k, v = qkv.reshape(n, 3, heads, c // 3 // heads, h * w).transpose(1, 0, 2, 3, 4)
-    q, k = (x / jt.maximum(jt.sqrt((x * x).sum(-1, keepdims=True)), 1e-12) for x in (q, k))
+    q, k, v = _heads(qkv, temperature.shape[0])
+    q, k = _unit(q), _unit(k)
     weights = softmax(jt.matmul(q, k.transpose(0, 1, 3, 2)) * temperature)
+    n, c, h, w = qkv.shape
     return jt.matmul(weights, v).reshape(n, c // 3, h, w), weights
+
+
+def plain_crossed_cosine_attention(qkv: jt.Var, temperature: jt.Var) -> jt.Var:
+    """The same from stock Jittor."""
+    n, c, h, w = qkv.shape
+    q, k, v = _heads(qkv, temperature.shape[0])
+    q = jt.concat([q[n // 2 :], q[: n // 2]])
+    q, k = _unit(q), _unit(k)
+    weights = softmax(jt.matmul(q, k.transpose(0, 1, 3, 2)) * temperature)
+    return (jt.matmul(weights, v) + q).reshape(n, c // 3, h, w)
+
+
+def _heads(qkv: jt.Var, heads: int) -> jt.Var:
+    n, c, h, w = qkv.shape
+    return qkv.reshape(n, 3, heads, c // 3 // heads, h * w).transpose(1, 0, 2, 3, 4)
+
+
+def _unit(x: jt.Var) -> jt.Var:
+    return x / jt.maximum(jt.sqrt((x * x).sum(-1, keepdims=True)), 1e-12)
 
 
 class _ChannelAttention(jt.Function):
@@ -147,16 +175,20 @@ class _ChannelAttention(jt.Function):
 
 
 class _CosineAttention(jt.Function):
+    def __init__(self, crossed: bool):
+        super().__init__()
+        self.crossed = crossed
+
     def execute(self, qkv: jt.Var, temperature: jt.Var) -> jt.Var:
-        out, *matrices = _attend(qkv, temperature)
+        out, *matrices = _attend(qkv, temperature, self.crossed)
         self.saved = qkv, temperature, *matrices
         return out
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var]:
-        return _attend_backward(*self.saved, g)
+        return _attend_backward(*self.saved, g, self.crossed)
 
 
-def _attend(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, ...]:
+def _attend(qkv: jt.Var, temperature: jt.Var, crossed: bool = False) -> tuple[jt.Var, ...]:
     """Result, softmaxed matrix, cosines, and the norms of q and k."""
     n, c, h, w = qkv.shape
     heads = temperature.shape[0]
@@ -167,13 +199,16 @@ def _attend(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, ...]:
             [qkv.dtype] * 4,
             [qkv, temperature],
             cpu_header=HEADER,
+            data={"crossed": int(crossed)},
             cpu_src="""
             int64 N = in0_shape0, C = in0_shape1/3, P = (int64)in0_shape2*in0_shape3;
             int64 heads = in1_shape0, d = C/heads;
+            bool crossed = data["crossed"] != 0;
             const int64 B = 4096;
             #pragma omp parallel for collapse(2) schedule(dynamic, 1)
             for (int64 n = 0; n < N; n++) for (int64 i = 0; i < heads; i++) {
-                const float *q = in0_p + (n*3*C + i*d)*P, *k = q + C*P, *v = k + C*P;
+                const float* q = in0_p + ((crossed ? (n + N/2) % N : n)*3*C + i*d)*P;
+                const float *k = in0_p + (n*3*C + C + i*d)*P, *v = k + C*P;
                 float *A = out1_p + (n*heads + i)*d*d, *cosine = out2_p + (n*heads + i)*d*d;
                 float *norm_q = out3_p + (n*heads + i)*2*d, *norm_k = norm_q + d;
                 std::vector<double> gram(d*d, 0.0), square(2*d, 0.0);
@@ -205,6 +240,10 @@ def _attend(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, ...]:
                 float* y = out0_p + (n*C + i*d)*P;
                 for (int64 p = 0; p < P; p += B)
                     dnnl_sgemm('N', 'N', d, std::min(B, P - p), d, 1.f, A, d, v + p, P, 0.f, y + p, P);
+                if (crossed) for (int64 r = 0; r < d; r++) {
+                    #pragma omp simd
+                    for (int64 p = r*P; p < r*P + P; p++) y[p] += q[p]/norm_q[r];
+                }
             }
             """,
         )
@@ -212,21 +251,30 @@ def _attend(qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, ...]:
 
 
 def _attend_backward(
-    qkv: jt.Var, temperature: jt.Var, weights: jt.Var, cosine: jt.Var, norms: jt.Var, g: jt.Var
+    qkv: jt.Var,
+    temperature: jt.Var,
+    weights: jt.Var,
+    cosine: jt.Var,
+    norms: jt.Var,
+    g: jt.Var,
+    crossed: bool = False,
 ) -> tuple[jt.Var, jt.Var]:
     d_qkv, d_temperature = jt.code(
         [qkv.shape, [qkv.shape[0], temperature.shape[0]]],
         [qkv.dtype] * 2,
         [qkv, temperature, weights, cosine, norms, g],
         cpu_header=HEADER,
+        data={"crossed": int(crossed)},
         cpu_src="""
         int64 N = in0_shape0, C = in0_shape1/3, P = (int64)in0_shape2*in0_shape3;
         int64 heads = in1_shape0, d = C/heads;
+        bool crossed = data["crossed"] != 0;
         const int64 B = 4096;
         #pragma omp parallel for collapse(2) schedule(dynamic, 1)
         for (int64 n = 0; n < N; n++) for (int64 i = 0; i < heads; i++) {
-            const float *q = in0_p + (n*3*C + i*d)*P, *k = q + C*P, *v = k + C*P;
-            float *dq = out0_p + (n*3*C + i*d)*P, *dk = dq + C*P, *dv = dk + C*P;
+            int64 at_q = ((crossed ? (n + N/2) % N : n)*3*C + i*d)*P, at_k = (n*3*C + C + i*d)*P;
+            const float *q = in0_p + at_q, *k = in0_p + at_k, *v = k + C*P;
+            float *dq = out0_p + at_q, *dk = out0_p + at_k, *dv = dk + C*P;
             const float *A = in2_p + (n*heads + i)*d*d, *cosine = in3_p + (n*heads + i)*d*d;
             const float *norm_q = in4_p + (n*heads + i)*2*d, *norm_k = norm_q + d;
             const float* g = in5_p + (n*C + i*d)*P;
@@ -253,6 +301,16 @@ def _attend_backward(
                 }
             }
             out1_p[n*heads + i] = d_temperature;
+            if (crossed) for (int64 r = 0; r < d; r++) if (norm_q[r] > 1e-12f) {
+                double dot = 0;  // the share of the norm in q / norm
+                for (int64 p = 0; p < P; p += B) {
+                    float s = 0;
+                    #pragma omp simd reduction(+:s)
+                    for (int64 x = p; x < std::min(p + B, P); x++) s += g[r*P + x]*q[r*P + x];
+                    dot += s;
+                }
+                own_q[r*d + r] -= dot/((double)norm_q[r]*norm_q[r]*norm_q[r]);
+            }
             for (int64 p = 0; p < P; p += B) {
                 int64 m = std::min(B, P - p);
                 dnnl_sgemm('N', 'N', d, m, d, 1.f, gram.data(), d, k + p, P, 0.f, dq + p, P);
@@ -260,6 +318,10 @@ def _attend_backward(
                 dnnl_sgemm('T', 'N', d, m, d, 1.f, gram.data(), d, q + p, P, 0.f, dk + p, P);
                 dnnl_sgemm('N', 'N', d, m, d, 1.f, own_k.data(), d, k + p, P, 1.f, dk + p, P);
                 dnnl_sgemm('T', 'N', d, m, d, 1.f, A, d, g + p, P, 0.f, dv + p, P);
+                if (crossed) for (int64 r = 0; r < d; r++) {
+                    #pragma omp simd
+                    for (int64 x = p; x < p + m; x++) dq[r*P + x] += g[r*P + x]/norm_q[r];
+                }
             }
         }
         """,

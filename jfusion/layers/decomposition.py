@@ -5,9 +5,10 @@ CDDFuse (CVPR 2023), which SFDFuse builds on.
 
 from __future__ import annotations
 
-from jfusion.layers.activation import gelu_gate
+from jfusion.layers.activation import gelu_gate, relu6
 from jfusion.layers.attention import cosine_attention
 from jfusion.layers.conv import conv, conv1x1, depthwise3x3
+from jfusion.layers.depthwise import depthwise
 from jfusion.layers.matmul import matmul
 from jfusion.layers.resize import pad
 from jfusion.layers.restormer import ChannelLayerNorm
@@ -144,7 +145,6 @@ class Bottleneck(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W), two pixels or more a side -> the same shape."""
-        h, w = x.shape[2:]
-        hidden = jt.clamp(conv1x1(x, self.expand.weight), 0, 6)
-        hidden = depthwise3x3(pad(hidden, 1, "reflect"), self.depthwise.weight)
-        return conv1x1(jt.clamp(hidden[:, :, 1 : h + 1, 1 : w + 1], 0, 6), self.project.weight)
+        hidden = pad(relu6(conv1x1(x, self.expand.weight)), 1, "reflect")
+        hidden = depthwise(hidden, self.depthwise.weight, padding=0)
+        return conv1x1(relu6(hidden), self.project.weight)

@@ -111,6 +111,12 @@ class Decoder(nn.Module):
         return conv(nn.leaky_relu(conv(x, self.narrow.weight), 0.01), self.to_image.weight)
 
 
+def sum_of_halves(x: jt.Var) -> jt.Var:
+    """The first half of the batch plus the second: (2N, C, H, W) -> (N, C, H, W)."""
+    n, *shape = x.shape
+    return x.reshape(2, n // 2, *shape).sum(0)
+
+
 def _official() -> dict[str, str]:
     blocks = restormer.OFFICIAL.items()
     parts = {
@@ -161,16 +167,14 @@ class CDDFuse(System):
         """a, b (N, 1, H, W) in [0, 1], two pixels or more a side -> (N, 1, H, W) in (0, 1)."""
         return self._decode_fused(a, b, *self._encode(a, b))
 
-    def _encode(self, a: jt.Var, b: jt.Var) -> tuple[tuple[jt.Var, jt.Var], ...]:
-        """The bases of a and b, and their details; both images in one pass."""
-        base, detail, _ = self.encoder(jt.concat([a, b]))
-        return tuple(tuple(x.chunk(2, 0)) for x in (base, detail))
+    def _encode(self, a: jt.Var, b: jt.Var) -> tuple[jt.Var, jt.Var]:
+        """Base and detail (2N, 64, H, W): those of a, and behind them those of b."""
+        return self.encoder(jt.concat([a, b]))[:2]
 
-    def _decode_fused(
-        self, a: jt.Var, b: jt.Var, base: tuple[jt.Var, jt.Var], detail: tuple[jt.Var, jt.Var]
-    ) -> jt.Var:
+    def _decode_fused(self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var) -> jt.Var:
         image = {"visible": b, "sum": a + b, "none": None}[self.config.skip]
-        return self.decoder(image, self.base_fusion(sum(base)), self.detail_fusion(sum(detail)))
+        base, detail = sum_of_halves(base), sum_of_halves(detail)
+        return self.decoder(image, self.base_fusion(base), self.detail_fusion(detail))
 
     def fuse(
         self,
@@ -224,7 +228,7 @@ class CDDFuse(System):
     def _losses(self, a: jt.Var, b: jt.Var, stage: Stage, **drop: float) -> dict[str, jt.Var]:
         """drop goes to the encoder and the decoder (SFDFuse)."""
         base, detail = self._encode(a, b, **drop)
-        decomposition = decomposition_loss(base, detail)
+        decomposition = decomposition_loss(base.chunk(2), detail.chunk(2))
         if stage.name == "reconstruction":
             parts = self._reconstruction(a, b, base, self._details_to_rebuild(detail), **drop)
         else:
@@ -235,21 +239,16 @@ class CDDFuse(System):
             "decomposition": decomposition,
         }
 
-    def _details_to_rebuild(self, detail: tuple[jt.Var, jt.Var]) -> tuple[jt.Var, jt.Var]:
+    def _details_to_rebuild(self, detail: jt.Var) -> jt.Var:
         """The details that a and b are rebuilt from."""
         return detail
 
     def _reconstruction(
-        self,
-        a: jt.Var,
-        b: jt.Var,
-        base: tuple[jt.Var, jt.Var],
-        detail: tuple[jt.Var, jt.Var],
-        **drop: float,
+        self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var, **drop: float
     ) -> dict[str, jt.Var]:
         c = self.config
         skip = None if c.skip == "none" else jt.concat([a, b])
-        made = self.decoder(skip, jt.concat(base), jt.concat(detail), **drop).chunk(2, 0)
+        made = self.decoder(skip, base, detail, **drop).chunk(2)
         parts = {
             f"reconstruction_{name}": c.ssim_weight * self.ssim_loss(image, m)
             + ((image - m) ** 2).mean()

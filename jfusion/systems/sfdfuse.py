@@ -15,16 +15,19 @@ import numpy as np
 from jfusion.checkpoint import NameMap
 from jfusion.config import setting
 from jfusion.errors import UserError
-from jfusion.layers.attention import cosine_attention
-from jfusion.layers.conv import conv, conv1x1
+from jfusion.layers.activation import add_scaled, relu6, squared_relu, star_relu
+from jfusion.layers.attention import crossed_cosine_attention
+from jfusion.layers.conv import conv, conv1x1, depthwise3x3
 from jfusion.layers.decomposition import OFFICIAL_BASE, BaseExtractor, DetailExtractor
+from jfusion.layers.depthwise import depthwise, pixel_shuffle, pixel_unshuffle, shuffled_gate
 from jfusion.layers.expand import expand_depthwise
 from jfusion.layers.losses import halved_ssim_loss
+from jfusion.layers.matmul import matmul
 from jfusion.layers.resize import bilinear, pad
 from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
 from jfusion.runtime import jt, nn
 from jfusion.systems.base import Batch, Stage
-from jfusion.systems.cddfuse import WIDTH, CDDFuse
+from jfusion.systems.cddfuse import WIDTH, CDDFuse, sum_of_halves
 
 
 @dataclass(frozen=True)
@@ -60,26 +63,6 @@ class Config:
 # ---- pieces ------------------------------------------------------------------------------------
 
 
-def depthwise(x: jt.Var, weight: jt.Var, dilation: int = 1) -> jt.Var:
-    """Each channel with its own kernel, zero padding, the same size. weight (C, 1, K, K)."""
-    reach = weight.shape[2] // 2 * dilation
-    return nn.conv2d(x, weight, None, 1, reach, dilation, x.shape[1])
-
-
-def pixel_shuffle(x: jt.Var) -> jt.Var:
-    """(N, 4C, H, W) -> (N, C, 2H, 2W); channel 4c + 2i + j goes to pixel (i, j) of its 2x2 block."""
-    n, c, h, w = x.shape
-    x = x.reshape(n, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3)
-    return x.reshape(n, c // 4, 2 * h, 2 * w)
-
-
-def pixel_unshuffle(x: jt.Var) -> jt.Var:
-    """The inverse of `pixel_shuffle`."""
-    n, c, h, w = x.shape
-    x = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4)
-    return x.reshape(n, 4 * c, h // 2, w // 2)
-
-
 def drop_path(x: jt.Var, rate: float) -> jt.Var:
     """Leaves a sample out with probability `rate`, and scales the others up."""
     kept = (jt.rand(x.shape[0], 1, 1, 1) >= rate).float32()
@@ -102,12 +85,12 @@ class ShuffleGate(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, 64, H, W) -> the same shape."""
-        a, b = pixel_shuffle(conv1x1(x, self.expand.weight)).chunk(2, 1)
-        return conv1x1(pixel_unshuffle(self.gate(a, b)), self.project.weight)
+        a, b = (conv1x1(x, half) for half in self.expand.weight.split(2 * WIDTH, 0))
+        return conv1x1(self.gate(a, b), self.project.weight)
 
     def gate(self, a: jt.Var, b: jt.Var) -> jt.Var:
-        """Both halves (N, 32, 2H, 2W) -> the same shape."""
-        return depthwise(a, self.depthwise.weight) * nn.gelu(b)
+        """Both halves, not shuffled (N, 128, H, W) -> the same shape."""
+        return shuffled_gate(a, b, self.depthwise.weight, "gelu")
 
 
 class DualShuffleGate(ShuffleGate):
@@ -121,9 +104,10 @@ class DualShuffleGate(ShuffleGate):
         self.dilated = nn.Conv(half, half, 3, groups=half, bias=False)
 
     def gate(self, a: jt.Var, b: jt.Var) -> jt.Var:
-        b = depthwise(b, self.dilated.weight, dilation=2)
-        softplus = jt.maximum(b, 0) + jt.log(1 + jt.exp(-jt.abs(b)))
-        return b * jt.tanh(softplus) * depthwise(a, self.depthwise5.weight)
+        """A dilation of two pixels of the shuffled image is one pixel of each of its four phases."""
+        kernel = self.dilated.weight.reshape(-1, 1, 9).broadcast((WIDTH // 2, 4, 9))
+        b = depthwise3x3(b, kernel.reshape(2 * WIDTH, 1, 3, 3))
+        return shuffled_gate(a, b, self.depthwise5.weight, "mish")
 
 
 class TransformerBlock(nn.Module):
@@ -155,8 +139,8 @@ class ConvFormerBlock(nn.Module):
             (self.scale1, self.mixer, self.norm1),
             (self.scale2, self.mlp, self.norm2),
         ):
-            out = branch(norm(x)) * scale.reshape(1, -1, 1, 1)
-            x = x + (drop_path(out, drop) if drop else out)
+            out = branch(norm(x))
+            x = add_scaled(x, drop_path(out, drop) if drop else out, scale)
         return x
 
 
@@ -170,22 +154,8 @@ class SeparableMixer(nn.Module):
         self.project = nn.Conv(2 * WIDTH, WIDTH, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
-        hidden = self.star_relu(conv1x1(x, self.expand.weight))
+        hidden = star_relu(conv1x1(x, self.expand.weight), self.star_scale, self.star_bias)
         return conv1x1(depthwise(hidden, self.depthwise.weight), self.project.weight) + x
-
-    def star_relu(self, x: jt.Var) -> jt.Var:
-        """scale * relu(x)^2 + bias.
-
-        The two scalars are spread in steps, so that their gradients are summed row by row: one sum
-        over all values in float32 loses two digits.
-        """
-        n, c, h, _ = x.shape
-        rows = (
-            v.broadcast((1, c, 1, 1)).stop_fuse().broadcast((n, c, h, 1)).stop_fuse()
-            for v in (self.star_scale.reshape(1, 1, 1, 1), self.star_bias.reshape(1, 1, 1, 1))
-        )
-        scale, bias = rows
-        return jt.maximum(x, 0) ** 2 * scale + bias
 
 
 class SquaredMlp(nn.Module):
@@ -197,7 +167,7 @@ class SquaredMlp(nn.Module):
         self.project = nn.Conv(4 * WIDTH, WIDTH, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
-        hidden = self.norm(jt.maximum(conv1x1(x, self.expand.weight), 0) ** 2)
+        hidden = self.norm(squared_relu(conv1x1(x, self.expand.weight)))
         return conv1x1(hidden, self.project.weight)
 
 
@@ -253,8 +223,8 @@ class DifferenceBottleneck(nn.Module):
         self.project = nn.Conv(2 * width, width, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
-        hidden = jt.clamp(conv1x1(x, self.expand.weight), 0, 6)
-        return conv1x1(jt.clamp(self.middle(hidden), 0, 6), self.project.weight)
+        hidden = relu6(self.middle(relu6(conv1x1(x, self.expand.weight))))
+        return conv1x1(hidden, self.project.weight)
 
 
 class Interaction(nn.Module):
@@ -266,26 +236,17 @@ class Interaction(nn.Module):
         self.norm2 = ChannelLayerNorm(WIDTH)
         self.feed_forward = feed_forward()
 
-    def execute(self, x: jt.Var, y: jt.Var) -> jt.Var:
-        """x, y (N, 64, H, W) -> the same shape."""
-        merged = self.across(self.norm1(x), self.norm1(y))
+    def execute(self, both: jt.Var) -> jt.Var:
+        """Two maps, one behind the other in the batch (2N, 64, H, W) -> (N, 64, H, W)."""
+        merged = self.across(self.norm1(both))
         return merged + self.feed_forward(self.norm2(merged))
 
-    def across(self, a: jt.Var, b: jt.Var) -> jt.Var:
-        """The attention of normalised maps; each query is added with its unit norm over the pixels."""
-        weights = self.attention.qkv.weight, self.attention.depthwise.weight
-        (q1, k1, v1), (q2, k2, v2) = (expand_depthwise(x, *weights).chunk(3, 1) for x in (a, b))
-        temperature = self.attention.temperature
-        out = cosine_attention(jt.concat([q2, k1, v1], 1), temperature)
-        out = out + cosine_attention(jt.concat([q1, k2, v2], 1), temperature)
-        out = out + _unit(q1) + _unit(q2)
-        return conv1x1(out, self.attention.project.weight) + a + b
-
-
-def _unit(q: jt.Var) -> jt.Var:
-    """Each channel divided by its norm over the pixels."""
-    square = (q * q).sum(3, keepdims=True).sum(2, keepdims=True)
-    return q / jt.maximum(jt.sqrt(square), 1e-12)
+    def across(self, both: jt.Var) -> jt.Var:
+        """The attention of normalised maps, with queries of the other, and the sum of the two."""
+        own = self.attention
+        qkv = expand_depthwise(both, own.qkv.weight, own.depthwise.weight)
+        out = sum_of_halves(crossed_cosine_attention(qkv, own.temperature))
+        return conv1x1(out, own.project.weight) + sum_of_halves(both)
 
 
 class Wavelet(nn.Module):
@@ -298,17 +259,12 @@ class Wavelet(nn.Module):
         filters = np.tile(signs[:, None] / 2, (WIDTH, 1, 1, 1))
         self.analysis, self.synthesis = jt.array(filters), jt.array(filters)
 
-    def execute(self, x: jt.Var) -> list[jt.Var]:
-        """x (N, 64, H, W), even -> ll, lh, hl, hh (N, 64, H/2, W/2)."""
-        filters = self.analysis.detach().reshape(1, WIDTH, 4, 2, 2)
-        places = [(i, j) for i in (0, 1) for j in (0, 1)]
-        return [
-            sum(
-                x[:, :, i::2, j::2] * filters[:, :, band, i, j].reshape(1, -1, 1, 1)
-                for i, j in places
-            )
-            for band in range(4)
-        ]
+    def bands(self) -> tuple[jt.Var, jt.Var]:
+        """Matrices from the pixels of a 2x2 block (4 to a channel) to ll, and to lh, hl and hh."""
+        filters = self.analysis.detach().reshape(WIDTH, 4, 4).transpose(1, 0, 2)
+        own = jt.array(np.eye(WIDTH, dtype=np.float32)).reshape(1, WIDTH, WIDTH, 1)
+        matrix = (own * filters.unsqueeze(2)).reshape(4, WIDTH, 4 * WIDTH)
+        return matrix[0], matrix[1:].reshape(3 * WIDTH, 4 * WIDTH)
 
 
 class AttentionMerge(nn.Module):
@@ -342,12 +298,9 @@ class AttentionMerge(nn.Module):
     def pixel_gate(self, x: jt.Var, pattern: jt.Var) -> jt.Var:
         """Each channel of x with its pattern, in groups of two: two depthwise convolutions."""
         own, other = (self.pixel.weight[:, i : i + 1] for i in (0, 1))
-        h, w = x.shape[2:]
-        out = self.pixel.bias.reshape(1, -1, 1, 1)
-        for value, weight in ((x, own), (pattern, other)):
-            filtered = depthwise(pad(value, 3, "reflect"), weight)
-            out = out + filtered[:, :, 3 : 3 + h, 3 : 3 + w]
-        return jt.sigmoid(out)
+        out = depthwise(pad(x, 3, "reflect"), own, padding=0)
+        out = out + depthwise(pad(pattern, 3, "reflect"), other, padding=0)
+        return jt.sigmoid(out + self.pixel.bias.reshape(1, -1, 1, 1))
 
 
 # ---- the networks ------------------------------------------------------------------------------
@@ -378,18 +331,21 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x, drop)
         low, high = self.bands(embedded)
-        return self.meet_base(self.base(x), low), self.meet_detail(self.detail(x), high)
+        base = self.meet_base(jt.concat([self.base(x), low]))
+        return base, self.meet_detail(jt.concat([self.detail(x), high]))
 
     def bands(self, x: jt.Var) -> tuple[jt.Var, jt.Var]:
-        """The low and the high frequencies at full size."""
-        ll, *rest = self.wavelet(x)
-        return bilinear(ll, *x.shape[2:]), self.enlarge(jt.concat(rest, 1))
+        """The low and the high frequencies at full size.
 
-    def enlarge(self, x: jt.Var) -> jt.Var:
-        """The transposed 2x2 convolution of stride 2 as a 1x1 and a pixel shuffle; leaky ReLU."""
-        weight, bias = self.upsample.weight, self.upsample.bias
-        matrix = weight.permute(1, 2, 3, 0).reshape(4 * WIDTH, 3 * WIDTH, 1, 1)
-        return nn.leaky_relu(pixel_shuffle(conv1x1(x, matrix)) + bias.reshape(1, -1, 1, 1), 0.01)
+        The transposed 2x2 convolution of stride 2 after the high bands is a matrix and a pixel
+        shuffle; the two matrices are multiplied first.
+        """
+        blocks = pixel_unshuffle(x)
+        ll, details = self.wavelet.bands()
+        low = bilinear(conv1x1(blocks, ll.unsqueeze(-1).unsqueeze(-1)), *x.shape[2:])
+        enlarge = self.upsample.weight.permute(1, 2, 3, 0).reshape(4 * WIDTH, 3 * WIDTH)
+        high = pixel_shuffle(conv1x1(blocks, matmul(enlarge, details).unsqueeze(-1).unsqueeze(-1)))
+        return low, nn.leaky_relu(high + self.upsample.bias.reshape(1, -1, 1, 1), 0.01)
 
 
 class Decoder(nn.Module):
@@ -521,19 +477,14 @@ class SFDFuse(CDDFuse):
         fused = self._decode_fused(a, b, *self._encode(a, b))
         return fused if self.config.faithful else fused[:, :, :h, :w]
 
-    def _encode(self, a: jt.Var, b: jt.Var, drop: float = 0.0) -> tuple[tuple[jt.Var, jt.Var], ...]:
-        return tuple(tuple(x.chunk(2, 0)) for x in self.encoder(jt.concat([a, b]), drop))
+    def _encode(self, a: jt.Var, b: jt.Var, drop: float = 0.0) -> tuple[jt.Var, jt.Var]:
+        return self.encoder(jt.concat([a, b]), drop)
 
     def _decode_fused(
-        self,
-        a: jt.Var,
-        b: jt.Var,
-        base: tuple[jt.Var, jt.Var],
-        detail: tuple[jt.Var, jt.Var],
-        drop: float = 0.0,
+        self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var, drop: float = 0.0
     ) -> jt.Var:
         image = a + b if self.config.skip == "sum" else b
-        return self.decoder(image, self.base_fusion(*base), self.detail_fusion(*detail), drop)
+        return self.decoder(image, self.base_fusion(base), self.detail_fusion(detail), drop)
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
         """Cuts the fraction off, as the authors' script does."""
@@ -544,8 +495,11 @@ class SFDFuse(CDDFuse):
         a, b = even(batch.a), even(batch.b)
         return self._losses(a, b, stage, drop=self.config.drop_path)
 
-    def _details_to_rebuild(self, detail: tuple[jt.Var, jt.Var]) -> tuple[jt.Var, jt.Var]:
-        return detail if self.config.own_detail else (detail[1], detail[1])
+    def _details_to_rebuild(self, detail: jt.Var) -> jt.Var:
+        if self.config.own_detail:
+            return detail
+        visible = detail[detail.shape[0] // 2 :]
+        return jt.concat([visible, visible])
 
     def _fusion(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
         parts = super()._fusion(a, b, fused)

@@ -14,6 +14,7 @@ from jfusion.layers import (
     activation,
     attention,
     conv,
+    depthwise,
     encoder,
     expand,
     filters,
@@ -77,6 +78,50 @@ def test_depthwise3x3(n, c, h, w):
     both(conv.depthwise3x3, conv.plain_depthwise3x3, arrays(2, (n, c, h, w), (c, 1, 3, 3)))
 
 
+@given(few, few, sizes, sizes, st.sampled_from([3, 5, 7]), st.integers(0, 3))
+@example(2, 3, 5, 70, 7, 3)  # a block of 64 pixels, and a rest
+@settings(max_examples=16)
+def test_depthwise(n, c, h, w, k, padding):
+    h, w = (max(size, k - 2 * padding) for size in (h, w))
+    padding = min(padding, k - 1)
+    both(
+        lambda *x: depthwise.depthwise(*x, padding),
+        lambda *x: depthwise.plain_depthwise(*x, padding),
+        arrays(18, (n, c, h, w), (c, 1, k, k)),
+    )
+
+
+@given(few, few, sizes, sizes, st.sampled_from([(7, "gelu"), (5, "mish"), (3, "mish")]))
+@example(2, 2, 5, 70, (7, "gelu"))
+@settings(max_examples=12)
+def test_shuffled_gate(n, c, h, w, kind):
+    both(
+        lambda *x: depthwise.shuffled_gate(*x, kind[1]),
+        lambda *x: depthwise.plain_shuffled_gate(*x, kind[1]),
+        arrays(19, (n, 4 * c, h, w), (n, 4 * c, h, w), (c, 1, kind[0], kind[0])),
+    )
+
+
+def test_mish_far_out():
+    b = np.array([-1e4, -90, -20, -1e-20, 0, 1e-20, 19, 21, 90, 1e4], np.float32)
+    b = b.reshape(1, 1, 1, -1).repeat(4, 1)
+    both(
+        lambda *x: depthwise.shuffled_gate(*x, "mish"),
+        lambda *x: depthwise.plain_shuffled_gate(*x, "mish"),
+        [np.ones_like(b), b, np.ones((1, 1, 1, 1), np.float32)],
+        1e-6,
+    )
+
+
+@given(few, few, sizes, sizes)
+@settings(max_examples=6)
+def test_pixel_unshuffle_undoes_pixel_shuffle(n, c, h, w):
+    x = arrays(20, (n, 4 * c, h, w))[0]
+    shuffled = depthwise.pixel_shuffle(jt.array(x))
+    np.testing.assert_array_equal(shuffled.numpy()[:, :, 0::2, 1::2], x[:, 1::4])
+    np.testing.assert_array_equal(depthwise.pixel_unshuffle(shuffled).numpy(), x)
+
+
 @given(few, st.integers(2, 9), sizes, sizes)
 @example(1, 3, 30, 31)
 @settings(max_examples=12)
@@ -126,6 +171,17 @@ def test_bilinear(n, c, h, w, height, width, align):
 @settings(max_examples=12)
 def test_prelu(n, c, h, w):
     both(activation.prelu, activation.plain_prelu, arrays(17, (n, c, h, w), (1,)))
+
+
+@given(few, few, sizes, sizes)
+@example(1, 4, 60, 61)  # more than one block
+@settings(max_examples=12)
+def test_elementwise(n, c, h, w):
+    x, branch, scale, one, two = arrays(21, (n, c, h, w), (n, c, h, w), (c,), (1,), (1,))
+    both(activation.squared_relu, activation.plain_squared_relu, [x])
+    both(activation.relu6, activation.plain_relu6, [5 * x])
+    both(activation.star_relu, activation.plain_star_relu, [x, one, two])
+    both(activation.add_scaled, activation.plain_add_scaled, [x, branch, scale])
 
 
 @given(few, few, sizes, sizes)
@@ -310,6 +366,18 @@ def test_cosine_attention(n, heads, d, h, w):
     both(
         attention.cosine_attention,
         lambda *x: attention.plain_cosine_attention(*x)[0],
+        [qkv + 0.5, temperature],
+        tolerance=1e-4,
+    )
+
+
+@given(few, st.sampled_from([1, 2]), few, sizes, sizes)
+@settings(max_examples=12)
+def test_crossed_cosine_attention(n, heads, d, h, w):
+    qkv, temperature = arrays(22, (2 * n, 3 * heads * d, h, w), (heads, 1, 1))
+    both(
+        attention.crossed_cosine_attention,
+        attention.plain_crossed_cosine_attention,
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )

@@ -10,6 +10,9 @@ import pytest
 import jfusion
 from jfusion.errors import UserError
 from jfusion.layers import losses
+from jfusion.layers.activation import star_relu
+from jfusion.layers.conv import conv1x1
+from jfusion.layers.depthwise import pixel_unshuffle
 from jfusion.runtime import jt
 from jfusion.systems import sfdfuse as module
 from jfusion.systems.base import Batch
@@ -92,8 +95,8 @@ def test_features_logits_and_images_of_both_phases(sfdfuse, golden):
             logits = decoder.logits(image, level0)
             check(f"p1.{name}.logits", logits)
             check(f"p1.{name}.image", jt.sigmoid(logits))
-        check("p2.base", sfdfuse.base_fusion(bases[:1], bases[1:]))
-        check("p2.detail", sfdfuse.detail_fusion(details[:1], details[1:]))
+        check("p2.base", sfdfuse.base_fusion(bases))
+        check("p2.detail", sfdfuse.detail_fusion(details))
         check("p2.fused.image", sfdfuse(ir, vis))
         low, high = sfdfuse.encoder.bands(jt.array(np.repeat(z["vis"], 64, 1)))
         assert low.shape == high.shape == [1, 64, 64, 80]
@@ -122,7 +125,9 @@ def test_single_modules(sfdfuse, golden):
     node, mixer = e.detail.nodes[0], e.blocks[2].mixer
     both = jt.concat([x, y], 1)
     with jt.no_grad():
-        ll, lh, hl, hh = e.wavelet(x)
+        stacked, blocks = jt.concat([x, y]), pixel_unshuffle(x)
+        low, high = (conv1x1(blocks, m.unsqueeze(-1).unsqueeze(-1)) for m in e.wavelet.bands())
+        lh, hl, hh = high.chunk(3, 1)
         spatial, channel = merge.spatial_map(both), merge.channel_vector(both)
         first, second = node(x).chunk(2, 1)
         found = {
@@ -131,20 +136,20 @@ def test_single_modules(sfdfuse, golden):
             **{"theta.x8": node.phi(8 * x[:, :32]), "node.z1": first, "node.z2": second},
             **{"detail": e.detail(x), "head": decoder.head(x), "deconv": node.phi.middle(x)},
             **{"deconv.bias": node.phi.middle.bias(), "sepconv": mixer(x)},
-            **{"starrelu": mixer.star_relu(x), "mlphead": e.blocks[2].mlp(x)},
             **{
-                "convformer": e.blocks[2](x, 0.0),
-                "wt.ll": ll,
-                "wt.lh": lh,
-                "wt.hl": hl,
-                "wt.hh": hh,
+                "starrelu": star_relu(x, mixer.star_scale, mixer.star_bias),
+                "mlphead": e.blocks[2].mlp(x),
             },
-            **{"wt.lo": e.bands(x)[0], "upsample": e.enlarge(jt.concat([lh, hl, hh], 1))},
-            **{"cross": e.meet_base.across(x, y), "fib_base": e.meet_base(x, y)},
-            **{"fib_detail": e.meet_detail(x, y), "ffn_out": e.meet_base.feed_forward(x)},
+            **{"convformer": e.blocks[2](x, 0.0), "wt.ll": low, "wt.lh": lh, "wt.hl": hl},
+            **{"wt.hh": hh, "wt.lo": e.bands(x)[0], "upsample": e.bands(x)[1]},
+            **{"cross": e.meet_base.across(stacked), "fib_base": e.meet_base(stacked)},
+            **{"fib_detail": e.meet_detail(stacked), "ffn_out": e.meet_base.feed_forward(x)},
             **{"ffn_duals": e.meet_detail.feed_forward(x), "cga.sa": spatial, "cga.ca": channel},
             **{"cga.pa": merge.pixel_gate(both, spatial + channel), "cga": merge(x, y)},
-            **{"basefuse": sfdfuse.base_fusion(x, y), "detailfuse": sfdfuse.detail_fusion(x, y)},
+            **{
+                "basefuse": sfdfuse.base_fusion(stacked),
+                "detailfuse": sfdfuse.detail_fusion(stacked),
+            },
             **{"decoder": decoder(x1, x, y)},
         }
         kernels = node.phi.middle.kernels()
@@ -210,19 +215,19 @@ CASES = {
 def test_losses_and_every_gradient(official, golden, monkeypatch, case):
     z, system = arrays(golden, "gradients"), create(official, **CASES[case])
     phase = case[:2]
-    if case == "p2mask":
-        vis, ir, decoder = np.split(z["p2mask.masks"], 3)
-        masks_of(monkeypatch, [*np.concatenate([ir, vis], 1), *decoder])
     stage = system.stages()[phase == "p2"]
     parameters = {k: p for g in system.parameter_groups(stage) for k, p in g.parameters.items()}
     assert {system.OFFICIAL.official(n) for n in parameters} == {
         str(n) for n in z[f"{phase}.names"]
     }
     # In phase II one value before a ReLU6 lies within rounding of its kink, and on the other side a
-    # bias's gradient moves by 5 % of its rms. So the inputs are jittered by rounding, up to seven
+    # gradient (of a bias, with masks of a StarReLU's scalar) moves by 5 % of its rms. So the inputs are jittered by rounding, up to seven
     # times, until it falls on the reference's side; the tolerances stay.
     rng = np.random.default_rng(0)
-    for attempt in range(1 if case == "p2mask" else 8):
+    for attempt in range(8):
+        if case == "p2mask":
+            vis, ir, decoder = np.split(z["p2mask.masks"], 3)
+            masks_of(monkeypatch, [*np.concatenate([ir, vis], 1), *decoder])
         noise = [1 + 1e-7 * attempt * rng.uniform(-1, 1, z[k].shape) for k in ("ir", "vis")]
         pair = [
             jt.array((z[k] * n).astype(np.float32))
@@ -233,7 +238,7 @@ def test_losses_and_every_gradient(official, golden, monkeypatch, case):
         values = jt.grad(found["total"], list(parameters.values()))
         slopes = {k: v.numpy() for k, v in zip(parameters, values, strict=True)}
         errors, samples = gradient_errors(system, slopes, z, case, phase)
-        if max(samples, default=0) < 5e-2:
+        if max(errors) < 5e-2 and max(samples, default=0) < 5e-2:
             break
     assert np.mean(np.array(errors) < 2e-3) >= 0.9 and max(errors) < 5e-2
     assert max(samples, default=0) < 5e-2

@@ -19,7 +19,7 @@ from jfusion.files import write_text
 from jfusion.metrics.table import Table, means
 from jfusion.papers.compare import beside_published, protocol
 from jfusion.report import figures
-from jfusion.systems.names import create
+from jfusion.systems.names import create, system_class
 from jfusion.train.experiment import Run
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def _build(
     own = content.get("system")
     if own and name and own != name:
         raise UserError(f"checkpoint {path} is of {own}, not of {name}")
-    system = create(own or name or "film", **{**content.get("config", {}), **settings})
+    kind = own or name or "film"
+    found = system_class(kind).settings_of(content["model"])
+    system = create(kind, **{**found, **content.get("config", {}), **settings})
     system.load_any(content["model"], f"checkpoint {path}", partial)
     system.eval()
     return system

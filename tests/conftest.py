@@ -35,11 +35,12 @@ def recipe():
 def scaled_weights(recipe):
     """scaled_weights("cddfuse") -> the golden parameters by the authors' names, some of them damped."""
 
-    def draw(system):
+    def draw(system, manifest="manifest.json"):
         folder = GOLDEN / system
-        state = recipe.state(json.loads((folder / "manifest.json").read_text()), salt="golden")
+        state = recipe.state(json.loads((folder / manifest).read_text()), salt="golden")
         for name, factor in json.loads((folder / "scales.json").read_text()).items():
-            state[name] = (state[name] * np.float32(factor)).astype(np.float32)
+            if name in state:
+                state[name] = (state[name] * np.float32(factor)).astype(np.float32)
         return state
 
     return draw

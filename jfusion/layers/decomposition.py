@@ -23,7 +23,7 @@ OFFICIAL_BASE = {
     "attn.qkv2.weight": "attention.spread.weight",
     "attn.proj.weight": "attention.project.weight",
     "mlp.project_in.weight": "mlp.expand.weight",
-    "mlp.dwconv.weight": "mlp.grouped.weight",
+    "mlp.dwconv.weight": "mlp.depthwise.weight",
     "mlp.project_out.weight": "mlp.project.weight",
 }
 OFFICIAL_DETAIL = {
@@ -37,11 +37,11 @@ OFFICIAL_DETAIL = {
 class BaseExtractor(nn.Module):
     """y = x + attention(norm1(x)); y + mlp(norm2(y))."""
 
-    def __init__(self, width: int, heads: int = 8):
+    def __init__(self, width: int, heads: int = 8, feed_forward: nn.Module | None = None):
         self.norm1 = ChannelLayerNorm(width)
         self.attention = BaseAttention(width, heads)
         self.norm2 = ChannelLayerNorm(width)
-        self.mlp = GroupedFeedForward(width)
+        self.mlp = feed_forward or GroupedFeedForward(width)
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W) -> the same shape."""
@@ -85,13 +85,13 @@ class GroupedFeedForward(nn.Module):
 
     def __init__(self, width: int):
         self.expand = nn.Conv(width, 2 * width, 1, bias=False)
-        self.grouped = nn.Conv(2 * width, 2 * width, 3, padding=1, groups=width, bias=False)
+        self.depthwise = nn.Conv(2 * width, 2 * width, 3, padding=1, groups=width, bias=False)
         self.project = nn.Conv(width, width, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, width, H, W), normalised -> the same shape."""
         width = x.shape[1]
-        expand, kernel, project = (m.weight for m in (self.expand, self.grouped, self.project))
+        expand, kernel, project = (m.weight for m in (self.expand, self.depthwise, self.project))
         hidden = conv1x1(x, jt.concat([expand[0::2], expand[1::2]]))
         own = jt.concat([kernel[0::2, 0:1], kernel[1::2, 1:2]])
         other = jt.concat([kernel[1::2, 0:1], kernel[0::2, 1:2]])

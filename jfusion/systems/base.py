@@ -6,7 +6,7 @@ A new system is one file that subclasses `System`, and one line in `names.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -57,6 +57,7 @@ class System(nn.Module):
     Config: ClassVar[type]  # a frozen dataclass: sizes, and the paper's training recipe as defaults
     OFFICIAL: ClassVar[NameMap]  # the authors' parameter names -> ours
     DEAD: ClassVar[tuple[str, ...]] = ()  # prefixes of the authors' names that change nothing
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()  # the same, but we have them too; a file may lack them
     USES_TEXT: ClassVar[bool] = False
     KEEP_REST: ClassVar[bool] = False  # whether an epoch ends with an incomplete batch
     PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
@@ -101,6 +102,11 @@ class System(nn.Module):
         """The reference's way from [0, 1] to the 0..255 that it saves; rounds unless overridden."""
         return np.round(fused * 255).astype(np.uint8)
 
+    @classmethod
+    def settings_of(cls, model: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The settings that the authors' tensors decide: their files carry no configuration."""
+        return {}
+
     # ---- what every system has
 
     def state(self) -> dict[str, np.ndarray]:
@@ -116,10 +122,12 @@ class System(nn.Module):
             parameter.start_grad()
 
     def load_official(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
-        """Takes over parameters by the authors' names; strict, but for the `DEAD` ones."""
-        own = self.state_dict()
+        """Takes over parameters by the authors' names; strict, but for `DEAD` and `OPTIONAL` ones."""
+        own = {self.OFFICIAL.official(name): v for name, v in self.state_dict().items()}
+        kept = {name: v.numpy() for name, v in own.items() if name.startswith(self.OPTIONAL)}
         state = {name: v for name, v in state.items() if not name.startswith(self.DEAD)}
-        expected = {self.OFFICIAL.official(name): v.shape for name, v in own.items()}
+        state = {**kept, **state}
+        expected = {name: v.shape for name, v in own.items()}
         check_names(expected, state, where, self.NAME)
         self.load_state({self.OFFICIAL.ours(name): v for name, v in state.items()}, where)
 

@@ -3,12 +3,15 @@
 From CDDFuse come the two-phase recipe, the base extractor, the coupling nodes and most losses; new
 are the wavelet branch, ConvFormer and pixel-shuffle blocks, difference convolutions, the interaction
 blocks that replace the sums, and the attention that merges base and detail in the decoder. The
-network is that of the published weights (version C of the specification).
+network is that of the published weights; the authors' first upload had another one in two places,
+and its weights load too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +37,9 @@ from jfusion.systems.cddfuse import WIDTH, CDDFuse, sum_of_halves
 class Config:
     """The paper's training recipe, and where the published code differs from what one expects."""
 
+    first_upload: bool = setting(
+        False, "the network of the authors' first upload; their checkpoints decide by themselves"
+    )
     faithful: bool = setting(
         False, "drop the last row or column of odd sizes, as the published code does"
     )
@@ -76,20 +82,21 @@ def even(x: jt.Var) -> jt.Var:
 
 
 class ShuffleGate(nn.Module):
-    """1x1 to 4 times the width, pixel shuffle, depthwise 7x7 of one half times GELU of the other, back."""
+    """1x1 to twice the hidden width, pixel shuffle, depthwise 7x7 of one half times GELU of the other, back."""
 
-    def __init__(self):
-        self.expand = nn.Conv(WIDTH, 4 * WIDTH, 1, bias=False)
-        self.depthwise = nn.Conv(WIDTH // 2, WIDTH // 2, 7, groups=WIDTH // 2, bias=False)
-        self.project = nn.Conv(2 * WIDTH, WIDTH, 1, bias=False)
+    def __init__(self, hidden: int = 2 * WIDTH):
+        width = hidden // 4
+        self.expand = nn.Conv(WIDTH, 2 * hidden, 1, bias=False)
+        self.depthwise = nn.Conv(width, width, 7, groups=width, bias=False)
+        self.project = nn.Conv(hidden, WIDTH, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
         """x (N, 64, H, W) -> the same shape."""
-        a, b = (conv1x1(x, half) for half in self.expand.weight.split(2 * WIDTH, 0))
+        a, b = (conv1x1(x, half) for half in self.expand.weight.chunk(2, 0))
         return conv1x1(self.gate(a, b), self.project.weight)
 
     def gate(self, a: jt.Var, b: jt.Var) -> jt.Var:
-        """Both halves, not shuffled (N, 128, H, W) -> the same shape."""
+        """Both halves, not shuffled (N, hidden, H, W) -> the same shape."""
         return shuffled_gate(a, b, self.depthwise.weight, "gelu")
 
 
@@ -127,17 +134,20 @@ class TransformerBlock(nn.Module):
 class ConvFormerBlock(nn.Module):
     """MetaFormer (Yu et al., 2022) with a separable convolution; each branch scaled per channel."""
 
-    def __init__(self):
+    def __init__(self, first_upload: bool):
         self.scale1, self.scale2 = jt.full((WIDTH,), 1e-5), jt.full((WIDTH,), 1e-5)
         self.norm1 = ChannelLayerNorm(WIDTH)
         self.mixer = SeparableMixer()
         self.norm2 = ChannelLayerNorm(WIDTH)
-        self.mlp = SquaredMlp()
+        if first_upload:
+            self.gate = DualShuffleGate()
+        else:
+            self.mlp = SquaredMlp()
 
     def execute(self, x: jt.Var, drop: float) -> jt.Var:
         for scale, branch, norm in (
             (self.scale1, self.mixer, self.norm1),
-            (self.scale2, self.mlp, self.norm2),
+            (self.scale2, self.mlp if hasattr(self, "mlp") else self.gate, self.norm2),
         ):
             out = branch(norm(x))
             x = add_scaled(x, drop_path(out, drop) if drop else out, scale)
@@ -306,19 +316,19 @@ class AttentionMerge(nn.Module):
 # ---- the networks ------------------------------------------------------------------------------
 
 
-def _blocks() -> nn.ModuleList:
-    return nn.ModuleList(
-        [TransformerBlock(), TransformerBlock(), ConvFormerBlock(), ConvFormerBlock()]
-    )
+def _blocks(first_upload: bool) -> nn.ModuleList:
+    convformers = [ConvFormerBlock(first_upload) for _ in range(2)]
+    return nn.ModuleList([TransformerBlock(), TransformerBlock(), *convformers])
 
 
 class Encoder(nn.Module):
     """Image -> (base, detail)."""
 
-    def __init__(self):
+    def __init__(self, first_upload: bool):
         self.patch = nn.Conv(1, WIDTH, 3, padding=1, bias=False)
-        self.blocks = _blocks()
-        self.base = BaseExtractor(WIDTH)
+        self.blocks = _blocks(first_upload)
+        gate = ShuffleGate(hidden=WIDTH) if first_upload else None
+        self.base = BaseExtractor(WIDTH, feed_forward=gate)
         self.wavelet = Wavelet()
         self.detail = DetailExtractor(WIDTH, 3, DifferenceBottleneck)
         self.upsample = nn.ConvTranspose(3 * WIDTH, WIDTH, 2, 2)
@@ -351,9 +361,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(image, base, detail) -> image in (0, 1)."""
 
-    def __init__(self):
+    def __init__(self, first_upload: bool):
+        self.reduce = nn.Conv(2 * WIDTH, WIDTH, 1, bias=False)  # dead; the authors' files have it
         self.merge = AttentionMerge()
-        self.blocks = _blocks()
+        self.blocks = _blocks(first_upload)
         self.narrow = nn.Conv(WIDTH, WIDTH // 2, 3, padding=1, bias=False)
         self.to_image = nn.Conv(WIDTH // 2, 1, 3, padding=1, bias=False)
 
@@ -391,10 +402,14 @@ def _official() -> dict[str, str]:
         "ffn.dwconv_dilated2_1.weight": "feed_forward.dilated.weight",
         "ffn.project_out.weight": "feed_forward.project.weight",
     }
+    first_upload = {
+        o.replace("ffn.", "mlp."): u.replace("feed_forward.", "gate.") for o, u in gate.items()
+    }
     block = {
         **norms,
         **attention("attn"),
         **gate,
+        **first_upload,
         "layer_scale_{k}": "scale{k}",
         "token_mixer.pwconv1.weight": "mixer.expand.weight",
         "token_mixer.act1.scale": "mixer.star_scale",
@@ -428,6 +443,7 @@ def _official() -> dict[str, str]:
         **{f"init_fusion_d.{o}": f"meet_detail.{u}" for o, u in meet.items()},
     }
     decoder = {
+        "reduce_channel.weight": "reduce.weight",
         **{f"encoder_level2.{{n}}.{o}": f"blocks.{{n}}.{u}" for o, u in block.items()},
         "output.0.weight": "narrow.weight",
         "output.2.weight": "to_image.weight",
@@ -452,12 +468,20 @@ class SFDFuse(CDDFuse):
     NAME = "sfdfuse"
     Config = Config
     OFFICIAL = NameMap(_official())
-    DEAD = ("DIDF_Decoder_Phase.reduce_channel.", "DIDF_Decoder_Phase.fusion2.")
-    CONSTANT = ("encoder.wavelet.analysis", "encoder.wavelet.synthesis")
+    DEAD = ("DIDF_Decoder_Phase.fusion2.",)
+    OPTIONAL = ("DIDF_Decoder_Phase.reduce_channel.",)
+    CONSTANT = ("encoder.wavelet.analysis", "encoder.wavelet.synthesis", "decoder.reduce.weight")
     ssim_loss = staticmethod(halved_ssim_loss)
 
+    @classmethod
+    def settings_of(cls, model: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The two networks differ in the ConvFormer's second half."""
+        theirs = "DIDF_Encoder.encoder_level1.2.mlp.project_in.weight"
+        return {"first_upload": theirs in model or cls.OFFICIAL.ours(theirs) in model}
+
     def make_networks(self) -> None:
-        self.encoder, self.decoder = Encoder(), Decoder()
+        first = self.config.first_upload
+        self.encoder, self.decoder = Encoder(first), Decoder(first)
         self.base_fusion, self.detail_fusion = (
             Interaction(ShuffleGate),
             Interaction(DualShuffleGate),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jfusion
+from jfusion import checkpoint, evaluate
 from jfusion.errors import UserError
 from jfusion.layers import losses
 from jfusion.layers.activation import star_relu
@@ -47,9 +48,8 @@ def arrays(golden, name):
 
 
 def test_official_names_map_one_to_one_and_dead_ones_are_ignored(sfdfuse, official):
-    alive = {n for n in official if not n.startswith(sfdfuse.DEAD)}
     names = sfdfuse.state()
-    assert {sfdfuse.OFFICIAL.official(n) for n in names} == alive
+    assert {sfdfuse.OFFICIAL.official(n) for n in names} == set(official)
     assert all(sfdfuse.OFFICIAL.ours(sfdfuse.OFFICIAL.official(n)) == n for n in names)
     optional = json.loads((FOLDER / "manifest_optional.json").read_text())
     extra = {
@@ -58,7 +58,39 @@ def test_official_names_map_one_to_one_and_dead_ones_are_ignored(sfdfuse, offici
     }
     assert all(n.startswith(sfdfuse.DEAD) for n in extra)
     sfdfuse.load_any({**official, **extra})
-    sfdfuse.load_any({n: v for n, v in official.items() if n in alive})
+    sfdfuse.load_any({n: v for n, v in official.items() if "reduce_channel" not in n})
+    with pytest.raises(UserError, match="fusion1"):
+        sfdfuse.load_any({n: v for n, v in official.items() if "fusion1" not in n})
+
+
+def test_the_first_upload_is_told_by_its_names(scaled_weights, golden, official, tmp_path):
+    weights = scaled_weights("sfdfuse", "manifest_first_upload.json")
+    weights |= {k: v for k, v in official.items() if "wt_filter" in k}
+    file = tmp_path / "first.pth"
+    checkpoint.save(file, {"model": weights})
+    system = evaluate.load_system(file, "sfdfuse", {})
+    assert {system.OFFICIAL.official(n) for n in system.state()} == set(weights)
+    z = arrays(golden, "first_upload")
+    vis, ir, x = (jt.array(z[n]) for n in ("vis", "ir", "x"))
+    with jt.no_grad():
+        bases, details = system.encoder(jt.concat([vis, ir]))
+        for kind, maps in (("base", bases.numpy()), ("detail", details.numpy())):
+            for i, image in enumerate(("vis", "ir")):
+                expected, own = z[f"{image}_{kind}"], maps[i : i + 1]
+                scale = abs(expected).max()
+                np.testing.assert_allclose(
+                    own[:, :, ::5, ::7], expected, rtol=0, atol=1e-4 + 1e-5 * scale
+                )
+                np.testing.assert_allclose(
+                    own.mean((2, 3)), z[f"{image}_{kind}.mean"], atol=1e-5 * scale
+                )
+        for name, image, i in (("vis", vis, 0), ("ir", ir, 1)):
+            found = system.decoder(image, bases[i : i + 1], details[:1]).numpy()
+            np.testing.assert_allclose(found, z[f"p1.{name}.image"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(system(ir, vis).numpy(), z["p2.fused.image"], rtol=0, atol=1e-5)
+        base, block = system.encoder.base(x), system.encoder.blocks[2](x, 0.0)
+    np.testing.assert_allclose(base.numpy(), z["base"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(block.numpy(), z["convformer"], rtol=0, atol=1e-5)
 
 
 def test_a_fresh_network_has_the_wavelets_filters(golden):

@@ -12,6 +12,7 @@ from jfusion import checkpoint, metrics
 from jfusion.config import setting, to_dict
 from jfusion.data import image
 from jfusion.data.h5 import Pair, PairFile, check_encoder
+from jfusion.data.layout import find_samples
 from jfusion.data.preprocess import Options as PreprocessOptions
 from jfusion.data.preprocess import preprocess
 from jfusion.errors import UserError
@@ -40,8 +41,10 @@ class Options:
     dataset: str = setting("MSRS", "folder name of the data set")
     split: str = setting("test", "its list file without .txt; all: every image")
     root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
-    text: str = setting(
-        "features", "features, zeros (without paragraphs), or an encoder: as jfusion preprocess"
+    text: str | None = setting(
+        None,
+        "features, zeros (without paragraphs), or an encoder: as jfusion preprocess (default: "
+        "features; zeros where there are none and the system reads no text)",
     )
     out: str = setting("test_output", "folder for the fused images and the table")
     allow_partial: bool = setting(
@@ -130,10 +133,10 @@ def _newest_checkpoint(folder: Path) -> Path:
 def test(system_name: str | None, settings: dict[str, Any], options: Options) -> Result:
     """Fuses every pair, writes `<out>/<dataset>/Gray` and `Color`, and the table beside the paper's."""
     metrics.columns(options.metrics)  # a typo is told before anything is loaded
-    data = PairFile(options.data or _preprocessed(options))
     path = _checkpoint(options.weights)
     content = checkpoint.load(path)
     system = _build(path, content, system_name, settings, options.allow_partial)
+    data = PairFile(options.data or _preprocessed(options, system))
     if system.USES_TEXT:
         check_encoder(data, content, f"checkpoint {path}")
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
@@ -146,7 +149,9 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     mean, left_out = means(per_image.values())
     table = Table(names)
     table.add(f"ours ({len(data)} pairs)", mean)
-    beside_published(table, system.NAME, dataset)
+    for line in system.hints(str(data.attributes.get("task", options.task))):
+        print(line)
+    beside_published(table, system.NAME, dataset, system.row_names())
     if len(table.rows) > 1:
         print("\n".join(protocol(system.NAME, dataset, preset, len(data))))
     each = Table(names)
@@ -162,9 +167,14 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     return Result(table, per_image, folder)
 
 
-def _preprocessed(options: Options) -> Path:
-    chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root", "text")}
-    return preprocess(PreprocessOptions(**chosen)).path
+def _preprocessed(options: Options, system: System) -> Path:
+    chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root")}
+    text = options.text
+    if text is None:
+        samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
+        there = all(sample.text.is_file() for sample in samples)
+        text = "features" if there or system.USES_TEXT else "zeros"
+    return preprocess(PreprocessOptions(**chosen, text=text)).path
 
 
 def _fuse_all(

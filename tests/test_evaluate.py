@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import shutil
 
 import h5py
 import numpy as np
@@ -166,3 +167,28 @@ def test_no_published_row_gives_no_row():
 def test_means_leave_out_what_is_not_defined():
     mean, left_out = means([{"CC": 1.0, "EN": 2.0}, {"CC": float("nan"), "EN": 4.0}])
     assert mean == {"CC": 1.0, "EN": 3.0} and left_out == {"CC": 1}
+
+
+def test_medical_pairs_without_paragraphs_and_the_row_of_the_setting(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path, {"one": random_pair(3, (20, 25))}, task="MIF", dataset="Harvard_CT")
+    shutil.rmtree(tmp_path / "TextFeature")
+    system = jfusion.create("cddfuse")
+    official = {system.OFFICIAL.official(k): v for k, v in system.state().items()}
+    checkpoint.save(tmp_path / "theirs.pth", {"model": official})
+
+    def run(**settings):
+        options = Options(
+            "theirs.pth", task="MIF", dataset="Harvard_CT", root=str(tmp_path), out="out"
+        )
+        return evaluate("cddfuse", settings, options).table.rows
+
+    expected = {"sum": 88.59, "none": 79.17}
+    for skip, value in expected.items():
+        ours, paper, _ = run(skip=skip)
+        assert list(ours.values) == ["EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM"]
+        assert paper.label == "published (MMIF-CDDFuse README.md)"
+        assert paper.values["SD"] == value
+    assert "--skip" not in capsys.readouterr().out
+    run()
+    assert "--skip sum" in capsys.readouterr().out

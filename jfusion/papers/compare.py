@@ -19,11 +19,17 @@ NAMES = {
 ALIASES = {"harvard_ct": "mri_ct", "harvard_pet": "mri_pet", "harvard_spect": "mri_spect"}
 
 
-def published(system: str, dataset: str) -> dict[str, dict[str, float]]:
-    """source -> {metric: value} for a system of ours on a data set; {} when nothing was published."""
+def published(
+    system: str, dataset: str, names: tuple[str, ...] = ()
+) -> dict[str, dict[str, float]]:
+    """source -> {metric: value} for a system of ours on a data set; {} when nothing was published.
+
+    names: what the tables call it, if not by its usual name.
+    """
     rows: dict[str, dict[str, float]] = {}
     for c in cells(system.replace("-", "_")):
-        if c.system == NAMES.get(system) and _plain(c.dataset) == _plain(dataset):
+        named = c.system in (names or (NAMES.get(system),))
+        if named and _plain(c.dataset) == _plain(dataset):
             rows.setdefault(c.source.split(",")[0], {})[c.metric] = c.value
     return rows
 
@@ -43,10 +49,10 @@ def parse(paper: str) -> tuple[str, str]:
     return system.lower(), dataset
 
 
-def beside_published(table: Table, system: str, dataset: str) -> Table:
+def beside_published(table: Table, system: str, dataset: str, names: tuple[str, ...] = ()) -> Table:
     """`table` (whose rows are ours) with the first published row and each row's difference below."""
     ours = list(table.rows)
-    for source, row in published(system, dataset).items():
+    for source, row in published(system, dataset, names).items():
         if set(row) & set(table.columns):
             table.add(f"published ({source})", row)
             for r in ours:

@@ -107,6 +107,14 @@ class System(nn.Module):
         """The settings that the authors' tensors decide: their files carry no configuration."""
         return {}
 
+    def row_names(self) -> tuple[str, ...]:
+        """What the papers' tables call this system with these settings; () for its usual name."""
+        return ()
+
+    def hints(self, task: str) -> list[str]:
+        """A line for each setting that does not suit the task (IVF, MIF, ...)."""
+        return []
+
     # ---- what every system has
 
     def state(self) -> dict[str, np.ndarray]:

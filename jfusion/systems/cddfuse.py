@@ -192,6 +192,20 @@ class CDDFuse(System):
         """To the nearest, ties down, as the authors' writer did."""
         return np.floor(fused * 255 + 0.499999999).astype(np.uint8)
 
+    def row_names(self) -> tuple[str, ...]:
+        """The medical tables have a row for each of the two published weights."""
+        medical = {"sum": ("CDDFuse_IVF", "CDDFuse"), "none": ("CDDFuse_MIF", "CDDFuse*")}
+        return medical.get(self.config.skip, ())
+
+    def hints(self, task: str) -> list[str]:
+        """The authors' test of medical pairs adds something else before the sigmoid."""
+        if task != "MIF" or self.config.skip != "visible":
+            return []
+        return [
+            "medical pairs: the authors ran their IVF weights with --skip sum, their MIF weights "
+            "with --skip none"
+        ]
+
     def stages(self) -> list[Stage]:
         return [
             Stage("reconstruction", self.config.phase1_epochs),

@@ -510,6 +510,14 @@ class SFDFuse(CDDFuse):
         image = a + b if self.config.skip == "sum" else b
         return self.decoder(image, self.base_fusion(base), self.detail_fusion(detail), drop)
 
+    def row_names(self) -> tuple[str, ...]:
+        """Its tables have no medical rows."""
+        return ()
+
+    def hints(self, task: str) -> list[str]:
+        """Nothing is published of it on other tasks."""
+        return []
+
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
         """Cuts the fraction off, as the authors' script does."""
         return (fused * np.float32(255)).astype(np.uint8)

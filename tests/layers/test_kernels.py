@@ -67,9 +67,29 @@ def test_conv1x1(n, c, o, h, w):
 
 @given(few, few, few, sizes, sizes, st.sampled_from([1, 3, 5]))
 @example(1, 32, 3, 9, 70, 3)  # more than one block of rows
+@example(2, 130, 128, 3, 5, 3)  # few pixels, many channels
+@example(1, 129, 128, 7, 1, 5)
 @settings(max_examples=12)
 def test_conv(n, c, o, h, w, k):
     both(conv.conv, conv.plain_conv, arrays(1, (n, c, h, w), (o, c, k, k), (o,)))
+
+
+@pytest.mark.parametrize(
+    "n, c, o, h, w",
+    [
+        (2, 17, 16, 31, 33),
+        (3, 16, 20, 1, 400),
+        (3, 16, 20, 400, 1),
+        (1, 190, 700, 6, 280),  # several blocks of rows of tiles
+    ],
+)
+def test_winograd(n, c, o, h, w):
+    x, weight, bias = arrays(23, (n, c, h, w), (o, c, 3, 3), (o,))
+    with jt.no_grad():
+        found = conv.conv(jt.array(x), jt.array(weight), jt.array(bias)).numpy()
+        exact = [jt.array(v.astype(np.float64)) for v in (x, weight, bias)]
+        expected = conv.plain_conv(*exact).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * abs(expected).max())
 
 
 @given(few, few, sizes, sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +87,15 @@ def _build(
     partial: bool,
 ) -> System:
     own = content.get("system")
-    if own and name and own != name:
-        raise UserError(f"checkpoint {path} is of {own}, not of {name}")
-    kind = own or name or "film"
-    found = system_class(kind).settings_of(content["model"])
-    system = create(kind, **{**found, **content.get("config", {}), **settings})
+    kind = name or own or "film"
+    cls = system_class(kind)
+    if own and own != kind and own not in cls.TAKES:
+        raise UserError(f"checkpoint {path} is of {own}, not of {kind}")
+    known = {f.name for f in fields(cls.Config)}
+    trained = content.get("config", {})
+    if own != kind:  # of another system it takes what both know
+        trained = {k: v for k, v in trained.items() if k in known}
+    system = create(kind, **{**cls.settings_of(content["model"]), **trained, **settings})
     system.load_any(content["model"], f"checkpoint {path}", partial)
     system.eval()
     return system

@@ -47,7 +47,8 @@ class Process:
     before, "previous_x". variance: "fixed_small" and "fixed_large" are constants, "learned" and
     "learned_range" (Improved DDPM, equation 15) take the second half of the output's channels.
     clip: cuts the clean estimate to [-1, 1]. dynamic_threshold: first multiplies it by the 0.95
-    quantile of its absolute values and cuts (DDFM's code; Imagen divides).
+    quantile of its absolute values and cuts (DDFM's code; Imagen divides). time_scale: the network
+    sees steps times this.
     """
 
     schedule: Schedule
@@ -55,6 +56,7 @@ class Process:
     variance: str = "learned_range"
     clip: bool = True
     dynamic_threshold: bool = False
+    time_scale: float = 1.0
 
     def __post_init__(self):
         for what, name, known in (
@@ -75,7 +77,7 @@ class Process:
         """network(x, t, **inputs) -> output, as the function of x and k that the samplers take."""
 
         def estimate(x: jt.Var, k: int) -> Estimate:
-            t = jt.array(np.full(x.shape[0], self.schedule.steps[k], np.float32))
+            t = np.full(x.shape[0], self.schedule.steps[k] * self.time_scale, np.float32)
             return self.estimate(network(x, t, **inputs), x, k)
 
         return estimate
@@ -106,7 +108,7 @@ class Process:
             )
             part = (second + 1) / 2
             return part * high + (1 - part) * low
-        large = np.log(np.append(s.posterior_variance[min(1, len(s) - 1)], s.betas[1:]))
+        large = np.log(np.append(s.second_variance, s.betas[1:]))
         value = large[k] if self.variance == "fixed_large" else s.posterior_log_variance[k]
         return jt.full_like(x, float(np.float32(value)))
 

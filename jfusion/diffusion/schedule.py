@@ -85,8 +85,12 @@ class Schedule:
     @cached_property
     def posterior_log_variance(self) -> np.ndarray:
         """Its logarithm; the first entry, minus infinity, is replaced by the second."""
-        variance = self.posterior_variance
-        return np.log(np.append(variance[min(1, len(variance) - 1)], variance[1:]))
+        return np.log(np.append(self.second_variance, self.posterior_variance[1:]))
+
+    @property
+    def second_variance(self) -> float:
+        """The posterior variance of step 1; of a single step, its beta."""
+        return self.posterior_variance[1] if len(self) > 1 else self.betas[0]
 
     @cached_property
     def mean_from_clean(self) -> np.ndarray:

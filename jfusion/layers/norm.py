@@ -28,25 +28,41 @@ def plain_channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
     return normal * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
 
 
-def group_norm(x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var, eps: float = 1e-5) -> jt.Var:
+def group_norm(
+    x: jt.Var,
+    groups: int,
+    weight: jt.Var,
+    bias: jt.Var,
+    eps: float = 1e-5,
+    silu: bool = False,
+) -> jt.Var:
     """Normalises each of `groups` groups of channels over its channels and pixels.
 
-    x (N, C, H, W), weight and bias (C,); biased variance.
+    x (N, C, H, W), weight and bias (C,), or (N, C) to scale and shift each sample in its own way;
+    biased variance. silu: of the result y, y * sigmoid(y).
     """
+    weight, bias = (v.reshape(-1, x.shape[1]) for v in (weight, bias))
     if use_kernel(x, weight, bias):
-        return _GroupNorm(groups, eps)(x, weight, bias)
-    return plain_group_norm(x, groups, weight, bias, eps)
+        return _GroupNorm(groups, eps, silu)(x, weight, bias)
+    return plain_group_norm(x, groups, weight, bias, eps, silu)
 
 
 def plain_group_norm(
-    x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var, eps: float = 1e-5
+    x: jt.Var,
+    groups: int,
+    weight: jt.Var,
+    bias: jt.Var,
+    eps: float = 1e-5,
+    silu: bool = False,
 ) -> jt.Var:
     """The same from stock Jittor."""
     flat = x.reshape(x.shape[0], groups, -1)
     centred = flat - flat.mean(2, keepdims=True)
     variance = (centred * centred).mean(2, keepdims=True)
     normal = (centred / jt.sqrt(variance + eps)).reshape(x.shape)
-    return normal * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+    weight, bias = (v.reshape(-1, x.shape[1], 1, 1) for v in (weight, bias))
+    y = normal * weight + bias
+    return y * jt.sigmoid(y) if silu else y
 
 
 class _ChannelLayerNorm(jt.Function):
@@ -152,8 +168,9 @@ def norm_backward(
 
 
 class _GroupNorm(jt.Function):
-    def __init__(self, groups: int, eps: float):
-        self.data = {"groups": groups, "eps": eps}
+    def __init__(self, groups: int, eps: float, silu: bool):
+        super().__init__()
+        self.data = {"groups": groups, "eps": eps, "silu": int(silu)}
 
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         y, statistics = jt.code(
@@ -166,9 +183,11 @@ class _GroupNorm(jt.Function):
             int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
             int64 G = data["groups"], K = C/G;
             double eps = data["eps"];
+            bool silu = data["silu"] != 0;
             #pragma omp parallel for collapse(2)
             for (int64 n = 0; n < N; n++) for (int64 g = 0; g < G; g++) {
                 const float* x = in0_p + (n*C + g*K)*P;
+                int64 own = (in1_shape0 > 1 ? n : 0)*C + g*K;
                 float* y = out0_p + (n*C + g*K)*P;
                 double sum = 0, squares = 0;
                 for (int64 c = 0; c < K; c++) {
@@ -186,56 +205,68 @@ class _GroupNorm(jt.Function):
                 }
                 float scale = 1/std::sqrt(squares/(K*P) + eps);
                 for (int64 c = 0; c < K; c++) {
-                    float w = in1_p[g*K + c]*scale, b = in2_p[g*K + c];
-                    for (int64 j = 0; j < P; j++) y[c*P + j] = (x[c*P + j] - mean)*w + b;
+                    float w = in1_p[own + c]*scale, b = in2_p[own + c];
+                    const float* from = x + c*P;
+                    float* to = y + c*P;
+                    #pragma omp simd
+                    for (int64 j = 0; j < P; j++) to[j] = (from[j] - mean)*w + b;
+                    if (!silu) continue;
+                    #pragma omp simd
+                    for (int64 j = 0; j < P; j++) to[j] /= 1.f + std::exp(-to[j]);
                 }
                 out1_p[(n*G + g)*2] = mean;
                 out1_p[(n*G + g)*2 + 1] = scale;
             }
             """,
         )
-        self.saved = x, weight, statistics
+        self.saved = x, weight, bias, statistics
         return y
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-        x, weight, statistics = self.saved
-        return tuple(
-            jt.code(
-                [x.shape, weight.shape, weight.shape],
-                [x.dtype] * 3,
-                [x, weight, statistics, g],
-                cpu_header=HEADER,
-                data=self.data,
-                cpu_src="""
-                int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
-                int64 G = data["groups"], K = C/G;
-                #pragma omp parallel for
-                for (int64 g = 0; g < G; g++) {
-                    for (int64 c = g*K; c < g*K + K; c++) out1_p[c] = out2_p[c] = 0;
-                    for (int64 n = 0; n < N; n++) {
-                        float mean = in2_p[(n*G + g)*2], scale = in2_p[(n*G + g)*2 + 1];
-                        const float *x = in0_p + (n*C + g*K)*P, *slope = in3_p + (n*C + g*K)*P;
-                        float* dx = out0_p + (n*C + g*K)*P;
-                        double a = 0, b = 0;
-                        for (int64 c = 0; c < K; c++) {
-                            float s = 0, t = 0, w = in1_p[g*K + c];
-                            #pragma omp simd reduction(+:s,t)
-                            for (int64 j = 0; j < P; j++) {
-                                s += slope[c*P + j];
-                                t += slope[c*P + j]*(x[c*P + j] - mean);
-                            }
-                            t *= scale;
-                            out2_p[g*K + c] += s; out1_p[g*K + c] += t;
-                            a += (double)s*w; b += (double)t*w;
+        x, weight, bias, statistics = self.saved
+        each = [x.shape[0], weight.shape[1]]
+        dx, dw, db = jt.code(
+            [x.shape, each, each],
+            [x.dtype] * 3,
+            [x, weight, bias, statistics, g],
+            cpu_header=HEADER,
+            data=self.data,
+            cpu_src="""
+            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
+            int64 G = data["groups"], K = C/G;
+            bool silu = data["silu"] != 0;
+            #pragma omp parallel for collapse(2)
+            for (int64 n = 0; n < N; n++) for (int64 g = 0; g < G; g++) {
+                float mean = in3_p[(n*G + g)*2], scale = in3_p[(n*G + g)*2 + 1];
+                const float *x = in0_p + (n*C + g*K)*P, *slope = in4_p + (n*C + g*K)*P;
+                float* dx = out0_p + (n*C + g*K)*P;
+                int64 own = (in1_shape0 > 1 ? n : 0)*C + g*K;
+                double a = 0, b = 0;
+                for (int64 c = 0; c < K; c++) {
+                    float s = 0, t = 0, w = in1_p[own + c], shift = in2_p[own + c];
+                    float* q = dx + c*P;  // for now: the slope before SiLU
+                    if (silu) {
+                        #pragma omp simd
+                        for (int64 j = 0; j < P; j++) {
+                            float y = (x[c*P + j] - mean)*scale*w + shift, part = 1/(1 + std::exp(-y));
+                            q[j] = slope[c*P + j]*part*(1 + y*(1 - part));
                         }
-                        float shift = a/(K*P), turn = b/(K*P);
-                        for (int64 c = 0; c < K; c++) {
-                            float w = in1_p[g*K + c];
-                            for (int64 j = 0; j < P; j++)
-                                dx[c*P + j] = scale*(slope[c*P + j]*w - shift - (x[c*P + j] - mean)*scale*turn);
-                        }
-                    }
+                    } else std::copy(slope + c*P, slope + c*P + P, q);
+                    #pragma omp simd reduction(+:s,t)
+                    for (int64 j = 0; j < P; j++) { s += q[j]; t += q[j]*(x[c*P + j] - mean); }
+                    t *= scale;
+                    out2_p[n*C + g*K + c] = s; out1_p[n*C + g*K + c] = t;
+                    a += (double)s*w; b += (double)t*w;
                 }
-                """,
-            )
+                float shift = a/(K*P), turn = b/(K*P);
+                for (int64 c = 0; c < K; c++) {
+                    float w = in1_p[own + c];
+                    #pragma omp simd
+                    for (int64 j = 0; j < P; j++)
+                        dx[c*P + j] = scale*(dx[c*P + j]*w - shift - (x[c*P + j] - mean)*scale*turn);
+                }
+            }
+            """,
         )
+        one = weight.shape[0] == 1
+        return dx, *(v.sum(0, keepdims=True) if one else v for v in (dw, db))

@@ -62,6 +62,9 @@ class System(nn.Module):
     KEEP_REST: ClassVar[bool] = False  # whether an epoch ends with an incomplete batch
     PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
 
+    TAKES: ClassVar[tuple[str, ...]] = ()  # other systems whose checkpoints it takes
+    GET_WEIGHTS: ClassVar[str] = ""  # for a system that is not trained: where its weights come from
+
     def __init__(self, config: Any):
         self.config = config
 
@@ -90,13 +93,18 @@ class System(nn.Module):
         text: jt.Var | None = None,
         *,
         seed: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        callback: Callable[[int, jt.Var, jt.Var], None] | None = None,
     ) -> jt.Var:
         """The fused image with the reference's post-processing: (N, C, H, W) in [0, 1], any size.
 
-        seed fixes what is random; progress(step, steps) is called by systems that take many steps.
+        seed fixes what is random. Systems that take many steps call callback(k, x, clean) after each:
+        the step's index, counting down to 0, the new x, and the estimate of the clean image.
         """
         raise NotImplementedError
+
+    def preview(self, batch: Batch) -> jt.Var:
+        """What the pictures of a training run show beside a and b."""
+        return self.fuse(batch.a, batch.b, batch.text)
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
         """The reference's way from [0, 1] to the 0..255 that it saves; rounds unless overridden."""

@@ -183,7 +183,7 @@ class CDDFuse(System):
         text: jt.Var | None = None,
         *,
         seed: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        callback: Callable[[int, jt.Var, jt.Var], None] | None = None,
     ) -> jt.Var:
         """The output stretched to [0, 1] per image; a flat one gives 0."""
         return stretch(self(a, b))

@@ -220,7 +220,7 @@ class FILM(System):
         text: jt.Var | None = None,
         *,
         seed: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        callback: Callable[[int, jt.Var, jt.Var], None] | None = None,
     ) -> jt.Var:
         """The output stretched to [0, 1] per image (unless `stretch` is off); a flat one gives 0."""
         fused = self(a, b, text)

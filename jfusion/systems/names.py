@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jfusion import config
+from jfusion.diffusion.options import UNetConfig
 from jfusion.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ SYSTEMS = {
     "film": "jfusion.systems.film:FILM",
     "cddfuse": "jfusion.systems.cddfuse:CDDFuse",
     "sfdfuse": "jfusion.systems.sfdfuse:SFDFuse",
+    "ddfm": "jfusion.systems.ddfm:DDFM",
+    "diffusion": "jfusion.systems.diffusion:Diffusion",
 }
 
 
@@ -46,6 +49,7 @@ def config_class(name: str) -> type:
         "dataclass": dataclasses.dataclass,
         "setting": config.setting,
         "UserError": UserError,
+        "UNetConfig": UNetConfig,
     }
     exec(compile(ast.Module([system], []), f"<{name}>", "exec"), namespace)
     return namespace["Config"]

@@ -265,10 +265,11 @@ class _Trainer:
 
     def _pictures(self, batch: Batch, epoch: int) -> None:
         with jt.no_grad():
-            fused = self.system.fuse(batch.a, batch.b, batch.text).numpy()
+            fused = self.system.preview(batch).numpy()
         a, b = batch.a.numpy(), batch.b.numpy()
         for i, name in enumerate(batch.names):
-            self.run.picture(epoch + 1, name, [np.asarray(x[i, 0]) for x in (a, b, fused)])
+            h, w = fused.shape[2:]
+            self.run.picture(epoch + 1, name, [np.asarray(x[i, 0, :h, :w]) for x in (a, b, fused)])
 
 
 def _with_text_dim(system_name: str, settings: dict[str, Any], data: PairFile) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""The settings of the guided-diffusion UNet and of its diffusion process, by the authors' names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jfusion.config import setting
+from jfusion.errors import UserError
+
+# channel_mult of the published models, by image size
+MULTIPLIERS = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+}
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The defaults are those of the official 256x256 unconditional model."""
+
+    image_size: int = setting(256, "size of the training images; only decides the two below")
+    num_channels: int = setting(256, "width of the network, a multiple of 32")
+    num_res_blocks: int = setting(2, "residual blocks per level")
+    channel_mult: str = setting("", "width of each level, such as 1,2,3; empty: by image size")
+    learn_sigma: bool = setting(True, "the network also predicts the variance")
+    class_cond: bool = setting(False, "the network takes one of 1000 class labels")
+    attention_resolutions: str = setting(
+        "32,16,8", "sizes of the feature map that have attention, seen from image_size"
+    )
+    num_heads: int = setting(4, "heads of attention, unless num_head_channels says")
+    num_head_channels: int = setting(64, "channels of a head; -1: num_heads decides")
+    num_heads_upsample: int = setting(-1, "heads on the way up; -1: num_heads")
+    use_scale_shift_norm: bool = setting(True, "the time scales and shifts the normalised features")
+    dropout: float = setting(0.0, "in training")
+    resblock_updown: bool = setting(True, "residual blocks change the size, not convolutions")
+    use_fp16: bool = setting(
+        False, "hold the convolutions' weights in half precision (computing stays in single)"
+    )
+    use_new_attention_order: bool = setting(False, "channels as q, k, v and not head by head")
+
+    def __post_init__(self):
+        if self.num_channels < 32 or self.num_channels % 32:
+            raise UserError(f"num_channels must be a multiple of 32, not {self.num_channels}")
+        if self.num_res_blocks < 1:
+            raise UserError(f"num_res_blocks must be 1 or more, not {self.num_res_blocks}")
+        _ = self.multipliers, self.attention_factors
+
+    @property
+    def multipliers(self) -> tuple[float, ...]:
+        """The width of each level in num_channels."""
+        if self.channel_mult:
+            return tuple(_numbers(self.channel_mult, "channel_mult"))
+        if self.image_size not in MULTIPLIERS:
+            raise UserError(f"image_size {self.image_size} needs channel_mult, such as 1,2,3,4")
+        return MULTIPLIERS[self.image_size]
+
+    @property
+    def attention_factors(self) -> tuple[int, ...]:
+        """The reductions of the image that have attention."""
+        sizes = _numbers(self.attention_resolutions, "attention_resolutions")
+        return tuple(self.image_size // size for size in sizes)
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be multiples of this."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+def _numbers(text: str, name: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UserError(f"{name} must be whole numbers with commas, not {text!r}") from error
+    if any(n < 1 for n in numbers):
+        raise UserError(f"{name} must be positive numbers, not {text!r}")
+    return numbers

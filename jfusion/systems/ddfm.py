@@ -1,0 +1,247 @@
+"""DDFM (Zhao et al., ICCV 2023): fusion by an unconditional diffusion model, without training.
+
+The reverse process of a model of photographs; at each step the luminance of the clean estimate is
+corrected by one EM iteration against the two sources. The network is OpenAI's 256x256 unconditional
+UNet, or a small one of `jfusion train diffusion`. What the released code does, and the paper does
+not say, is the default: docs/ddfm.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jfusion.config import setting
+from jfusion.diffusion import unet
+from jfusion.diffusion.em import Likelihood
+from jfusion.diffusion.noise import TorchNoise
+from jfusion.diffusion.options import UNetConfig
+from jfusion.diffusion.process import Estimate, Process
+from jfusion.diffusion.samplers import SAMPLERS, Callback, Model
+from jfusion.diffusion.schedule import schedule
+from jfusion.errors import UserError
+from jfusion.layers.conv import conv1x1
+from jfusion.runtime import jt
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
+
+SEED = 3407
+
+# BT.601 studio range: RGB in [0, 1] -> Y, Cb, Cr in [0, 255]
+TO_YCBCR = np.array(
+    [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+)
+OFFSET = np.array([16.0, 128.0, 128.0])
+
+
+@dataclass(frozen=True)
+class Config(UNetConfig):
+    """The network, the diffusion process and the EM step; the defaults are the authors' script's."""
+
+    sampler: str = setting("ddim", "ddim, or ddpm (the paper's algorithm 1)")
+    eta: float = setting(0.0, "share of fresh noise in ddim's steps")
+    timestep_respacing: str = setting(
+        "100", "number of steps; or a list of numbers for equal parts; or ddimN"
+    )
+    steps: int = setting(1000, "steps that the network was trained on")
+    noise_schedule: str = setting("linear", "linear or cosine")
+    model_mean_type: str = setting(
+        "epsilon", "what the network predicts: epsilon, start_x, previous_x"
+    )
+    model_var_type: str = setting(
+        "learned_range", "learned_range, learned, fixed_small or fixed_large"
+    )
+    dynamic_threshold: bool = setting(False, "multiply clean estimates by their 0.95 quantile")
+    clip_denoised: bool = setting(True, "cut clean estimates to the range of images")
+    rescale_timesteps: bool = setting(False, "tell the network times from 0 to 1000 for any steps")
+    em: bool = setting(True, "correct each step by the sources")
+    lamb: float = setting(0.5, "weight of the smoothness in the EM step")
+    rho: float = setting(0.001, "penalty that splits the smoothness off")
+    swap: bool = setting(
+        False, "the roles of the paper (the released code has taken the two images for each other)"
+    )
+    textbook: bool = setting(
+        False, "the paper's estimate (the released code returns its mirror image)"
+    )
+    faithful: bool = setting(
+        False, "cut images to a multiple of 32 as the script does, and not pad them"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.sampler not in ("ddim", "ddpm"):
+            raise UserError(f"ddfm: sampler must be ddim or ddpm, not {self.sampler!r}")
+        if not 0 <= self.eta <= 1:
+            raise UserError(f"ddfm: eta must lie between 0 and 1, not {self.eta}")
+        if self.lamb < 0 or self.rho <= 0:
+            raise UserError("ddfm: lamb must be 0 or more, and rho above 0")
+
+
+class DDFM(System):
+    """The network and the way through the steps."""
+
+    NAME = "ddfm"
+    Config = Config
+    OFFICIAL = unet.OFFICIAL
+    TAKES = ("diffusion",)
+    GET_WEIGHTS = (
+        "the official ones are 256x256_diffusion_uncond.pt, linked in the README of GitHub's "
+        "openai/guided-diffusion, and are read as they are; a small model of your own images: jfusion "
+        "train diffusion --data FOLDER"
+    )
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.unet = unet.UNet(config)
+        full = schedule(config.noise_schedule, config.steps)
+        self.process = Process(
+            full.shortened(config.timestep_respacing),
+            config.model_mean_type,
+            config.model_var_type if config.learn_sigma else _fixed(config.model_var_type),
+            config.clip_denoised,
+            config.dynamic_threshold,
+            1000 / config.steps if config.rescale_timesteps else 1.0,
+        )
+
+    def execute(self, a: jt.Var, b: jt.Var, text: jt.Var | None = None) -> jt.Var:
+        """The luminance of the last step, not stretched: (N, 1, H, W)."""
+        return luminance(self.sample(a, b))
+
+    def sample(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        *,
+        start: jt.Var | None = None,
+        seed: int | None = None,
+        noise: Callable[[int], jt.Var] | None = None,
+        callback: Callback | None = None,
+    ) -> jt.Var:
+        """a, b (N, 1, H, W) in [0, 1] -> the last sample (N, 3, H, W), about [-1, 1], not cut.
+
+        start: x_T (default: PyTorch's draw for `seed`, 3407 if None; sample i of the batch has
+        seed + i). noise(k): the fresh noise of step k, for ddpm and eta.
+        """
+        a, b = (self._fitted(x) for x in (a, b))
+        draw = _Noise(SEED if seed is None else seed, (a.shape[0], 3, *a.shape[2:]))
+        if start is None:
+            start = draw(len(self.process.schedule))
+        extra = {"eta": self.config.eta} if self.config.sampler == "ddim" else {}
+        with jt.no_grad():
+            return SAMPLERS[self.config.sampler](
+                self.model(a, b),
+                start,
+                self.process.schedule,
+                noise=noise or draw,
+                callback=callback,
+                **extra,
+            )
+
+    def model(self, a: jt.Var, b: jt.Var) -> Model:
+        """The network's estimate, with its luminance corrected by the sources."""
+        model = self.process.model(self.unet)
+        if not self.config.em:
+            return model
+        # the released script reads the visible image as its I, and the infrared one as its V
+        first, second = (_whole(a), _whole(b)) if self.config.swap else (_whole(b), _whole(a))
+        step = Likelihood(first, second, self.config.lamb, self.config.rho, self.config.textbook)
+
+        def corrected(x: jt.Var, k: int) -> Estimate:
+            found = model(x, k)
+            planes = to_ycbcr(found.clean)
+            clean = from_ycbcr(jt.concat([step(planes[:, :1]), planes[:, 1:]], 1))
+            return Estimate(clean, self.process.posterior_mean(clean, x, k), found.log_variance)
+
+        return corrected
+
+    def _fitted(self, x: jt.Var) -> jt.Var:
+        """Sides that the network takes: padded by reflection, or cut off."""
+        m = self.config.multiple
+        h, w = x.shape[2:]
+        if self.config.faithful:
+            m = max(m, 32)
+            if min(h, w) < m:
+                raise UserError(
+                    f"an image of {h}x{w} is smaller than the {m} pixels a side of ddfm"
+                )
+            return x[:, :, : h // m * m, : w // m * m]
+        rows, columns = (np.pad(np.arange(n), (0, -n % m), "symmetric") for n in (h, w))
+        return x[:, :, jt.array(rows)][:, :, :, jt.array(columns)]
+
+    def fuse(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        text: jt.Var | None = None,
+        *,
+        seed: int | None = None,
+        callback: Callback | None = None,
+    ) -> jt.Var:
+        """The luminance stretched to [0, 1] per image; a flat one gives 0."""
+        final = self.sample(a, b, seed=seed, callback=callback)
+        return stretch(luminance(final)[:, :, : a.shape[2], : a.shape[3]])
+
+    def frame(self, x: jt.Var, size: tuple[int, int]) -> np.ndarray:
+        """A step as a picture of `size`: (N, 3, H, W) -> (N, h, w) uint8, cut as the authors' are."""
+        shown = stretch(luminance(x)[:, :, : size[0], : size[1]]).numpy()
+        return (shown[:, 0] * 255).astype(np.uint8)
+
+    def to_uint8(self, fused: np.ndarray) -> np.ndarray:
+        """To the nearest, ties down, as the authors' writer did."""
+        return np.floor(fused * 255 + 0.499999999).astype(np.uint8)
+
+    def stages(self) -> list[Stage]:
+        raise UserError(
+            "ddfm is not trained; train its model of images with: jfusion train diffusion"
+        )
+
+    def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
+        raise NotImplementedError
+
+    def parameter_groups(self, stage: Stage) -> list[ParameterGroup]:
+        raise NotImplementedError
+
+
+class _Noise:
+    """Noise of one shape by the index of the step; sample i of the batch has a generator of its own."""
+
+    def __init__(self, seed: int, shape: tuple[int, ...]):
+        self.generators, self.shape = [TorchNoise(seed + i) for i in range(shape[0])], shape
+
+    def __call__(self, k: int) -> jt.Var:
+        draws = [g.normal((1, *self.shape[1:])) for g in self.generators]
+        return jt.array(np.concatenate(draws))
+
+
+def to_ycbcr(rgb: jt.Var) -> jt.Var:
+    """(N, 3, H, W), taken for [0, 1] -> Y, Cb, Cr of BT.601's studio range, divided by 255."""
+    return conv1x1(rgb, *_affine(TO_YCBCR / 255, OFFSET / 255))
+
+
+def from_ycbcr(planes: jt.Var) -> jt.Var:
+    """The inverse of `to_ycbcr`."""
+    back = np.linalg.inv(TO_YCBCR)
+    return conv1x1(planes, *_affine(255 * back, -back @ OFFSET))
+
+
+def _affine(matrix: np.ndarray, offset: np.ndarray) -> tuple[jt.Var, jt.Var]:
+    values = (matrix[:, :, None, None], offset)
+    return tuple(jt.array(v.astype(np.float32)).stop_grad() for v in values)
+
+
+def luminance(rgb: jt.Var) -> jt.Var:
+    """0.299 R + 0.587 G + 0.114 B: (N, 3, H, W) -> (N, 1, H, W)."""
+    red, green, blue = rgb.chunk(3, 1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _whole(x: jt.Var) -> jt.Var:
+    """[0, 1] -> [-1, 1], rounded to the 256 levels of a gray picture, halves to even."""
+    levels = np.rint(x.numpy() * np.float32(255)) / np.float32(255)
+    return jt.array(np.float32(2) * levels - np.float32(1)).stop_grad()
+
+
+def _fixed(variance: str) -> str:
+    """A network of three channels has no learned variance."""
+    return "fixed_small" if variance.startswith("learned") else variance

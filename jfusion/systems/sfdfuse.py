@@ -502,7 +502,11 @@ class SFDFuse(CDDFuse):
         return fused if self.config.faithful else fused[:, :, :h, :w]
 
     def _encode(self, a: jt.Var, b: jt.Var, drop: float = 0.0) -> tuple[jt.Var, jt.Var]:
-        return self.encoder(jt.concat([a, b]), drop)
+        if not jt.flags.no_grad:
+            return self.encoder(jt.concat([a, b]), drop)
+        of_a = self.encoder(a, drop)
+        jt.sync(of_a)  # one image after the other: half the memory
+        return tuple(jt.concat(maps) for maps in zip(of_a, self.encoder(b, drop), strict=True))
 
     def _decode_fused(
         self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var, drop: float = 0.0

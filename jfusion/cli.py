@@ -42,6 +42,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     _check(commands)
     _train(commands, arguments)
     _test(commands, arguments)
+    _fuse(commands, arguments)
     _inspect(commands)
     _convert(commands)
     _metrics(commands)
@@ -189,6 +190,28 @@ def _run_test(given: argparse.Namespace) -> int:
     return 0
 
 
+def _fuse(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    command = _command(commands, "fuse", "fuse two images, or two folders of images", _run_fuse)
+    command.add_argument(
+        "--system", metavar="X", help="needed for the authors' checkpoints (default: film)"
+    )
+    command.add_argument("--config", metavar="FILE", help="settings of the system as JSON or YAML")
+    if arguments[:1] == ["fuse"]:
+        from jfusion.fuse import Options
+
+        config.add_options(command.add_argument_group("what is fused"), Options)
+        _system_options(command, arguments)
+
+
+def _run_fuse(given: argparse.Namespace) -> int:
+    from jfusion.fuse import Options, fuse
+
+    options = config.from_dict(Options, config.given(given, Options), "fuse")
+    written = fuse(given.system, _settings(given, given.system or "film"), options)
+    print(f"{len(written)} fused: {written[0] if len(written) == 1 else options.out}")
+    return 0
+
+
 def _system_options(command: argparse.ArgumentParser, arguments: list[str]) -> None:
     """The settings of the system that is named on the command line (film if none is)."""
     from jfusion.systems import names
@@ -243,7 +266,7 @@ def _run_convert(given: argparse.Namespace) -> int:
     if given.names and not given.system:
         raise UserError("--names needs --system, whose names are translated")
     if given.system:
-        from jfusion.evaluate import with_names
+        from jfusion.fuse import with_names
 
         content = with_names(content, given.system, given.names or given.target, given.source)
     checkpoint.save(given.target, content)

@@ -68,7 +68,7 @@ def build(
     settings: dict[str, Any],
     partial: bool,
 ) -> System:
-    """`load_system` for a checkpoint that is read already."""
+    """`load_system` for a checkpoint that is read already; its model is taken out of `content`."""
     own = content.get("system")
     kind = name or own or "film"
     cls = system_class(kind)
@@ -79,7 +79,7 @@ def build(
         known = {f.name for f in fields(cls.Config)}
         trained = {k: v for k, v in trained.items() if k in known}
     system = create(kind, **{**cls.settings_of(content["model"]), **trained, **settings})
-    system.load_any(content["model"], f"checkpoint {path}", partial)
+    system.load_any(content.pop("model"), f"checkpoint {path}", partial, take=True)
     system.eval()
     return system
 
@@ -93,7 +93,7 @@ def with_names(content: dict[str, Any], name: str, names: str, where: str | Path
     model = system.state()
     if names == "official" or (names != "ours" and Path(names).suffix == ".pth"):
         model = {system.OFFICIAL.official(k): v for k, v in model.items()}
-    record = {k: v for k, v in content.items() if k not in ("model", "hash")}
+    record = {k: v for k, v in content.items() if k != "hash"}
     return {"system": name, "config": to_dict(system.config), **record, "model": model}
 
 
@@ -173,7 +173,9 @@ def check_watch(system: System, samples: int, record: str | None) -> None:
     if samples < 1:
         raise UserError(f"--samples must be 1 or more, not {samples}")
     if (samples > 1 or record) and not system.STEPWISE:
-        raise UserError(f"--samples and --record are for systems that sample, and {system.NAME} does not")
+        raise UserError(
+            f"--samples and --record are for systems that sample, and {system.NAME} does not"
+        )
     if record and record not in FORMATS:
         raise UserError(f"--record must be one of {', '.join(FORMATS)}, not {record!r}")
 
@@ -211,7 +213,9 @@ def _find_pairs(options: Options) -> list[tuple[str, Path, Path]]:
         return [(a.stem, a, b)]
     if a.is_file() or b.is_file():
         raise UserError(f"{a} and {b} must both be files or both be folders")
-    of_a, of_b = ({p.stem: p for p in sorted(f.iterdir()) if p.suffix.lower() in SUFFIXES} for f in (a, b))
+    of_a, of_b = (
+        {p.stem: p for p in sorted(f.iterdir()) if p.suffix.lower() in SUFFIXES} for f in (a, b)
+    )
     if not of_a:
         raise UserError(f"{a} holds no image ({', '.join(SUFFIXES)})")
     missing = sorted(of_a.keys() ^ of_b.keys())
@@ -225,7 +229,9 @@ def _find_pairs(options: Options) -> list[tuple[str, Path, Path]]:
 def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
     rgb = {"a": image.read_rgb(a), "b": image.read_rgb(b)}
     if rgb["a"].shape != rgb["b"].shape:
-        sizes = (f"{p} is {v.shape[0]}x{v.shape[1]}" for p, v in zip((a, b), rgb.values(), strict=True))
+        sizes = (
+            f"{p} is {v.shape[0]}x{v.shape[1]}" for p, v in zip((a, b), rgb.values(), strict=True)
+        )
         raise UserError(f"{' and '.join(sizes)}: a pair must have one size")
     gray = [np.asarray(image.gray(v), np.float32)[None] / np.float32(255) for v in rgb.values()]
     text = None
@@ -236,4 +242,6 @@ def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
         except (OSError, ValueError) as error:
             raise UserError(f"paragraph features {file} cannot be read ({error})") from error
         text = text.reshape(text.shape[-2:])
-    return Pair(name, *gray, text, image.pair_chroma(rgb["a"], rgb["b"], TASKS[options.task].chroma))
+    return Pair(
+        name, *gray, text, image.pair_chroma(rgb["a"], rgb["b"], TASKS[options.task].chroma)
+    )

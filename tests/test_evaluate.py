@@ -17,8 +17,9 @@ from jfusion.data import image
 from jfusion.data.preprocess import Options as PreprocessOptions
 from jfusion.data.preprocess import preprocess
 from jfusion.errors import UserError
-from jfusion.evaluate import Options, load_system
+from jfusion.evaluate import Options
 from jfusion.evaluate import test as evaluate
+from jfusion.fuse import load_system
 from jfusion.metrics.table import Table, means
 from jfusion.papers.compare import beside_published, published
 from jfusion.train.experiment import Run

@@ -78,6 +78,18 @@ def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.round(merged).astype(np.uint8)
 
 
+def pair_chroma(a: np.ndarray, b: np.ndarray, rule: str) -> np.ndarray | None:
+    """The chroma that a fused image gets: of a, of b, or of both "weighted"; None for gray sources.
+
+    a, b (H, W, 3) uint8 -> (2, H, W) uint8. rule "none": always None.
+    """
+    sources = {"a": [a], "b": [b], "weighted": [a, b], "none": []}[rule]
+    if not any(is_colour(x) for x in sources):
+        return None
+    chromas = [chroma(x) for x in sources]
+    return weighted_chroma(*chromas) if rule == "weighted" else chromas[0]
+
+
 def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
     """The RGB image of a luma (H, W) uint8 and a chroma (2, H, W) uint8, as OpenCV's inverse."""
     cr, cb = (crcb[i].astype(np.float64) - 128 for i in range(2))

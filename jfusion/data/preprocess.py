@@ -286,7 +286,8 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     if _size(options) == "small":
         a, b = _shrink(a, b)
     else:
-        colour = _chroma(rgb, options)
+        rule = task(options.task).chroma if options.chroma == "auto" else options.chroma
+        colour = image.pair_chroma(rgb["a"], rgb["b"], rule)
         if colour is not None:
             arrays["chroma"] = colour
     return {"imageA": a[None] / np.float32(255), "imageB": b[None] / np.float32(255), **arrays}
@@ -308,17 +309,6 @@ def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if a.shape[0] < a.shape[1]:
         return image.resize(a, *SMALL), image.resize(b, *SMALL)
     return image.resize(a, *SMALL[::-1]).T, image.resize(b, *SMALL[::-1]).T
-
-
-def _chroma(rgb: dict[str, np.ndarray], options: Options) -> np.ndarray | None:
-    rule = task(options.task).chroma if options.chroma == "auto" else options.chroma
-    if rule == "none":
-        return None
-    sources = [rgb[x] for x in (("a", "b") if rule == "weighted" else rule)]
-    if not any(image.is_colour(x) for x in sources):
-        return None
-    chromas = [image.chroma(x) for x in sources]
-    return image.weighted_chroma(*chromas) if rule == "weighted" else chromas[0]
 
 
 def _text(sample: Sample, options: Options) -> np.ndarray:

@@ -60,6 +60,8 @@ class System(nn.Module):
     OPTIONAL: ClassVar[tuple[str, ...]] = ()  # the same, but we have them too; a file may lack them
     USES_TEXT: ClassVar[bool] = False
     KEEP_REST: ClassVar[bool] = False  # whether an epoch ends with an incomplete batch
+    SINGLE_IMAGES: ClassVar[bool] = False  # whether it can be trained on a folder of images
+    STEPWISE: ClassVar[bool] = False  # whether `fuse` takes many steps, from noise
     PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
 
     TAKES: ClassVar[tuple[str, ...]] = ()  # other systems whose checkpoints it takes
@@ -102,6 +104,10 @@ class System(nn.Module):
         """
         raise NotImplementedError
 
+    def frame(self, x: jt.Var, size: tuple[int, int]) -> np.ndarray:
+        """A step of `fuse` as pictures (N, h, w) uint8, for recordings; of a `STEPWISE` system."""
+        raise NotImplementedError
+
     def preview(self, batch: Batch) -> jt.Var:
         """What the pictures of a training run show beside a and b."""
         return self.fuse(batch.a, batch.b, batch.text)
@@ -129,30 +135,44 @@ class System(nn.Module):
         """All parameters by name."""
         return {name: p.numpy() for name, p in self.state_dict().items()}
 
-    def load_state(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
-        """Takes over parameters by our names; strict: one error lists every name that does not fit."""
+    def load_state(
+        self, state: dict[str, np.ndarray], where: str = "the checkpoint", take: bool = False
+    ) -> None:
+        """Takes over parameters by our names; strict: one error lists every name that does not fit.
+
+        take: empties `state` on the way, so that large weights are never in memory twice.
+        """
         own = self.state_dict()
         check_names({k: v.shape for k, v in own.items()}, state, where, self.NAME)
         for name, parameter in own.items():
-            parameter.update(jt.array(np.ascontiguousarray(state[name], np.float32)))
+            value = state.pop(name) if take else state[name]
+            parameter.update(jt.array(np.ascontiguousarray(value, np.float32)))
             parameter.start_grad()
 
-    def load_official(self, state: dict[str, np.ndarray], where: str = "the checkpoint") -> None:
+    def load_official(
+        self, state: dict[str, np.ndarray], where: str = "the checkpoint", take: bool = False
+    ) -> None:
         """Takes over parameters by the authors' names; strict, but for `DEAD` and `OPTIONAL` ones."""
         own = {self.OFFICIAL.official(name): v for name, v in self.state_dict().items()}
         kept = {name: v.numpy() for name, v in own.items() if name.startswith(self.OPTIONAL)}
-        state = {name: v for name, v in state.items() if not name.startswith(self.DEAD)}
-        state = {**kept, **state}
-        expected = {name: v.shape for name, v in own.items()}
-        check_names(expected, state, where, self.NAME)
-        self.load_state({self.OFFICIAL.ours(name): v for name, v in state.items()}, where)
+        found = {name: v for name, v in state.items() if not name.startswith(self.DEAD)}
+        found = {**kept, **found}
+        check_names({name: v.shape for name, v in own.items()}, found, where, self.NAME)
+        if take:
+            state.clear()
+        self.load_state({self.OFFICIAL.ours(name): found.pop(name) for name in own}, where, True)
 
     def load_any(
-        self, state: dict[str, np.ndarray], where: str = "the checkpoint", partial: bool = False
+        self,
+        state: dict[str, np.ndarray],
+        where: str = "the checkpoint",
+        partial: bool = False,
+        take: bool = False,
     ) -> None:
         """Ours or the authors', told apart by the names; strict.
 
-        partial: takes what fits, keeps the present values of the rest, and prints both lists.
+        partial: takes what fits, keeps the present values of the rest, and prints both lists. take: as
+        `load_state`.
         """
         own = self.state_dict()
         ours = sum(name in own for name in state)
@@ -161,7 +181,7 @@ class System(nn.Module):
             state = {self.OFFICIAL.ours(k) if official > ours else k: v for k, v in state.items()}
             self.load_state(self._what_fits(state, where), where)
         else:
-            (self.load_official if official > ours else self.load_state)(state, where)
+            (self.load_official if official > ours else self.load_state)(state, where, take)
 
     def _what_fits(self, state: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
         own = self.state()

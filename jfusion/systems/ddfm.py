@@ -85,6 +85,7 @@ class DDFM(System):
     Config = Config
     OFFICIAL = unet.OFFICIAL
     TAKES = ("diffusion",)
+    STEPWISE = True
     GET_WEIGHTS = (
         "the official ones are 256x256_diffusion_uncond.pt, linked in the README of GitHub's "
         "openai/guided-diffusion, and are read as they are; a small model of your own images: jfusion "

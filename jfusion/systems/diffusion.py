@@ -53,6 +53,7 @@ class Diffusion(System):
     NAME = "diffusion"
     Config = Config
     OFFICIAL = unet.OFFICIAL
+    SINGLE_IMAGES = True
 
     def __init__(self, config: Config):
         super().__init__(config)

@@ -18,12 +18,13 @@ import jfusion
 from jfusion import config as configs
 from jfusion import runtime
 from jfusion.checkpoint import load as load_checkpoint
+from jfusion.data.folder import ImageFolder, training_data
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.loader import ArrayBatch, batches, steps_per_epoch
 from jfusion.errors import UserError
 from jfusion.runtime import jt
 from jfusion.systems.base import Batch, Stage, System
-from jfusion.systems.names import config_class, create
+from jfusion.systems.names import config_class, create, system_class
 from jfusion.train.experiment import Run
 from jfusion.train.optimizer import Adam
 from jfusion.train.options import Options
@@ -31,7 +32,10 @@ from jfusion.train.options import Options
 
 def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     """Trains the system called `system_name`, its configuration changed by `settings`, from the start."""
-    data = PairFile(options.data)
+    hint = system_class(system_name).GET_WEIGHTS
+    if hint:
+        raise UserError(f"{system_name} is not trained: {hint}")
+    data = training_data(options.data)
     runtime.seed(options.seed)
     system = create(system_name, **_with_text_dim(system_name, settings, data))
     _check_data(system, data)
@@ -68,7 +72,7 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     )
     runtime.seed(options.seed)
     system = create(run.record["system"], **run.record["config"])
-    file = PairFile(options.data)
+    file = training_data(options.data)
     _check_data(system, file)
     if system.USES_TEXT:
         check_encoder(file, run.record, f"run {folder}")
@@ -85,7 +89,7 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
 class _Trainer:
     """`epoch` counts complete epochs over all stages, `batch` complete batches of the current one."""
 
-    def __init__(self, system: System, data: PairFile, run: Run, options: Options):
+    def __init__(self, system: System, data: PairFile | ImageFolder, run: Run, options: Options):
         self.system, self.data, self.run, self.options = system, data, run, options
         self.stages = system.stages()
         self.per_epoch = steps_per_epoch(data, system.config.batch_size, system.KEEP_REST)
@@ -272,7 +276,9 @@ class _Trainer:
             self.run.picture(epoch + 1, name, [np.asarray(x[i, 0, :h, :w]) for x in (a, b, fused)])
 
 
-def _with_text_dim(system_name: str, settings: dict[str, Any], data: PairFile) -> dict[str, Any]:
+def _with_text_dim(
+    system_name: str, settings: dict[str, Any], data: PairFile | ImageFolder
+) -> dict[str, Any]:
     """The settings with the width of the file's features, unless a width was asked for."""
     known = {f.name for f in fields(config_class(system_name))}
     text = data[0].text
@@ -281,8 +287,13 @@ def _with_text_dim(system_name: str, settings: dict[str, Any], data: PairFile) -
     return {**settings, "text_dim": text.shape[-1]}
 
 
-def _check_data(system: System, data: PairFile) -> None:
-    """Says before the first step when the file's features are not what the system reads."""
+def _check_data(system: System, data: PairFile | ImageFolder) -> None:
+    """Says before the first step when the data are not what the system reads."""
+    if isinstance(data, ImageFolder) and not system.SINGLE_IMAGES:
+        raise UserError(
+            f"{data.path} is a folder, and {system.NAME} is trained on pairs; make an H5 file of them "
+            "with: jfusion preprocess --task ... --dataset ..."
+        )
     if not system.USES_TEXT:
         return
     text = data[0].text

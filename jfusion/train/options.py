@@ -11,7 +11,9 @@ from jfusion.config import setting
 class Options:
     """What a run is asked for beyond the system's own configuration."""
 
-    data: str = setting("VLFDataset_h5/MSRS_train.h5", "the H5 file to train on")
+    data: str = setting(
+        "VLFDataset_h5/MSRS_train.h5", "the H5 file to train on (diffusion: or a folder of images)"
+    )
     exp: str = setting("exp", "folder that holds the run folders")
     seed: int = setting(0, "fixes initial weights, order, crops and everything random")
     crop: tuple[int, int] | None = setting(None, "train on random windows of this size")

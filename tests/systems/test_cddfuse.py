@@ -48,7 +48,7 @@ def test_official_names_map_one_to_one(cddfuse, official):
 
 def test_the_authors_checkpoint_of_four_networks_is_read(cddfuse, official, tmp_path):
     from jfusion import checkpoint
-    from jfusion.evaluate import load_system
+    from jfusion.fuse import load_system
 
     networks: dict[str, dict[str, np.ndarray]] = {}
     for name, value in official.items():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import jfusion
-from jfusion import checkpoint, evaluate
+from jfusion import checkpoint
 from jfusion.errors import UserError
+from jfusion.fuse import load_system
 from jfusion.layers import losses
 from jfusion.layers.activation import star_relu
 from jfusion.layers.conv import conv1x1
@@ -68,7 +69,7 @@ def test_the_first_upload_is_told_by_its_names(scaled_weights, golden, official,
     weights |= {k: v for k, v in official.items() if "wt_filter" in k}
     file = tmp_path / "first.pth"
     checkpoint.save(file, {"model": weights})
-    system = evaluate.load_system(file, "sfdfuse", {})
+    system = load_system(file, "sfdfuse", {})
     assert {system.OFFICIAL.official(n) for n in system.state()} == set(weights)
     z = arrays(golden, "first_upload")
     vis, ir, x = (jt.array(z[n]) for n in ("vis", "ir", "x"))

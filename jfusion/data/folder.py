@@ -1,0 +1,45 @@
+"""A folder of images as training data, for models of single images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jfusion.data import image
+from jfusion.data.h5 import Pair, PairFile
+from jfusion.data.layout import SUFFIXES
+from jfusion.errors import UserError
+
+
+class ImageFolder:
+    """The images directly in a folder, by name; what `PairFile` offers, with b the same image as a.
+
+    An image is RGB (3, H, W) in [0, 1]. Raises UserError when there is none.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.attributes: dict[str, Any] = {"dataset": self.path.resolve().name}
+        files = [p for p in self.path.iterdir() if p.suffix.lower() in SUFFIXES]
+        self.names = sorted((p.name for p in files), key=str.encode)
+        if not self.names:
+            raise UserError(f"{self.path} holds no image ({', '.join(SUFFIXES)})")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.read(self.names[index])
+
+    def read(self, name: str) -> Pair:
+        """The image in the file called `name`."""
+        rgb = image.read_rgb(self.path / name).astype(np.float32).transpose(2, 0, 1)
+        pixels = np.ascontiguousarray(rgb / np.float32(255))
+        return Pair(Path(name).stem, pixels, pixels, None, None)
+
+
+def training_data(path: str | Path) -> PairFile | ImageFolder:
+    """The H5 file, or the folder of images, at `path`."""
+    return ImageFolder(path) if Path(path).is_dir() else PairFile(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +13,15 @@ from jfusion.data import image, sample
 from jfusion.data.h5 import check, summary
 from jfusion.data.preprocess import Options as PreprocessOptions
 from jfusion.data.preprocess import preprocess
+from jfusion.errors import UserError
 from jfusion.metrics.fidelity import truth_psnr
 from jfusion.metrics.structure import truth_ssim
 from jfusion.metrics.table import Table, means
 from jfusion.report import figures
+
+if TYPE_CHECKING:
+    from jfusion.evaluate import Result
+    from jfusion.train.experiment import Run
 
 # Demo-sized: the paper trains 150 epochs at 1e-5 on hundreds of pairs with tokens of 288x384.
 SETTINGS = {
@@ -26,6 +32,10 @@ SETTINGS = {
     "batch_size": 2,
 }
 CROP = (96, 128)
+# For DDFM: a model of the photographs themselves, small, and few steps back from noise.
+PRIOR = {"learning_rate": 5e-4, "batch_size": 8, "epochs": 10_000}
+PRIOR_CROP = (64, 64)
+RESPACING = "25"
 
 
 @dataclass(frozen=True)
@@ -34,46 +44,71 @@ class Options:
 
     out: str = setting("demo", "folder for everything the demo makes")
     task: str = setting("MFF", "MFF (multi-focus) or MEF (multi-exposure)")
-    steps: int = setting(300, "training steps")
-    text: str = setting("minilm", "encoder of the paragraphs; zeros: without paragraphs")
+    system: str = setting("film", "film, or ddfm with a small diffusion model")
+    steps: int | None = setting(None, "training steps (default: 300 for film, 1000 for ddfm)")
+    text: str = setting("minilm", "encoder of film's paragraphs; zeros: without paragraphs")
 
 
 def demo(options: Options) -> Path:
     """Makes the pairs, preprocesses, trains, tests; returns the picture of the results."""
+    if options.system not in ("film", "ddfm"):
+        raise UserError(f"--system must be film or ddfm, not {options.system!r}")
     out = Path(options.out)
     print(f"== 1/4 demo pairs ({options.task}) from scikit-image's photographs")
     sample.make(out / "VLFDataset", options.task)
     print("== 2/4 preprocess")
-    files = {split: _preprocess(out, options, split) for split in ("train", "test")}
-    print(
-        f"== 3/4 train FILM, demo-sized: {options.steps} steps on crops of {CROP[0]}x{CROP[1]}, tokens of "
-        f"{SETTINGS['token_size'][0]}x{SETTINGS['token_size'][1]}, learning rate {SETTINGS['learning_rate']}"
-    )
-    from jfusion.train.loop import train
-    from jfusion.train.options import Options as TrainOptions
-
-    run = train(
-        "film",
-        SETTINGS,
-        TrainOptions(
-            data=str(files["train"]), exp=str(out / "exp"), crop=CROP, max_steps=options.steps
-        ),
-    )
-    print("== 4/4 test")
-    from jfusion.evaluate import Options as TestOptions
-    from jfusion.evaluate import test
-
-    result = test(
-        None, {}, TestOptions(str(run.folder), str(files["test"]), out=str(out / "test_output"))
-    )
+    train_and_test = _film if options.system == "film" else _ddfm
+    run, result = train_and_test(out, options)
     print(result.table.text())
     _against_truth(out, options.task, result.folder)
     print(
-        "demo-sized: a few pairs, a few minutes, a small text encoder; not the paper's quality or numbers"
+        "demo-sized: a few pictures, a few minutes, a small network; not the paper's quality or numbers"
     )
     picture = _picture(out, options.task, result.folder)
     print(f"pictures: {picture}\nrun folder: {run.folder}")
     return picture
+
+
+def _film(out: Path, options: Options) -> tuple[Run, Result]:
+    files = {split: _preprocess(out, options, split) for split in ("train", "test")}
+    steps = options.steps or 300
+    print(
+        f"== 3/4 train FILM, demo-sized: {steps} steps on crops of {CROP[0]}x{CROP[1]}, tokens of "
+        f"{SETTINGS['token_size'][0]}x{SETTINGS['token_size'][1]}, learning rate {SETTINGS['learning_rate']}"
+    )
+    run = _train("film", SETTINGS, files["train"], out, CROP, steps)
+    return run, _test(None, {}, run, files["test"], out)
+
+
+def _ddfm(out: Path, options: Options) -> tuple[Run, Result]:
+    file = _preprocess(out, replace(options, text="zeros"), "test")
+    steps = options.steps or 1000
+    print(
+        f"== 3/4 train a small diffusion model of the photographs: {steps} steps on crops of "
+        f"{PRIOR_CROP[0]}x{PRIOR_CROP[1]}, learning rate {PRIOR['learning_rate']}"
+    )
+    photographs = out / "VLFDataset/Image" / options.task / "Demo/TRUTH"
+    run = _train("diffusion", PRIOR, photographs, out, PRIOR_CROP, steps)
+    return run, _test("ddfm", {"timestep_respacing": RESPACING}, run, file, out)
+
+
+def _train(
+    system: str, settings: dict, data: Path, out: Path, crop: tuple[int, int], steps: int
+) -> Run:
+    from jfusion.train.loop import train
+    from jfusion.train.options import Options as TrainOptions
+
+    options = TrainOptions(data=str(data), exp=str(out / "exp"), crop=crop, max_steps=steps)
+    return train(system, settings, options)
+
+
+def _test(system: str | None, settings: dict, run: Run, data: Path, out: Path) -> Result:
+    from jfusion.evaluate import Options as TestOptions
+    from jfusion.evaluate import test
+
+    print("== 4/4 test")
+    options = TestOptions(str(run.folder), str(data), out=str(out / "test_output"))
+    return test(system, settings, options)
 
 
 def _preprocess(out: Path, demo: Options, split: str) -> Path:

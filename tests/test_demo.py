@@ -19,3 +19,13 @@ def test_the_demo_goes_through(tmp_path, monkeypatch, capsys, task):
     for text in ("encoder: minilm", "ours (2 pairs)", "fused against the truth", "demo-sized"):
         assert text in printed
     assert (tmp_path / "demo/test_output/Demo/table.md").is_file()
+
+
+def test_the_demo_of_ddfm_goes_through(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "PRIOR_CROP", (16, 16))
+    monkeypatch.setattr(demo, "RESPACING", "2")
+    monkeypatch.setattr("jfusion.data.sample.WIDTH", 48)
+    options = demo.Options(out=str(tmp_path / "demo"), system="ddfm", steps=2)
+    assert Image.open(demo.demo(options)).size[0] > 500
+    printed = capsys.readouterr().out
+    assert "small diffusion model" in printed and "fused against the truth" in printed

@@ -333,7 +333,8 @@ def pairs(tmp_path_factory):
     return preprocess(options).path
 
 
-def test_both_phases_train_and_resume_exactly_in_the_middle_of_each(pairs, tmp_path):
+@pytest.mark.parametrize("system", ["cddfuse", "sfdfuse"])  # sfdfuse with drop-path, as published
+def test_both_phases_train_and_resume_exactly_in_the_middle_of_each(pairs, tmp_path, system):
     from jfusion.train.loop import resume, train
     from jfusion.train.options import Options as TrainOptions
 
@@ -342,11 +343,9 @@ def test_both_phases_train_and_resume_exactly_in_the_middle_of_each(pairs, tmp_p
     per_epoch = -(-count // 4)
     assert per_epoch == 3 and count % 4  # the incomplete batch is kept
     options = {"data": str(pairs), "seed": 5, "pictures": 0}
-    whole = train("cddfuse", settings, TrainOptions(**options, exp=str(tmp_path / "whole")))
+    whole = train(system, settings, TrainOptions(**options, exp=str(tmp_path / "whole")))
     assert whole.latest()["step"] == 2 * per_epoch and whole.latest()["stage"] == "fusion"
-    run = train(
-        "cddfuse", settings, TrainOptions(**options, exp=str(tmp_path / "parts"), max_steps=2)
-    )
+    run = train(system, settings, TrainOptions(**options, exp=str(tmp_path / "parts"), max_steps=2))
     for end in (3, 4, None):  # inside phase I, at its end, inside phase II
         run = resume(run.folder, max_steps=end)
     for name, value in whole.latest()["model"].items():

@@ -110,9 +110,11 @@ def warm(system: str) -> int:
     from jfusion import create
     from jfusion.runtime import jt, kernels
     from jfusion.systems.base import Batch
+    from jfusion.systems.names import system_class
     from jfusion.train.optimizer import Adam
 
-    before, network = kernels(), create(system)
+    cls = system_class(system)
+    before, network = kernels(), create(system, **cls.WARM)
     with _counting(f"compiling the kernels of {system} (once on this machine)", before):
         for batch_size in (1, 2):
             text = None
@@ -120,8 +122,8 @@ def warm(system: str) -> int:
                 text = jt.rand(batch_size, 3, network.config.text_dim)
             batch = Batch(jt.rand(batch_size, 1, 20, 24), jt.rand(batch_size, 1, 20, 24), text, [])
             with jt.no_grad():
-                network.fuse(batch.a, batch.b, text).sync()
-            for stage in network.stages():
+                network.preview(batch).sync()
+            for stage in [] if cls.GET_WEIGHTS else network.stages():
                 total = network.losses(batch, stage)["total"]
                 for group in network.parameter_groups(stage):
                     Adam(group.parameters, clip_norm=group.clip_norm).step(total, 0.0)

@@ -181,3 +181,9 @@ def test_what_is_not_trained_or_sampled_says_so(photographs, run, tmp_path, caps
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no image"):
         ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("system", ["ddfm", "diffusion"])
+def test_their_kernels_can_be_compiled_ahead(system, capsys):
+    assert main(["doctor", "--warm", system]) == 0
+    assert "in all" in capsys.readouterr().out

@@ -65,6 +65,7 @@ class System(nn.Module):
     PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
 
     TAKES: ClassVar[tuple[str, ...]] = ()  # other systems whose checkpoints it takes
+    WARM: ClassVar[dict[str, Any]] = {}  # settings that need the same kernels, for `jfusion doctor`
     GET_WEIGHTS: ClassVar[str] = ""  # for a system that is not trained: where its weights come from
 
     def __init__(self, config: Any):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -86,6 +87,10 @@ class DDFM(System):
     OFFICIAL = unet.OFFICIAL
     TAKES = ("diffusion",)
     STEPWISE = True
+    WARM: ClassVar[dict[str, Any]] = {
+        **{"num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_head_channels": 32},
+        **{"attention_resolutions": "128", "timestep_respacing": "2"},
+    }
     GET_WEIGHTS = (
         "the official ones are 256x256_diffusion_uncond.pt, linked in the README of GitHub's "
         "openai/guided-diffusion, and are read as they are; a small model of your own images: jfusion "

@@ -46,6 +46,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of ours."""
     import jfusion
     from jfusion.diffusion.em import Likelihood
+    from jfusion.diffusion.options import UNetConfig
     from jfusion.runtime import jt
 
     config = CASES[name][0]
@@ -58,7 +59,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
             return {"output": step(first).numpy()}
 
         return run
-    chosen = {k: v for k, v in settings(config).items() if k != "use_checkpoint"}
+    chosen = {k: v for k, v in settings(config).items() if k in UNetConfig.__dataclass_fields__}
     system = jfusion.create("ddfm", **chosen)
     system.load_any(weights(config), take=True)
 

@@ -175,23 +175,38 @@ class Smoothing:
     """Solves h + D^T D h = r, D the forward differences on a torus.
 
     D is diagonal in the Fourier domain, with the transfer functions exp(2 pi i v / W) - 1 and
-    exp(2 pi i u / H) - 1. D^T D is real and even there, so cosines plus sines (Hartley) diagonalise it
-    as well, and two real matrices do, on a CPU and on a GPU.
+    exp(2 pi i u / H) - 1.
     """
 
     def __init__(self, height: int, width: int):
-        self.rows, self.columns = hartley(height), hartley(width)
-        spectrum = 1 + _spectrum(height)[:, None] + _spectrum(width)[None]
-        self.inverse = jt.array((1 / (spectrum * height * width)).astype(np.float32)).stop_grad()
+        self.spectrum = (1 + _spectrum(height)[:, None] + _spectrum(width)).astype(np.float32)
 
     def __call__(self, r: jt.Var) -> jt.Var:
         """(N, 1, H, W) -> the same shape."""
-        return self._transform(self._transform(r) * self.inverse)
+        if not use_kernel(r):
+            return self.plain(r)
+        from scipy import fft
 
-    def _transform(self, x: jt.Var) -> jt.Var:
-        n, _, h, w = x.shape
-        x = matmul(x.reshape(n * h, w), self.columns).reshape(n, h, w)
-        return matmul(self.rows.broadcast((n, h, h)), x).reshape(n, 1, h, w)
+        size = r.shape[2:]
+        half = fft.rfft2(r.numpy()) / self.spectrum[:, : size[1] // 2 + 1]
+        return jt.array(fft.irfft2(half, size))
+
+    def plain(self, r: jt.Var) -> jt.Var:
+        """The same as products of matrices, which a GPU does too.
+
+        D^T D is real and even in the Fourier domain, so cosines plus sines (Hartley) diagonalise it
+        as well.
+        """
+        height, width = r.shape[2:]
+        matrices = hartley(height), hartley(width)
+        scale = jt.array(1 / (self.spectrum * height * width)).stop_grad()
+        return _transformed(_transformed(r, *matrices) * scale, *matrices)
+
+
+def _transformed(x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
+    n, _, h, w = x.shape
+    x = matmul(x.reshape(n * h, w), columns).reshape(n, h, w)
+    return matmul(rows.broadcast((n, h, h)), x).reshape(n, 1, h, w)
 
 
 def hartley(size: int) -> jt.Var:

@@ -104,7 +104,10 @@ class Schedule:
 
     def shortened(self, spacing: int | str | Sequence[int]) -> Schedule:
         """The schedule of the steps that `spaced` chooses, with the same ᾱ there."""
-        steps = spaced(len(self), spacing)
+        return self.shortened_to(spaced(len(self), spacing))
+
+    def shortened_to(self, steps: np.ndarray) -> Schedule:
+        """The schedule of these steps, ascending."""
         before = np.append(1.0, self.abar[steps][:-1])
         return Schedule(1 - self.abar[steps] / before, self.steps[steps])
 

@@ -51,6 +51,16 @@ def plain_star_relu(x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
     return plain_squared_relu(x) * scale + bias
 
 
+def silu(x: jt.Var) -> jt.Var:
+    """x sigmoid(x), of any shape."""
+    return _SiLU()(x) if use_kernel(x) else plain_silu(x)
+
+
+def plain_silu(x: jt.Var) -> jt.Var:
+    """The same from stock Jittor."""
+    return x * jt.sigmoid(x)
+
+
 def relu6(x: jt.Var) -> jt.Var:
     """x cut to [0, 6], of any shape."""
     return _ReLU6()(x) if use_kernel(x) else plain_relu6(x)
@@ -96,6 +106,16 @@ class _SquaredReLU(jt.Function):
 
     def grad(self, g: jt.Var) -> jt.Var:
         return _each("x > 0 ? 2*x*g : 0.f", self.saved, g)
+
+
+class _SiLU(jt.Function):
+    def execute(self, x: jt.Var) -> jt.Var:
+        self.saved = x
+        return _each("x/(1 + std::exp(-x))", x)
+
+    def grad(self, g: jt.Var) -> jt.Var:
+        share = "(1/(1 + std::exp(-x)))"
+        return _each(f"g*{share}*(1 + x*(1 - {share}))", self.saved, g)
 
 
 class _ReLU6(jt.Function):

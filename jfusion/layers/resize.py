@@ -36,6 +36,18 @@ def pad(x: jt.Var, reach: int, mode: str) -> jt.Var:
     return _gather(x, rows, columns)
 
 
+def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
+    """Pads (N, C, H, W) on the right and below, until both sides are multiples.
+
+    mode "reflect" mirrors about the border pixel, "symmetric" about its edge.
+    """
+    sides = x.shape[2:]
+    if not any(n % multiple for n in sides):
+        return x
+    indices = (np.pad(np.arange(n, dtype=np.int32), (0, -n % multiple), mode) for n in sides)
+    return _gather(x, *indices)
+
+
 def _gather(x: jt.Var, rows: np.ndarray, columns: np.ndarray) -> jt.Var:
     rows, columns = jt.array(rows).stop_grad(), jt.array(columns).stop_grad()
     return _Gather()(x, rows, columns) if use_kernel(x) else plain_gather(x, rows, columns)

@@ -24,6 +24,7 @@ from jfusion.diffusion.samplers import SAMPLERS, Callback, Model
 from jfusion.diffusion.schedule import schedule
 from jfusion.errors import UserError
 from jfusion.layers.conv import conv1x1
+from jfusion.layers.resize import pad_to_multiple
 from jfusion.runtime import jt
 from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
 
@@ -172,8 +173,7 @@ class DDFM(System):
                     f"an image of {h}x{w} is smaller than the {m} pixels a side of ddfm"
                 )
             return x[:, :, : h // m * m, : w // m * m]
-        rows, columns = (np.pad(np.arange(n), (0, -n % m), "symmetric") for n in (h, w))
-        return x[:, :, jt.array(rows)][:, :, :, jt.array(columns)]
+        return pad_to_multiple(x, m, "symmetric")
 
     def fuse(
         self,

@@ -20,6 +20,7 @@ SYSTEMS = {
     "cddfuse": "jfusion.systems.cddfuse:CDDFuse",
     "sfdfuse": "jfusion.systems.sfdfuse:SFDFuse",
     "ddfm": "jfusion.systems.ddfm:DDFM",
+    "lfdt": "jfusion.systems.lfdt:LFDT",
     "diffusion": "jfusion.systems.diffusion:Diffusion",
 }
 

@@ -1,0 +1,807 @@
+"""LFDT-Fusion (Information Fusion, 2024): a latent-feature-guided diffusion transformer.
+
+Two encoders take the images to a latent at a quarter of their size; a few steps of a diffusion
+transformer take it from noise to clean; a fusion head merges the two halves, guided by the
+transformer's last features, and a decoder with the encoders' skips makes the image. All of it is
+trained end to end, through every step. One network for each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+
+from jfusion.checkpoint import NameMap
+from jfusion.config import setting
+from jfusion.diffusion import solvers
+from jfusion.diffusion.noise import TorchNoise
+from jfusion.diffusion.process import Estimate
+from jfusion.diffusion.samplers import Callback, ddim
+from jfusion.diffusion.schedule import Schedule
+from jfusion.errors import UserError, did_you_mean
+from jfusion.layers.activation import prelu, silu
+from jfusion.layers.attention import cosine_attention, softmax
+from jfusion.layers.conv import conv, conv1x1
+from jfusion.layers.depthwise import pixel_shuffle
+from jfusion.layers.expand import expand_depthwise
+from jfusion.layers.filters import sobel_magnitude
+from jfusion.layers.losses import ssim_map
+from jfusion.layers.matmul import matmul
+from jfusion.layers.norm import channel_layer_norm
+from jfusion.layers.resize import bilinear, nearest, pad_to_multiple
+from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
+from jfusion.runtime import jt, nn
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System
+
+# VLF's task and data set -> the authors' task; the order in which their test feeds a and b
+TASKS = ("VI-IR", "VI-NIR", "PIF", "MEF", "MFF", "SPECT-MRI", "PET-MRI")
+A_FIRST = ("MEF",)
+SAMPLERS = {
+    "DDIM": None,  # of samplers.py, with a schedule of its own
+    "ddp-solver": (solvers.dpm_solver_pp_2s, solvers.whole_levels),
+    "ddp-solver++": (solvers.dpm_solver_pp_2m, solvers.whole_levels),
+    "Deis": (partial(solvers.deis, rescale=True), solvers.whole_levels),
+    "Unipc": (solvers.unipc, solvers.whole_levels),
+    "Heun": (partial(solvers.heun, replace=True), solvers.fractional_levels),
+    "Euler": (partial(solvers.euler, replace=True), solvers.fractional_levels),
+    "LMS": (partial(solvers.lms, replace=True), solvers.fractional_levels),
+    "PNDM": (solvers.pndm, solvers.pndm_levels),
+}
+IN_SIGMA = ("Heun", "Euler", "LMS")  # x is the clean latent plus sigma times the noise
+LATENT = 8  # channels of one image's latent
+HEAD_WIDTHS = (128, 64, 32, 16)
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """The network and the recipe of one task."""
+
+    task: str = setting(
+        "VI-IR",
+        "VI-IR, VI-NIR, PIF, MEF, MFF, SPECT-MRI or PET-MRI: losses, width of the transformer",
+    )
+    strategy: str | None = setting(
+        None, "MAX or MEAN of the sources, for the intensity loss (default: the task's)"
+    )
+    sampler: str = setting(
+        "ddp-solver++",
+        "DDIM, ddp-solver, ddp-solver++, Deis, Unipc, Heun, Euler, LMS or PNDM",
+    )
+    inference_steps: int = setting(5, "steps of the sampler")
+    train_timesteps: int = setting(1000, "steps of the noise table")
+    width: int = setting(64, "of the autoencoder at full size")
+    blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "of the transformer, per level")
+    ffn_factor: float | None = setting(
+        None, "expansion of the transformer's feed-forward (default: 2.66 for MEF, 4 otherwise)"
+    )
+    dif_target: str = setting(
+        "noise", "what the diffusion loss compares with: noise, or noised_latent (older code)"
+    )
+    epochs: int = setting(60, "passes over the training pairs")
+    batch_size: int = setting(4, "pairs per step")
+    learning_rate: float = setting(3e-4, "of AdamW at the start")
+    weight_decay: float = setting(1e-4, "of AdamW")
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise UserError(f"lfdt: unknown task {self.task!r}{did_you_mean(self.task, TASKS)}")
+        if self.sampler not in SAMPLERS:
+            raise UserError(
+                f"lfdt: unknown sampler {self.sampler!r}{did_you_mean(self.sampler, SAMPLERS)}"
+            )
+        least = {"DDIM": 1, "PNDM": 4}.get(self.sampler, 2)
+        if self.inference_steps < least:
+            raise UserError(f"lfdt: {self.sampler} takes {least} steps or more")
+        if self.strategy not in (None, "MAX", "MEAN"):
+            raise UserError(f"lfdt: strategy must be MAX or MEAN, not {self.strategy!r}")
+        if self.dif_target not in ("noise", "noised_latent"):
+            raise UserError("lfdt: dif_target must be noise or noised_latent")
+
+
+# ---- the autoencoder ---------------------------------------------------------------------------
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions, each with SiLU, and a skip."""
+
+    def __init__(self, width: int, out: int):
+        self.conv1 = nn.Conv(width, out, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv(out, out, 3, padding=1, bias=False)
+        self.skip = nn.Conv(width, out, 1, bias=False) if width != out else None
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, width, H, W) -> (N, out, H, W)."""
+        u = silu(conv(silu(conv(x, self.conv1.weight)), self.conv2.weight))
+        return u + (x if self.skip is None else conv1x1(x, self.skip.weight))
+
+
+class ScaleNorm(nn.Module):
+    """LayerNorm over the channels of each pixel, with a scale and no shift."""
+
+    def __init__(self, width: int):
+        self.scale = jt.ones((1, width, 1, 1))
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        scale = self.scale.reshape(-1)
+        return channel_layer_norm(x, scale, jt.zeros_like(scale))
+
+
+class LinearAttention(nn.Module):
+    """Attention whose softmaxes are of q over channels and of k over pixels (Shen et al., 2021)."""
+
+    HEADS, SIZE = 4, 32
+
+    def __init__(self, width: int):
+        inner = self.HEADS * self.SIZE
+        self.norm = ScaleNorm(width)
+        self.qkv = nn.Conv(width, 3 * inner, 1, bias=False)
+        self.project = nn.Conv(inner, width, 1)
+        self.norm_out = ScaleNorm(width)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, width, H, W) -> the same shape."""
+        n, _, h, w = x.shape
+        qkv = conv1x1(self.norm(x), self.qkv.weight)
+        q, k, v = qkv.reshape(n, 3, self.HEADS, self.SIZE, h * w).transpose(1, 0, 2, 3, 4)
+        q = jt.exp(q - q.max(2, keepdims=True))
+        q = q / q.sum(2, keepdims=True) * self.SIZE**-0.5
+        context = matmul(softmax(k), v / (h * w), tb=True)
+        out = matmul(context, q, ta=True).reshape(n, -1, h, w)
+        return x + self.norm_out(conv1x1(out, self.project.weight, self.project.bias))
+
+
+class Down(nn.Module):
+    """4x4 convolution of stride 2."""
+
+    def __init__(self, width: int, out: int):
+        self.conv = nn.Conv(width, out, 4, 2, 1)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, width, H, W) -> (N, out, H / 2, W / 2)."""
+        return self.conv(x)
+
+
+class Up(nn.Module):
+    """Each pixel four times, then a 3x3 convolution."""
+
+    def __init__(self, width: int, out: int):
+        self.conv = nn.Conv(width, out, 3, padding=1)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, width, H, W) -> (N, out, 2H, 2W)."""
+        x = nearest(x, 2 * x.shape[2], 2 * x.shape[3])
+        return conv(x, self.conv.weight, self.conv.bias)
+
+
+class Plain(nn.Module):
+    """3x3 convolution that keeps the size."""
+
+    def __init__(self, width: int, out: int):
+        self.conv = nn.Conv(width, out, 3, padding=1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, width, H, W) -> (N, out, H, W)."""
+        return conv(x, self.conv.weight)
+
+
+class BatchNorm(nn.Module):
+    """Over the batch in training, by the running statistics otherwise."""
+
+    def __init__(self, width: int):
+        self.weight, self.bias = jt.ones(width), jt.zeros(width)
+        self.running_mean, self.running_var = (
+            v.stop_grad() for v in (jt.zeros(width), jt.ones(width))
+        )
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, C, H, W) -> the same shape."""
+        mean, var = self.running_mean, self.running_var
+        if self.is_training():
+            mean = x.mean(3).mean(2).mean(0)
+            centred = x - mean.reshape(1, -1, 1, 1)
+            var = (centred * centred).mean(3).mean(2).mean(0)
+            count = x.shape[0] * x.shape[2] * x.shape[3]
+            self._follow(mean.detach(), var.detach() * (count / max(1, count - 1)))
+        scale = self.weight / jt.sqrt(var + 1e-5)
+        return (x - mean.reshape(1, -1, 1, 1)) * scale.reshape(1, -1, 1, 1) + self.bias.reshape(
+            1, -1, 1, 1
+        )
+
+    def _follow(self, mean: jt.Var, var: jt.Var) -> None:
+        for running, now in ((self.running_mean, mean), (self.running_var, var)):
+            running.update(0.9 * running + 0.1 * now)
+
+
+class SkipFusion(nn.Module):
+    """Both encoders' features of one place, merged."""
+
+    def __init__(self, width: int):
+        self.conv = nn.Conv(2 * width, width, 3, padding=1)
+        self.norm = BatchNorm(width)
+
+    def execute(self, first: jt.Var, second: jt.Var) -> jt.Var:
+        """Two (N, width, H, W) -> the same shape."""
+        x = conv(jt.concat([first, second], 1), self.conv.weight, self.conv.bias)
+        return nn.leaky_relu(self.norm(x), 0.2)
+
+
+class Source(nn.Module):
+    """One image's encoder."""
+
+    def __init__(self, widths: tuple[int, ...]):
+        self.first = nn.Conv(1, widths[0], 3, padding=1, bias=False)
+        last = len(widths) - 2
+        self.levels = nn.ModuleList()
+        for i, (width, out) in enumerate(pairwise(widths)):
+            middle = LinearAttention(width) if i == last else nn.Identity()
+            change = Plain(width, out) if i == last else Down(width, out)
+            self.levels.append(
+                nn.ModuleList([ResBlock(width, width), ResBlock(width, width), middle, change])
+            )
+        self.latent = ResBlock(widths[-1], LATENT)
+
+    def execute(self, x: jt.Var) -> tuple[jt.Var, list[jt.Var]]:
+        """(N, 1, H, W) -> the latent (N, 8, H / 4, W / 4), and seven maps for the skips."""
+        x = conv(x, self.first.weight)
+        kept = [x]
+        for first, second, middle, change in self.levels:
+            kept.append(x := first(x))
+            kept.append(x := middle(second(x)))
+            x = change(x)
+        return self.latent(x), kept
+
+
+class Encoder(nn.Module):
+    """Both encoders, and the merging of what the decoder skips to."""
+
+    def __init__(self, width: int):
+        widths = _widths(width)
+        self.source1, self.source2 = Source(widths), Source(widths)
+        # the authors' network has two more than three levels can use; their files hold them
+        each = [width, *(w for w in (width, *widths[1:]) for _ in range(2))]
+        self.skips = nn.ModuleList([SkipFusion(w) for w in each])
+
+    def execute(self, a: jt.Var, b: jt.Var) -> tuple[jt.Var, list[jt.Var]]:
+        """Two (N, 1, H, W) -> the latent (N, 16, H' / 4, W' / 4) and the skips; H' a multiple of 8."""
+        a, b = (pad_to_multiple(x, 8, "reflect") for x in (a, b))
+        (first, of_a), (second, of_b) = self.source1(a), self.source2(b)
+        pairs = zip(of_a, of_b, strict=True)
+        merged = [self.skips[k](x, y) for k, (x, y) in enumerate(pairs)]
+        return jt.concat([first, second], 1), merged
+
+
+class Decoder(nn.Module):
+    """The fused latent and the skips -> the image."""
+
+    def __init__(self, width: int):
+        widths = _widths(width)
+        self.first = ResBlock(LATENT, widths[-1])
+        self.levels = nn.ModuleList()
+        for i in reversed(range(len(widths) - 1)):
+            now, out, top = widths[i + 1], widths[i], i == len(widths) - 2
+            middle = LinearAttention(now) if top else nn.Identity()
+            change = Up(now, out) if i else Plain(now, out)
+            blocks = [ResBlock(now + out, now), ResBlock(now + out, now), middle, change]
+            self.levels.append(nn.ModuleList(blocks))
+        self.last = nn.Conv(width, 1, 3, padding=1)
+
+    def execute(self, latent: jt.Var, skips: list[jt.Var]) -> jt.Var:
+        """latent (N, 8, H / 4, W / 4) -> (N, 1, H, W) in (-1, 1)."""
+        return jt.tanh(self.logits(latent, skips))
+
+    def logits(self, latent: jt.Var, skips: list[jt.Var]) -> jt.Var:
+        """What the tanh gets."""
+        x, skips = self.first(latent), list(skips)
+        for first, second, middle, change in self.levels:
+            x = first(jt.concat([x, skips.pop()], 1))
+            x = change(middle(second(jt.concat([x, skips.pop()], 1))))
+        return conv(x + skips.pop(), self.last.weight, self.last.bias)
+
+
+def _widths(width: int) -> tuple[int, ...]:
+    return (width, width, 2 * width, 4 * width)
+
+
+# ---- the denoiser ------------------------------------------------------------------------------
+
+
+def time_embedding(t: np.ndarray, width: int) -> jt.Var:
+    """Sines, then cosines of t (N,) -> (N, width). In NumPy: t reaches 999."""
+    half = width // 2
+    rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / (half - 1)))
+    angles = np.asarray(t, np.float32)[:, None] * rates
+    return jt.array(np.concatenate([np.sin(angles), np.cos(angles)], 1)).stop_grad()
+
+
+class TransformerBlock(nn.Module):
+    """Channel attention and a feed-forward, each after a norm that the time scales and shifts."""
+
+    def __init__(self, width: int, heads: int, factor: float):
+        hidden = int(width * factor)
+        self.norm1, self.norm2 = ChannelLayerNorm(width), ChannelLayerNorm(width)
+        self.attention = ChannelAttention(width, heads)
+        self.expand = nn.Conv(width, hidden, 1, bias=False)
+        self.project = nn.Conv(hidden, width, 1, bias=False)
+        self.time = nn.Linear(width, 4 * width)
+
+    def execute(self, x: jt.Var, t: np.ndarray) -> jt.Var:
+        """x (N, width, H, W), t (1,) for all samples, or (N,) -> the same shape."""
+        waves = silu(time_embedding(t, x.shape[1]))
+        shift1, scale1, shift2, scale2 = self.time(silu(waves)).chunk(4, 1)
+        x = x + self.attend(_modulated(x, self.norm1, shift1, scale1))
+        return x + self.feed_forward(_modulated(x, self.norm2, shift2, scale2))
+
+    def attend(self, x: jt.Var) -> jt.Var:
+        """x, normalised and modulated."""
+        own = self.attention
+        qkv = expand_depthwise(x, own.qkv.weight, own.depthwise.weight)
+        return conv1x1(cosine_attention(qkv, own.temperature), own.project.weight)
+
+    def feed_forward(self, x: jt.Var) -> jt.Var:
+        """1x1, GELU, 1x1."""
+        return conv1x1(nn.gelu(conv1x1(x, self.expand.weight)), self.project.weight)
+
+
+def _modulated(x: jt.Var, norm: ChannelLayerNorm, shift: jt.Var, scale: jt.Var) -> jt.Var:
+    """norm(x) * (1 + scale) + shift; shift, scale (1 or N, C)."""
+    if scale.shape[0] == 1:  # one time for all samples: into the norm's own weight and bias
+        more = 1 + scale[0]
+        return channel_layer_norm(x, norm.weight * more, norm.bias * more + shift[0])
+    return norm(x) * (1 + scale).unsqueeze(-1).unsqueeze(-1) + shift.unsqueeze(-1).unsqueeze(-1)
+
+
+class Denoiser(nn.Module):
+    """The diffusion transformer: a UNet of channel-attention blocks on the latent."""
+
+    WIDTH, HEADS = 32, (1, 2, 4, 8)
+
+    def __init__(self, blocks: tuple[int, ...], factor: float):
+        w = [self.WIDTH * 2**i for i in range(4)]
+
+        def stage(width: int, heads: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList([TransformerBlock(width, heads, factor) for _ in range(count)])
+
+        levels = range(3)
+        self.patch = nn.Conv(2 * LATENT, w[0], 3, padding=1, bias=False)
+        self.encoders = nn.ModuleList([stage(w[i], self.HEADS[i], blocks[i]) for i in levels])
+        self.downs = nn.ModuleList([nn.Conv(w[i], w[i + 1], 2, 2) for i in levels])
+        self.latent = stage(w[3], self.HEADS[3], blocks[0])  # (sic) of the first level's depth
+        self.ups = nn.ModuleList([nn.Conv(w[i + 1], 4 * w[i], 1, bias=False) for i in levels][::-1])
+        deep = [stage(w[i], self.HEADS[i], blocks[i]) for i in levels]
+        self.decoders = nn.ModuleList(deep[::-1])
+        self.ending = nn.Conv(w[0], 2 * LATENT, 1)
+
+    def execute(self, x: jt.Var, t: np.ndarray) -> tuple[jt.Var, list[jt.Var]]:
+        """x (N, 16, H, W), 8 or more a side, t (1,) or (N,) -> the noise, four maps coarse to fine."""
+        x, kept = conv(x, self.patch.weight), []
+        for blocks, down in zip(self.encoders, self.downs, strict=True):
+            for block in blocks:
+                x = block(x, t)
+            kept.append(x)
+            x = down(x)
+        for block in self.latent:
+            x = block(x, t)
+        taps = [x]
+        for up, blocks in zip(self.ups, self.decoders, strict=True):
+            skip = kept.pop()
+            x = pixel_shuffle(conv1x1(x, up.weight))
+            x = bilinear(x, *skip.shape[2:]) + skip
+            for block in blocks:
+                x = block(x, t)
+            taps.append(x)
+        return conv1x1(x, self.ending.weight, self.ending.bias), taps
+
+
+# ---- the fusion head ---------------------------------------------------------------------------
+
+
+class CrossAttention(nn.Module):
+    """Linear attention of each half of the channels to the other; cosines plus one as weights."""
+
+    def __init__(self, width: int, heads: int):
+        self.width, self.heads = width, heads
+        for i in (1, 2):
+            wide = 3 * width
+            setattr(self, f"temperature{i}", jt.ones((heads, 1, 1)))
+            setattr(self, f"qkv{i}", nn.Conv(width, wide, 1, bias=False))
+            setattr(
+                self, f"depthwise{i}", nn.Conv(wide, wide, 3, padding=1, groups=wide, bias=False)
+            )
+            setattr(self, f"project{i}", nn.Conv(width, width, 1, bias=False))
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, 2 width, H, W) -> the same shape."""
+        n, _, h, w = x.shape
+        sides = []
+        for half, i in zip(x.chunk(2, 1), (1, 2), strict=True):
+            weights = (getattr(self, f"{name}{i}").weight for name in ("qkv", "depthwise"))
+            qkv = expand_depthwise(half, *weights)
+            qkv = qkv.reshape(n, 3, self.heads, self.width // self.heads, h * w).transpose(
+                1, 0, 2, 3, 4
+            )
+            sides.append((_unit(qkv[0]), _unit(qkv[1]), qkv[2]))
+        out = []
+        for i, ((q, _, _), (_, k, v)) in enumerate(zip(sides, sides[::-1], strict=True), 1):
+            total = v.sum(-1, keepdims=True)
+            above = total + matmul(matmul(v, k, tb=True), q)
+            below = h * w + (k.sum(-1, keepdims=True) * q).sum(2, keepdims=True) + 1e-6
+            made = (above / below * getattr(self, f"temperature{i}")).reshape(n, self.width, h, w)
+            out.append(conv1x1(made, getattr(self, f"project{i}").weight))
+        return jt.concat(out, 1)
+
+
+def _unit(x: jt.Var) -> jt.Var:
+    """Each pixel's vector of a head over its length."""
+    return x / (jt.sqrt((x * x).sum(2, keepdims=True)) + 1e-6)
+
+
+class HeadBlock(nn.Module):
+    """Cross-attention and a feed-forward, each after a norm."""
+
+    def __init__(self, width: int, heads: int):
+        hidden = int(2 * width * 2.66)
+        self.norm1, self.norm2 = ChannelLayerNorm(2 * width), ChannelLayerNorm(2 * width)
+        self.attention = CrossAttention(width, heads)
+        self.expand = nn.Conv(2 * width, hidden, 1, bias=False)
+        self.project = nn.Conv(hidden, 2 * width, 1, bias=False)
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """(N, 2 width, H, W) -> the same shape."""
+        x = x + self.attention(self.norm1(x))
+        hidden = nn.gelu(conv1x1(self.norm2(x), self.expand.weight))
+        return x + conv1x1(hidden, self.project.weight)
+
+
+class SelectiveFusion(nn.Module):
+    """SKFF (Zamir et al., 2020): a softmax per channel between two maps."""
+
+    def __init__(self, width: int):
+        small = max(width // 8, 4)
+        self.squeeze = nn.Conv(width, small, 1, bias=False)
+        self.slope = jt.full((1,), 0.25)
+        self.excite = nn.ModuleList([nn.Conv(small, width, 1, bias=False) for _ in range(2)])
+
+    def execute(self, a: jt.Var, b: jt.Var) -> jt.Var:
+        """Two (N, width, H, W) -> the same shape."""
+        mean = (a + b).mean(3, keepdims=True).mean(2, keepdims=True)
+        z = prelu(conv1x1(mean, self.squeeze.weight), self.slope)
+        first, second = (conv1x1(z, m.weight) for m in self.excite)
+        share = jt.sigmoid(first - second)  # the softmax of two
+        return a * share + b * (1 - share)
+
+
+class FusionHead(nn.Module):
+    """The denoiser's features and the clean latent -> the fused latent in (0, 1)."""
+
+    def __init__(self):
+        heads = (8, 4, 2, 1)
+        pairs = list(zip(HEAD_WIDTHS, heads, strict=True))
+        self.blocks = nn.ModuleList(
+            [nn.ModuleList([HeadBlock(*p) for _ in range(2)]) for p in pairs]
+        )
+        self.merges = nn.ModuleList([SelectiveFusion(w) for w in HEAD_WIDTHS])
+        self.merge_latent = SelectiveFusion(LATENT)
+        self.ending = nn.Conv(HEAD_WIDTHS[-1] + LATENT, LATENT, 3, padding=1)
+
+    def execute(self, taps: list[jt.Var], latent: jt.Var) -> jt.Var:
+        """taps (N, 256 .. 32, ...), latent (N, 16, H, W) -> (N, 8, H, W)."""
+        return jt.tanh(self.logits(taps, latent)) / 2 + 0.5
+
+    def logits(self, taps: list[jt.Var], latent: jt.Var) -> jt.Var:
+        """What the tanh gets."""
+        x = None
+        for tap, blocks, merge in zip(taps, self.blocks, self.merges, strict=True):
+            if x is not None:
+                h, w = x.shape[2:]
+                tap = tap + bilinear(bilinear(x, 2 * h, 2 * w, align_corners=True), *tap.shape[2:])
+            for block in blocks:
+                tap = block(tap)
+            x = merge(*tap.chunk(2, 1))
+        merged = self.merge_latent(*latent.chunk(2, 1))
+        return conv(jt.concat([x, merged], 1), self.ending.weight, self.ending.bias)
+
+
+# ---- the system --------------------------------------------------------------------------------
+
+
+def _official() -> dict[str, str]:
+    res = {
+        "block1.proj.weight": "conv1.weight",
+        "block2.proj.weight": "conv2.weight",
+        "res_conv.weight": "skip.weight",
+    }
+    attention = {
+        "fn.norm.g": "norm.scale",
+        "fn.fn.to_qkv.weight": "qkv.weight",
+        "fn.fn.to_out.0.{p}": "project.{p}",
+        "fn.fn.to_out.1.g": "norm_out.scale",
+    }
+    names = {}
+    for s in (1, 2):
+        names[f"LDM_Enc.init_conv{s}.weight"] = f"encoder.source{s}.first.weight"
+        at = f"LDM_Enc.encoder{s}.{{i}}", f"encoder.source{s}.levels.{{i}}"
+        names |= {
+            f"{at[0]}.{{b}}.{o}": f"{at[1]}.{{b}}.{u}" for o, u in {**res, **attention}.items()
+        }
+        names[f"{at[0]}.3.{{p}}"] = f"{at[1]}.3.conv.{{p}}"
+        names |= {
+            f"LDM_Enc.latent_conv{s}.{o}": f"encoder.source{s}.latent.{u}" for o, u in res.items()
+        }
+    names["LDM_Enc.conv_fuse.{k}.0.{p}"] = "encoder.skips.{k}.conv.{p}"
+    names["LDM_Enc.conv_fuse.{k}.1.{p}"] = "encoder.skips.{k}.norm.{p}"
+    at = "LDM_Dec.decoder.{j}", "decoder.levels.{j}"
+    names |= {f"{at[0]}.{{b}}.{o}": f"{at[1]}.{{b}}.{u}" for o, u in {**res, **attention}.items()}
+    names["LDM_Dec.decoder.2.3.{p}"] = "decoder.levels.2.3.conv.{p}"  # without the resize before it
+    names[f"{at[0]}.3.1.{{p}}"] = f"{at[1]}.3.conv.{{p}}"
+    names |= {f"LDM_Dec.post_latent_conv.{o}": f"decoder.first.{u}" for o, u in res.items()}
+    names["LDM_Dec.final_conv.{p}"] = "decoder.last.{p}"
+    return names | _official_latent()
+
+
+def _official_latent() -> dict[str, str]:
+    block = {
+        "norm{n}.body.{p}": "norm{n}.{p}",
+        "attn.temperature": "attention.temperature",
+        "attn.qkv.weight": "attention.qkv.weight",
+        "attn.qkv_dwconv.weight": "attention.depthwise.weight",
+        "attn.project_out.weight": "attention.project.weight",
+        "ffn.project_in.weight": "expand.weight",
+        "ffn.project_out.weight": "project.weight",
+        "MLP_modulation.1.{p}": "time.{p}",
+    }
+    head = {
+        "norm{n}.body.{p}": "norm{n}.{p}",
+        "attn.temperature{s}": "attention.temperature{s}",
+        "attn.qkv_dwconv{s}.weight": "attention.depthwise{s}.weight",
+        "attn.qkv{s}.weight": "attention.qkv{s}.weight",
+        "attn.project_out{s}.weight": "attention.project{s}.weight",
+        "ffn.project_in.weight": "expand.weight",
+        "ffn.project_out.weight": "project.weight",
+    }
+    merge = {
+        "conv_du.0.weight": "squeeze.weight",
+        "conv_du.1.weight": "slope",
+        "fcs.{f}.weight": "excite.{f}.weight",
+    }
+    return {
+        "model.patch_embed.proj.weight": "denoiser.patch.weight",
+        **{
+            f"model.encoders.{{i}}.{{b}}.{o}": f"denoiser.encoders.{{i}}.{{b}}.{u}"
+            for o, u in block.items()
+        },
+        **{
+            f"model.decoders.{{i}}.{{b}}.{o}": f"denoiser.decoders.{{i}}.{{b}}.{u}"
+            for o, u in block.items()
+        },
+        **{f"model.latent.{{b}}.{o}": f"denoiser.latent.{{b}}.{u}" for o, u in block.items()},
+        "model.downs.{i}.{p}": "denoiser.downs.{i}.{p}",
+        "model.ups.{i}.0.weight": "denoiser.ups.{i}.weight",
+        "model.ending.{p}": "denoiser.ending.{p}",
+        **{
+            f"fusion.decoders.{{i}}.{{b}}.{o}": f"head.blocks.{{i}}.{{b}}.{u}"
+            for o, u in head.items()
+        },
+        **{f"fusion.aggregate.{{i}}.0.{o}": f"head.merges.{{i}}.{u}" for o, u in merge.items()},
+        **{f"fusion.last_fuse.{o}": f"head.merge_latent.{u}" for o, u in merge.items()},
+        "fusion.ending.conv.{p}": "head.ending.{p}",
+    }
+
+
+class LFDT(System):
+    """The four networks, the sampler between them, and the losses."""
+
+    NAME = "lfdt"
+    Config = Config
+    OFFICIAL = NameMap(_official())
+    DEAD: ClassVar[tuple[str, ...]] = ("fusion_loss.",)
+    KEEP_REST = True
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        factor = config.ffn_factor or (2.66 if config.task == "MEF" else 4.0)
+        self.encoder, self.decoder = Encoder(config.width), Decoder(config.width)
+        self.denoiser, self.head = Denoiser(config.blocks, factor), FusionHead()
+
+    @classmethod
+    def settings_of(cls, model: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """MEF's transformer is narrower."""
+        hidden = model.get("model.latent.0.ffn.project_in.weight")
+        return {} if hidden is None else {"ffn_factor": 2.66 if hidden.shape[0] == 680 else 4.0}
+
+    def load_official(
+        self, state: dict[str, np.ndarray], where: str = "the checkpoint", take: bool = False
+    ) -> None:
+        """Without the counters of batches, which change nothing."""
+        kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        if take:
+            state.clear()
+        super().load_official(kept, where, True)
+
+    # ---- the way through
+
+    def execute(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        text: jt.Var | None = None,
+        *,
+        noise: jt.Var | None = None,
+        level: np.ndarray | None = None,
+        callback: Callback | None = None,
+    ) -> jt.Var:
+        """a, b (N, 1, H, W) in [-1, 1], the authors' order -> (N, 1, H', W'), multiples of 8."""
+        return self.forward(a, b, noise, level, callback)["fused"]
+
+    def forward(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        noise: jt.Var | None = None,
+        level: np.ndarray | None = None,
+        callback: Callback | None = None,
+    ) -> dict[str, Any]:
+        """The fused image, and what is on the way: latent, noised, predicted, taps, fused_latent.
+
+        noise: of the latent's shape (default: drawn). level: the step that DDIM starts from (N,).
+        """
+        latent, skips = self.encoder(a, b)
+        noise = jt.randn_like(latent) if noise is None else noise
+        found = self.denoise(latent, noise, level, callback)
+        fused_latent = self.head(found["taps"], found["clean"])
+        fused = self.decoder(fused_latent, skips)
+        return {
+            "latent": latent,
+            "noise": noise,
+            **found,
+            "fused_latent": fused_latent,
+            "fused": fused,
+        }
+
+    def denoise(
+        self,
+        latent: jt.Var,
+        noise: jt.Var,
+        level: np.ndarray | None = None,
+        callback: Callback | None = None,
+    ) -> dict[str, Any]:
+        """Noises the latent and samples it clean; the loop starts one step before its noise (sic)."""
+        seen: dict[str, Any] = {}
+        if self.config.sampler == "DDIM":
+            return self._ddim(latent, noise, level, callback, seen)
+        solve, levels_of = SAMPLERS[self.config.sampler]
+        levels = levels_of(self._table(), self.config.inference_steps)
+        alpha, s = levels.alpha[1], levels.s[1]
+        if self.config.sampler in IN_SIGMA:
+            alpha, s = 1.0, levels.sigmas[1]
+        x = float(alpha) * latent + float(s) * noise
+        model = self._model(levels.times, levels.alpha, levels.s, seen)
+        return {"noised": x, "clean": solve(model, x, levels, callback=callback), **seen}
+
+    def _model(
+        self, times: np.ndarray, alpha: np.ndarray, s: np.ndarray, seen: dict[str, Any]
+    ) -> Callable[[jt.Var, int], Estimate]:
+        """The denoiser as the samplers want it; the last call's noise and features stay in `seen`."""
+
+        def model(x: jt.Var, k: int) -> Estimate:
+            e, taps = self.denoiser(x, times[k : k + 1])
+            seen.update(predicted=e, taps=taps)
+            return Estimate((x - float(s[k]) * e) / float(alpha[k]), None, None)
+
+        return model
+
+    def _ddim(
+        self,
+        latent: jt.Var,
+        noise: jt.Var,
+        level: np.ndarray | None,
+        callback: Callback | None,
+        seen: dict[str, Any],
+    ) -> dict[str, Any]:
+        full, count = self._table(), self.config.inference_steps
+        if level is None:
+            level = (jt.rand(latent.shape[0]).numpy() * len(full)).astype(int)
+        abar = full.abar[level].astype(np.float32).reshape(-1, 1, 1, 1)
+        x = jt.array(np.sqrt(abar)) * latent + jt.array(np.sqrt(1 - abar)) * noise
+        taken = np.arange(count) * (len(full) // count)
+        short = full.shortened_to(taken)
+        model = self._model(taken, np.sqrt(short.abar), np.sqrt(1 - short.abar), seen)
+        clean = ddim(model, x, short, noise=None, callback=callback)
+        return {"noised": x, "clean": clean, **seen}
+
+    def _table(self) -> Schedule:
+        low, high = (8.5e-4, 0.012) if self.config.sampler == "Heun" else (1e-4, 0.02)
+        count = self.config.train_timesteps
+        betas = np.linspace(low, high, count, dtype=np.float32).astype(float)
+        return Schedule(betas, np.arange(count))
+
+    def fuse(
+        self,
+        a: jt.Var,
+        b: jt.Var,
+        text: jt.Var | None = None,
+        *,
+        seed: int | None = None,
+        callback: Callback | None = None,
+    ) -> jt.Var:
+        """The fused image above its darkest value, in halves: the reference's way to [0, 1]."""
+        h, w = a.shape[2:]
+        if min(h, w) < 25:
+            raise UserError(f"lfdt takes images of 25 pixels or more a side, not {h}x{w}")
+        first, second = (2 * x - 1 for x in ((a, b) if self.config.task in A_FIRST else (b, a)))
+        down = [-(-n // 8) * 2 for n in (h, w)]
+        noise = TorchNoise(SEED if seed is None else seed).normal((a.shape[0], 2 * LATENT, *down))
+        level = np.full(a.shape[0], self.config.train_timesteps - 1)
+        fused = self(first, second, noise=jt.array(noise), level=level, callback=callback)
+        fused = jt.clamp(fused[:, :, :h, :w], -1, 1)
+        low = fused.min(3, keepdims=True).min(2, keepdims=True)
+        return (fused - low) / 2
+
+    def to_uint8(self, fused: np.ndarray) -> np.ndarray:
+        """Cuts the fraction off, as the authors' writer does."""
+        return (fused * np.float32(255)).astype(np.uint8)
+
+    # ---- training
+
+    def stages(self) -> list[Stage]:
+        return [Stage("training", self.config.epochs)]
+
+    def parameter_groups(self, stage: Stage) -> list[ParameterGroup]:
+        """All but the running statistics and the skips that three levels do not reach."""
+        c = self.config
+        dead = ("encoder.skips.7.", "encoder.skips.8.")
+        parameters = {
+            name: p
+            for name, p in self.state_dict().items()
+            if "running_" not in name and not name.startswith(dead)
+        }
+        rate = partial(restarting_cosine, c.learning_rate)
+        return [ParameterGroup("networks", parameters, rate, weight_decay=c.weight_decay)]
+
+    def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
+        """Structure, gradient and intensity of the image, and the noise of the last call."""
+        first = batch.a if self.config.task in A_FIRST else batch.b
+        second = batch.b if first is batch.a else batch.a
+        return self.losses_of(2 * first - 1, 2 * second - 1)
+
+    def losses_of(self, a: jt.Var, b: jt.Var, **given: Any) -> dict[str, jt.Var]:
+        """a, b (N, 1, H, W) in [-1, 1], sides multiples of 8, in the authors' order."""
+        if any(n % 8 for n in a.shape[2:]):
+            raise UserError(
+                f"lfdt is trained on crops of multiples of 8, not {a.shape[2:]}: --crop 256 256"
+            )
+        found = self.forward(a, b, **given)
+        parts = self.image_losses(a, b, found["fused"])
+        goal = found["noise"] if self.config.dif_target == "noise" else found["noised"]
+        parts["dif"] = ((found["predicted"] - goal) ** 2).mean(3).mean()
+        return {"total": sum(parts.values()), **parts}
+
+    def image_losses(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
+        """Weighted: ssim, gradient, intensity."""
+        c = self.config
+        of_a, of_b, of_f = (sobel_magnitude(x) for x in (a, b, fused))
+        mean_a, mean_b = of_a.mean(3).mean(), of_b.mean(3).mean()
+        share = mean_a / (mean_a + mean_b)
+        alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
+        strategy = c.strategy or ("MEAN" if c.task in ("MEF", "VI-NIR") else "MAX")
+        goal = jt.maximum(a, b) if strategy == "MAX" else (a + b) / 2
+        weight = 20 if c.task in ("MEF", "MFF") else 40
+        return {
+            "ssim": 10 * (1 - share * alike_a - (1 - share) * alike_b),
+            "gradient": weight * jt.abs(jt.maximum(of_a, of_b) - of_f).mean(3).mean(),
+            "intensity": weight * jt.abs(fused - goal).mean(3).mean(),
+        }
+
+
+def restarting_cosine(start: float, epoch: int) -> float:
+    """The rate at the start of an epoch of 60: constant, then three falls (weights 1, 0.5, 0.5)."""
+    ends, lows, weights = (15, 30, 45, 61), (start, 1e-5, 1e-5, 1e-5), (1, 1, 0.5, 0.5)
+    i = next((i for i, end in enumerate(ends) if epoch <= end), len(ends) - 1)
+    begin = ends[i - 1] if i else 0
+    turn = np.cos(np.pi * (epoch - begin) / (ends[i] - begin))
+    return float(lows[i] + weights[i] * 0.5 * (start - lows[i]) * (1 + turn))

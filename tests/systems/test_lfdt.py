@@ -1,0 +1,353 @@
+"""LFDT-Fusion against the authors' numbers (tests/golden/lfdt/README.md has the tolerances)."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import jfusion
+from jfusion.errors import UserError
+from jfusion.layers import activation
+from jfusion.layers.losses import ssim_map
+from jfusion.layers.resize import bilinear
+from jfusion.runtime import jt
+from jfusion.systems import lfdt as module
+from jfusion.systems.base import Batch
+from tests.conftest import GOLDEN
+
+FOLDER = GOLDEN / "lfdt"
+CONFIGS = json.loads((FOLDER / "configs.json").read_text())
+UNUSED = "num_batches_tracked"
+
+
+def manifest(name):
+    return json.loads((FOLDER / CONFIGS[name]["manifest"]).read_text())
+
+
+@pytest.fixture(scope="module")
+def make(recipe):
+    """make("small", tame=True, sampler="Heun") -> the system with the golden weights."""
+
+    def make(name, tame=False, **values):
+        c = CONFIGS[name]
+        settings = {"task": c["fusion_task"], "strategy": c["Fusion"]["mode"]}
+        settings |= {"width": c["Unet"]["LDM_ch"], "blocks": tuple(c["Fusion"]["num_blocks"])}
+        system = jfusion.create("lfdt", **{**settings, **values})
+        state = recipe.state(manifest(name), salt="golden")
+        for key, gain in CONFIGS["_gains"].items() if tame else ():
+            state[key] = (state[key] * np.float32(gain)).astype(np.float32)
+        system.load_any(state, take=True)
+        system.eval()
+        return system
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def default(make):
+    return make("default")
+
+
+@pytest.fixture(scope="module", params=["raw", "tame"])
+def small(request, make):
+    return request.param, make("small", request.param == "tame")
+
+
+def arrays(golden, name):
+    return golden(f"lfdt/{name}.npz")
+
+
+def close(found, expected, tolerance, name=""):
+    """The largest difference, in the array's largest value."""
+    found = found.numpy() if hasattr(found, "numpy") else found
+    assert found.shape == expected.shape, name
+    scale = max(abs(expected).max(), 1e-12)
+    assert abs(found - expected).max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("name", ["default", "mef", "small"])
+def test_official_names_map_one_to_one(make, name):
+    system = make(name)
+    expected = {k: v for k, v in manifest(name).items() if not k.endswith(UNUSED)}
+    own = system.state_dict()
+    assert {system.OFFICIAL.official(k): v.shape for k, v in own.items()} == expected
+    assert all(system.OFFICIAL.ours(system.OFFICIAL.official(k)) == k for k in own)
+    trained = sum(int(np.prod(v.shape)) for k, v in own.items() if "running_" not in k)
+    assert trained == CONFIGS[name]["parameters"]
+
+
+def test_the_file_decides_the_width_of_the_feed_forward(recipe):
+    for name, factor in (("default", 4.0), ("mef", 2.66)):
+        state = {k: np.zeros(v) for k, v in manifest(name).items() if "latent.0.ffn" in k}
+        assert module.LFDT.settings_of(state) == {"ffn_factor": factor}
+
+
+def test_constants_in_the_file_are_ignored(make, recipe):
+    system = make("small")
+    constants = json.loads((FOLDER / "checkpoint_constants.json").read_text())
+    extra = {k: np.array(v, np.float32) for k, v in constants.items()}
+    system.load_any({**recipe.state(manifest("small"), salt="golden"), **extra})
+
+
+def test_single_blocks(default, golden):
+    z = arrays(golden, "blocks")
+    e, d, m, h = default.encoder, default.decoder, default.denoiser, default.head
+    block = m.encoders[1][0]
+    level, head = e.source1.levels, h.blocks[1][0]
+
+    def x(name):
+        return jt.array(z[f"{name}/x"])
+
+    def transposed(t):
+        return block(x("dft_dtb"), z[f"dft_dtb/{t}"])
+
+    with jt.no_grad():
+        normal = block.norm1(x("dft_norm"))
+        found = {
+            **{"resblock_same/y": level[0][0](x("resblock_same"))},
+            **{"resblock_proj/y": e.source1.latent(x("resblock_proj"))},
+            **{"linattn/y": level[2][2](x("linattn")), "down/y": level[0][3](x("down"))},
+            **{"up/y": d.levels[0][3](x("up")), "dft_norm/y": normal},
+            **{
+                "dft_attn/y": block.attend(x("dft_attn")),
+                "dft_ffn/y": block.feed_forward(x("dft_ffn")),
+            },
+            **{
+                "dft_dtb/y_scalar": transposed("t_scalar"),
+                "dft_dtb/y_vector": transposed("t_vector"),
+            },
+            **{"dft_down/y": m.downs[0](x("dft_down"))},
+            **{"dft_up/y": module.pixel_shuffle(module.conv1x1(x("dft_up"), m.ups[0].weight))},
+            **{"head_attn/y": head.attention(x("head_attn")), "head_dtb/y": head(x("head_dtb"))},
+            **{"skff/y": h.merges[1](jt.array(z["skff/a"]), jt.array(z["skff/b"]))},
+            **{
+                "head_tanh/y": jt.tanh(module.conv(x("head_tanh"), h.ending.weight, h.ending.bias))
+                / 2
+                + 0.5
+            },
+            **{"resize/x2_align": bilinear(x("resize"), 4, 6, align_corners=True)},
+            **{
+                "resize/to_5x7": bilinear(x("resize"), 5, 7),
+                "resize/to_3x5": bilinear(x("resize"), 3, 5),
+            },
+            **{"conv_fuse/y_eval": e.skips[0](*x("conv_fuse").chunk(2, 1))},
+        }
+        waves = activation.silu(module.time_embedding(z["dft_dtb/t_scalar"], 64))
+    for name, value in found.items():
+        close(value, z[name], 1e-5, name)
+    close(waves, z["dft_dtb/t_out_scalar"], 1e-4)
+    for key in (k for k in z.files if k.startswith("temb/") and k != "temb/t"):
+        close(module.time_embedding(z["temb/t"], int(key[5:])), z[key], 1e-4, key)
+
+
+def test_batch_norm_in_training(make, golden):
+    z = arrays(golden, "blocks")
+    fusion = make("default").encoder.skips[0]
+    fusion.train()
+    found = fusion(*jt.array(z["conv_fuse/x"]).chunk(2, 1))
+    close(found, z["conv_fuse/y_train"], 1e-5)
+    for name in ("running_mean", "running_var"):
+        close(getattr(fusion.norm, name), z[f"conv_fuse/{name}_after"], 1e-5, name)
+
+
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_encoder(default, golden, case):
+    z = arrays(golden, "encoder")
+    with jt.no_grad():
+        latent, skips = default.encoder(*(jt.array(z[f"{case}/{k}"]) for k in ("vis", "ir")))
+    for part, name in zip(latent.chunk(2, 1), ("x1", "x2"), strict=True):
+        close(part, z[f"{case}/{name}"], 2e-5, name)
+    assert len(skips) == 7
+    for k, skip in enumerate(skips):
+        skip = skip.numpy()
+        close(skip[:, ::8, ::4, ::4], z[f"{case}/h{k}_sub"], 2e-5, f"h{k}")
+        scale = z[f"{case}/h{k}_absmean"].max()
+        np.testing.assert_allclose(skip.mean((2, 3)), z[f"{case}/h{k}_mean"], atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_decoder(default, golden, case):
+    z, skips = arrays(golden, "decoder"), []
+    for k in range(7):
+        rng = np.random.RandomState(int(z[f"{case}/h{k}_seed"]))
+        drawn = (rng.standard_normal(z[f"{case}/h{k}_shape"]) * 0.3).astype(np.float32)
+        np.testing.assert_allclose(
+            drawn.sum(dtype=np.float64), z[f"{case}/h{k}_sum"], rtol=1e-4, atol=1e-2
+        )
+        skips.append(jt.array(drawn))
+    with jt.no_grad():
+        logits = default.decoder.logits(jt.array(z[f"{case}/z"]), skips)
+    close(logits, z[f"{case}/pre_tanh"], 2e-5)
+    close(jt.tanh(logits), z[f"{case}/y"], 2e-5)
+
+
+@pytest.mark.parametrize("name", ["default", "mef"])
+def test_denoiser(make, golden, name):
+    z, denoiser = arrays(golden, "denoiser"), make(name).denoiser
+    x, odd, t = jt.array(z["x"]), jt.array(z["x_odd"]), z["t"]
+    with jt.no_grad():
+        for k in range(4 if name == "default" else 1):
+            e, taps = denoiser(x, t[k : k + 1])
+            close(e, z[f"{name}/eps{k}"], 2e-5, f"eps{k}")
+            for i, tap in enumerate(taps if k == 0 else ()):
+                if f"{name}/feat{i}" in z.files:
+                    close(tap, z[f"{name}/feat{i}"], 2e-5, f"feat{i}")
+        e, taps = denoiser(odd, t[:1])
+        close(e, z[f"{name}/odd_eps"], 2e-5)
+        if name == "default":
+            for i, tap in enumerate(taps):
+                close(tap, z[f"default/odd_feat{i}"], 2e-5, f"odd_feat{i}")
+            close(denoiser(x, z["t_vec"])[0], z["default/eps_vec"], 2e-5)
+
+
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_fusion_head(default, golden, case):
+    z, head = arrays(golden, "fusion_head"), default.head
+    taps, latent = [jt.array(z[f"{case}/feat{i}"]) for i in range(4)], jt.array(z[f"{case}/latent"])
+    with jt.no_grad():
+        close(head.merge_latent(*latent.chunk(2, 1)), z[f"{case}/last_fuse"], 2e-5)
+        close(head.logits(taps, latent), z[f"{case}/logits"], 2e-5)
+        close(head(taps, latent), z[f"{case}/y"], 2e-5)
+
+
+def check_run(system, z, key, vis, ir, noise, level=None):
+    """One whole fusion against what the reference kept of it."""
+    kind = key.rsplit("/", 1)[1]
+    calls, network = [], system.denoiser
+    execute = type(network).execute
+
+    def watched(self, x, t):
+        out = execute(self, x, t)
+        calls.append((x.numpy(), float(t[0]), out[0].numpy()))
+        return out
+
+    type(network).execute = watched
+    try:
+        with jt.no_grad():
+            found = system.forward(jt.array(vis), jt.array(ir), jt.array(noise), level)
+    finally:
+        type(network).execute = execute
+    inputs, times, outputs = zip(*calls, strict=True)
+    np.testing.assert_allclose(times, z[f"{key}/t_called"], rtol=1e-6)
+    close(np.stack(inputs)[:, :, ::4, ::2, ::2], z[f"{key}/model_in"], 1e-4, "model_in")
+    close(np.stack(outputs)[:, :, ::4, ::2, ::2], z[f"{key}/model_out"], 1e-4, "model_out")
+    close(found["clean"], z[f"{key}/latent_result"], 1e-4, "latent_result")
+    if f"{key}/head_logits" in z.files:
+        logits = system.head.logits(found["taps"], found["clean"]).numpy()
+        close(logits[:, :, ::2, ::2], z[f"{key}/head_logits"], 1e-4, "head_logits")
+    close(found["fused"], z[f"{key}/fused"], 5e-4 if kind == "tame" else 1e-2, "fused")
+
+
+@pytest.mark.parametrize("sampler", module.SAMPLERS)
+def test_fusion_with_every_sampler(small, golden, sampler):
+    kind, system = small
+    z = arrays(golden, "pipeline")
+    object.__setattr__(system.config, "sampler", sampler)
+    noise = z["noise"] * (z["tame_noise_scale"] if kind == "tame" else 1)
+    level = z["ddim_t"] if sampler == "DDIM" else None
+    key = f"small/{sampler}/{kind}"
+    check_run(system, z, key, z["vis"], z["ir"], noise.astype(np.float32), level)
+
+
+@pytest.mark.parametrize("case", ["default", "default_odd", "mef"])
+@pytest.mark.parametrize("kind", ["raw", "tame"])
+def test_fusion_with_the_published_networks(make, golden, case, kind):
+    z = arrays(golden, "pipeline")
+    system = make(case.split("_")[0], kind == "tame", inference_steps=int(z[f"{case}/steps"]))
+    noise = z[f"{case}/noise"] * (z["tame_noise_scale"] if kind == "tame" else 1)
+    images = z[f"{case}/vis"], z[f"{case}/ir"]
+    check_run(system, z, f"{case}/{kind}", *images, noise.astype(np.float32))
+
+
+def test_losses_of_the_image(golden):
+    z = arrays(golden, "losses")
+    a, b, fused = (jt.array(z[k]) for k in "ABF")
+    np.testing.assert_allclose(
+        ssim_map(a, fused, 11).mean(3).mean().item(), z["ssim_af"], rtol=1e-5
+    )
+    for case in (k.split("/")[0] for k in z.files if k.endswith("/total")):
+        strategy, _, weight, _ = case.split("_")
+        task = "MEF" if weight == "20" else "VI-IR"
+        holder = module.LFDT.__new__(module.LFDT)
+        holder.config = module.Config(task=task, strategy=strategy)
+        parts = module.LFDT.image_losses(holder, a, b, fused)
+        for ours, theirs in (("ssim", "ssim"), ("gradient", "gradient"), ("intensity", "l1")):
+            np.testing.assert_allclose(parts[ours].item(), z[f"{case}/{theirs}"], rtol=1e-5)
+        if f"{case}/dtotal_dF" in z.files:
+            slope = jt.grad(sum(parts.values()), fused)
+            close(slope, z[f"{case}/dtotal_dF"], 1e-4, case)
+
+
+def gradient_check(system, z, key, vis, ir, noise, level=None):
+    system.train()
+    found = system.losses_of(jt.array(vis), jt.array(ir), noise=jt.array(noise), level=level)
+    for ours, theirs in (
+        ("total", "loss"),
+        ("gradient", "loss_gradient"),
+        ("intensity", "loss_l1"),
+        ("ssim", "loss_SSIM"),
+        ("dif", "dif_loss"),
+    ):
+        np.testing.assert_allclose(
+            found[ours].item(), z[f"{key}/{theirs}"], rtol=1e-5, err_msg=ours
+        )
+    names = [str(n) for n in z[f"{key.split('/')[0]}/names"]]
+    own = system.state_dict()
+    chosen = [n for n in names if n.startswith(("LDM", "model", "fusion."))]
+    slopes = jt.grad(found["total"], [own[system.OFFICIAL.ours(n)] for n in chosen])
+    norms = dict(zip(names, z[f"{key}/norm"], strict=True))
+    largest = max(norms.values())
+    for name, slope in zip(chosen, slopes, strict=True):
+        if ".conv_fuse." in name and name.endswith(".0.bias"):
+            continue
+        expected = norms[name]
+        own_norm = np.linalg.norm(slope.numpy().astype(float))
+        assert abs(own_norm - expected) <= 5e-3 * expected + 1e-6 * largest, name
+
+
+@pytest.mark.parametrize("sampler", module.SAMPLERS)
+def test_losses_and_gradients_through_every_sampler(make, golden, sampler):
+    z = arrays(golden, "gradients")
+    steps = {"train_timesteps": int(z["small/T"]), "inference_steps": int(z["small/steps"])}
+    system = make("small", tame=True, sampler=sampler, **steps)
+    level = z["ddim_t"] % 100 if sampler == "DDIM" else None
+    gradient_check(
+        system, z, f"small/{sampler}", z["small/vis"], z["small/ir"], z["small/noise"], level
+    )
+
+
+def test_losses_and_gradients_of_the_published_network(make, golden):
+    z = arrays(golden, "gradients")
+    system = make("default", tame=True, inference_steps=int(z["default/steps"]))
+    noise = (z["noise"] * z["default/noise_scale"]).astype(np.float32)
+    gradient_check(system, z, "default", z["vis"], z["ir"], noise)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"task": "VI-IX"}, "VI-IR"),
+        ({"sampler": "ddp-solver+"}, r"ddp-solver\+\+|ddp-solver"),
+        ({"sampler": "PNDM", "inference_steps": 3}, "4 steps"),
+        ({"strategy": "max"}, "MAX or MEAN"),
+    ],
+)
+def test_settings_are_checked(wrong, words):
+    with pytest.raises(UserError, match=words):
+        jfusion.create("lfdt", **wrong)
+
+
+def test_any_size_is_kept_and_seeded(make):
+    system = make("small", tame=True)
+    rng = np.random.default_rng(0)
+    pair = [jt.array(rng.random((1, 1, 27, 34)).astype(np.float32)) for _ in range(2)]
+    first, again, other = (system.fuse(*pair, seed=s).numpy() for s in (None, 0, 1))
+    assert first.shape == (1, 1, 27, 34) and first.min() == 0 and first.max() <= 1
+    np.testing.assert_array_equal(first, again)
+    assert abs(first - other).max() > 0
+    with pytest.raises(UserError, match="25 pixels"):
+        system.fuse(*(x[:, :, :24] for x in pair))
+    with pytest.raises(UserError, match="crop"):
+        system.losses(Batch(*pair, None, []), system.stages()[0])

@@ -37,17 +37,26 @@ class Stage:
 class ParameterGroup:
     """Parameters that one Adam optimiser moves.
 
-    learning_rate: epoch (counted from 0 in its stage) -> rate. clip_norm: the largest L2 norm of the
-    group's gradient, None for no clipping.
+    learning_rate: epoch (counted from 0 in its stage) -> rate; or, in its place, step_rate: (step of
+    the stage, steps per epoch) -> rate. clip_norm: the largest L2 norm of the group's gradient, None
+    for no clipping. decoupled: the weight decay is AdamW's.
     """
 
     name: str
     parameters: dict[str, jt.Var]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int], float] | None
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    decoupled: bool = False
+    step_rate: Callable[[int, int], float] | None = None
+
+    def rate(self, epoch: int, batch: int, per_epoch: int) -> float:
+        """The learning rate of one step."""
+        if self.step_rate is not None:
+            return self.step_rate(epoch * per_epoch + batch, per_epoch)
+        return self.learning_rate(epoch)
 
 
 class System(nn.Module):

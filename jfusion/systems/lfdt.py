@@ -760,8 +760,22 @@ class LFDT(System):
             for name, p in self.state_dict().items()
             if "running_" not in name and not name.startswith(dead)
         }
-        rate = partial(restarting_cosine, c.learning_rate)
-        return [ParameterGroup("networks", parameters, rate, weight_decay=c.weight_decay)]
+
+        def rate(step: int, per_epoch: int) -> float:
+            # the first step of the schedule is left out, and the second too for batches of one
+            skipped = 2 if c.batch_size == 1 else 1
+            return restarting_cosine(c.learning_rate, max(0, step - skipped), per_epoch)
+
+        return [
+            ParameterGroup(
+                "networks",
+                parameters,
+                None,
+                weight_decay=c.weight_decay,
+                decoupled=True,
+                step_rate=rate,
+            )
+        ]
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """Structure, gradient and intensity of the image, and the noise of the last call."""
@@ -798,10 +812,14 @@ class LFDT(System):
         }
 
 
-def restarting_cosine(start: float, epoch: int) -> float:
-    """The rate at the start of an epoch of 60: constant, then three falls (weights 1, 0.5, 0.5)."""
-    ends, lows, weights = (15, 30, 45, 61), (start, 1e-5, 1e-5, 1e-5), (1, 1, 0.5, 0.5)
-    i = next((i for i, end in enumerate(ends) if epoch <= end), len(ends) - 1)
+def restarting_cosine(start: float, steps: int, per_epoch: int) -> float:
+    """The rate after so many steps of a run of 60 epochs: constant, then three falls.
+
+    Periods of 15, 15, 15 and 16 epochs that restart at weights 1, 1, 0.5 and 0.5 of the start.
+    """
+    ends = [end * per_epoch for end in (15, 30, 45, 61)]
+    lows, weights = (start, 1e-5, 1e-5, 1e-5), (1, 1, 0.5, 0.5)
+    i = next((i for i, end in enumerate(ends) if steps <= end), len(ends) - 1)
     begin = ends[i - 1] if i else 0
-    turn = np.cos(np.pi * (epoch - begin) / (ends[i] - begin))
+    turn = np.cos(np.pi * (steps - begin) / (ends[i] - begin))
     return float(lows[i] + weights[i] * 0.5 * (start - lows[i]) * (1 + turn))

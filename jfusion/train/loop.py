@@ -164,7 +164,7 @@ class _Trainer:
             )
         rates = {}
         for name, optimizer in self.optimizers.items():
-            rates[name] = self.groups[name].learning_rate(self._epoch_of_stage())
+            rates[name] = self._rate(name)
             optimizer.apply([next(gradients) for _ in optimizer.parameters], rates[name])
         epoch, number = self.epoch, self.batch
         self.batch, self.step = self.batch + 1, self.step + 1
@@ -195,6 +195,9 @@ class _Trainer:
     def _epoch_of_stage(self) -> int:
         return self.epoch - self._locate()[1]
 
+    def _rate(self, group: str) -> float:
+        return self.groups[group].rate(self._epoch_of_stage(), self.batch, self.per_epoch)
+
     def _enter_stage(self) -> None:
         """The optimisers of a stage; a group that an earlier stage had goes on with its own."""
         stage = self._locate()[0]
@@ -205,7 +208,7 @@ class _Trainer:
         before = {name: o.state() for name, o in self.optimizers.items()}
         before = before or self.saved.get("optimizer", {})
         self.optimizers = {
-            g.name: Adam(g.parameters, g.betas, g.eps, g.weight_decay, g.clip_norm)
+            g.name: Adam(g.parameters, g.betas, g.eps, g.weight_decay, g.clip_norm, g.decoupled)
             for g in self.groups.values()
         }
         for name in before.keys() & self.optimizers.keys():
@@ -223,11 +226,10 @@ class _Trainer:
                     f"{name} is not finite after step {self.step}; resume from the last checkpoint in "
                     f"{self.run.folder} or start again with a lower --learning-rate"
                 )
-        groups = self.groups.items()
         return {
             "model": model,
             "optimizer": {name: o.state() for name, o in self.optimizers.items()},
-            "scheduler": {name: g.learning_rate(self._epoch_of_stage()) for name, g in groups},
+            "scheduler": {name: self._rate(name) for name in self.groups},
             "stage": self.stage.name,
             "epoch": self.epoch,
             "batch": self.batch,

@@ -11,8 +11,9 @@ class Adam:
     """Adam (Kingma and Ba, 2015) with epsilon added after the bias correction, as in PyTorch.
 
     Jittor's own adds epsilon before it, which changes the first updates of parameters with small
-    gradients by several percent. weight_decay is L2 (added to the gradient); clip_norm bounds the
-    L2 norm of the whole gradient.
+    gradients by several percent. weight_decay is L2 (added to the gradient), or, decoupled, a part of
+    the parameter that is taken off first (AdamW, Loshchilov and Hutter, 2019); clip_norm bounds the L2
+    norm of the whole gradient.
     """
 
     def __init__(
@@ -22,10 +23,11 @@ class Adam:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
+        decoupled: bool = False,
     ):
         self.parameters = dict(parameters)
         self.betas, self.eps = betas, eps
-        self.weight_decay, self.clip_norm = weight_decay, clip_norm
+        self.weight_decay, self.clip_norm, self.decoupled = weight_decay, clip_norm, decoupled
         self.steps = 0
         # Flat, so that one set of kernels serves parameters of every number of dimensions.
         self.mean = {k: jt.zeros(p.numel()).stop_grad() for k, p in self.parameters.items()}
@@ -48,7 +50,9 @@ class Adam:
         changed = []
         for (name, p), g in zip(self.parameters.items(), flat, strict=True):
             value = p.detach().reshape(-1)
-            if self.weight_decay:
+            if self.weight_decay and self.decoupled:
+                value = value * (1 - learning_rate * self.weight_decay)
+            elif self.weight_decay:
                 g = g + value * self.weight_decay
             mean, square = self.mean[name], self.square[name]
             mean.update(mean * beta1 + g * (1 - beta1))

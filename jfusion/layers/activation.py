@@ -61,6 +61,11 @@ def plain_silu(x: jt.Var) -> jt.Var:
     return x * jt.sigmoid(x)
 
 
+def tanh(x: jt.Var) -> jt.Var:
+    """tanh(x), of any shape. Jittor's own has no gradient (NaN) where it is saturated."""
+    return _Tanh()(x)
+
+
 def relu6(x: jt.Var) -> jt.Var:
     """x cut to [0, 6], of any shape."""
     return _ReLU6()(x) if use_kernel(x) else plain_relu6(x)
@@ -116,6 +121,15 @@ class _SiLU(jt.Function):
     def grad(self, g: jt.Var) -> jt.Var:
         share = "(1/(1 + std::exp(-x)))"
         return _each(f"g*{share}*(1 + x*(1 - {share}))", self.saved, g)
+
+
+class _Tanh(jt.Function):
+    def execute(self, x: jt.Var) -> jt.Var:
+        self.saved = jt.tanh(x)
+        return self.saved
+
+    def grad(self, g: jt.Var) -> jt.Var:
+        return g * (1 - self.saved * self.saved)
 
 
 class _ReLU6(jt.Function):

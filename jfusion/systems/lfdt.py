@@ -24,7 +24,7 @@ from jfusion.diffusion.process import Estimate
 from jfusion.diffusion.samplers import Callback, ddim
 from jfusion.diffusion.schedule import Schedule
 from jfusion.errors import UserError, did_you_mean
-from jfusion.layers.activation import prelu, silu
+from jfusion.layers.activation import prelu, silu, tanh
 from jfusion.layers.attention import cosine_attention, softmax
 from jfusion.layers.conv import conv, conv1x1
 from jfusion.layers.depthwise import pixel_shuffle
@@ -215,7 +215,7 @@ class BatchNorm(nn.Module):
 
     def _follow(self, mean: jt.Var, var: jt.Var) -> None:
         for running, now in ((self.running_mean, mean), (self.running_var, var)):
-            running.update(0.9 * running + 0.1 * now)
+            running.update((0.9 * running.detach() + 0.1 * now).stop_grad())
 
 
 class SkipFusion(nn.Module):
@@ -293,7 +293,7 @@ class Decoder(nn.Module):
 
     def execute(self, latent: jt.Var, skips: list[jt.Var]) -> jt.Var:
         """latent (N, 8, H / 4, W / 4) -> (N, 1, H, W) in (-1, 1)."""
-        return jt.tanh(self.logits(latent, skips))
+        return tanh(self.logits(latent, skips))
 
     def logits(self, latent: jt.Var, skips: list[jt.Var]) -> jt.Var:
         """What the tanh gets."""
@@ -491,7 +491,7 @@ class FusionHead(nn.Module):
 
     def execute(self, taps: list[jt.Var], latent: jt.Var) -> jt.Var:
         """taps (N, 256 .. 32, ...), latent (N, 16, H, W) -> (N, 8, H, W)."""
-        return jt.tanh(self.logits(taps, latent)) / 2 + 0.5
+        return tanh(self.logits(taps, latent)) / 2 + 0.5
 
     def logits(self, taps: list[jt.Var], latent: jt.Var) -> jt.Var:
         """What the tanh gets."""
@@ -607,6 +607,11 @@ class LFDT(System):
         factor = config.ffn_factor or (2.66 if config.task == "MEF" else 4.0)
         self.encoder, self.decoder = Encoder(config.width), Decoder(config.width)
         self.denoiser, self.head = Denoiser(config.blocks, factor), FusionHead()
+        for module in (*self.denoiser.modules(), *self.head.modules()):
+            if isinstance(module, nn.Conv | nn.Linear):
+                module.weight.assign(jt.randn(module.weight.shape) * 0.02)
+                if module.bias is not None:
+                    module.bias.assign(jt.zeros(module.bias.shape))
 
     @classmethod
     def settings_of(cls, model: Mapping[str, np.ndarray]) -> dict[str, Any]:

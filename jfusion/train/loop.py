@@ -270,8 +270,10 @@ class _Trainer:
         self.run.log(self.step, line, scalars)
 
     def _pictures(self, batch: Batch, epoch: int) -> None:
+        self.system.eval()
         with jt.no_grad():
             fused = self.system.preview(batch).numpy()
+        self.system.train()
         a, b = batch.a.numpy(), batch.b.numpy()
         for i, name in enumerate(batch.names):
             h, w = fused.shape[2:]

@@ -122,6 +122,14 @@ def test_shuffled_gate(n, c, h, w, kind):
     )
 
 
+def test_tanh_has_a_gradient_where_it_is_saturated():
+    x = jt.array(np.float32([-1e4, -20, -1, 0, 1, 20, 1e4]))
+    y = activation.tanh(x)
+    np.testing.assert_allclose(y.numpy(), np.tanh(x.numpy()), rtol=1e-6)
+    slope = jt.grad(y.sum(), x).numpy()
+    np.testing.assert_allclose(slope, 1 - np.tanh(x.numpy()) ** 2, rtol=1e-5, atol=1e-7)
+
+
 def test_mish_far_out():
     b = np.array([-1e4, -90, -20, -1e-20, 0, 1e-20, 19, 21, 90, 1e4], np.float32)
     b = b.reshape(1, 1, 1, -1).repeat(4, 1)
@@ -200,7 +208,8 @@ def test_elementwise(n, c, h, w):
     x, branch, scale, one, two = arrays(21, (n, c, h, w), (n, c, h, w), (c,), (1,), (1,))
     both(activation.squared_relu, activation.plain_squared_relu, [x])
     both(activation.relu6, activation.plain_relu6, [5 * x])
-    both(activation.star_relu, activation.plain_star_relu, [x, one, two])
+    both(activation.silu, activation.plain_silu, [5 * x])
+    both(activation.star_relu, activation.plain_star_relu, [x, one, two], 1e-4)
     both(activation.add_scaled, activation.plain_add_scaled, [x, branch, scale])
 
 

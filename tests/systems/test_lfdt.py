@@ -415,3 +415,38 @@ def test_any_size_is_kept_and_seeded(make):
         system.fuse(*(x[:, :, :24] for x in pair))
     with pytest.raises(UserError, match="crop"):
         system.losses(Batch(*pair, None, []), system.stages()[0])
+
+
+def test_training_resumes_exactly_and_the_result_fuses(tmp_path, monkeypatch):
+    """The running statistics go with the checkpoint, and pictures of a run do not touch them."""
+    from jfusion.cli import main
+    from jfusion.train.loop import resume, train
+    from jfusion.train.options import Options as TrainOptions
+    from tests.data.test_preprocess import make_dataset, random_pair
+
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path, {f"s{i}": random_pair(i, (40, 48)) for i in range(3)})
+    arguments = [
+        "--root",
+        ".",
+        "--dataset",
+        "Set",
+        "--split",
+        "test",
+        "--text",
+        "zeros",
+        "--out",
+        "x.h5",
+    ]
+    assert main(["preprocess", *arguments]) == 0
+    settings = {"width": 16, "blocks": (1, 1, 1, 1), "inference_steps": 2, "batch_size": 2}
+    options = {"data": "x.h5", "seed": 3, "crop": (32, 40)}
+    whole = train("lfdt", settings, TrainOptions(**options, pictures=0, exp="whole", max_steps=3))
+    parts = train("lfdt", settings, TrainOptions(**options, pictures=1, exp="parts", max_steps=1))
+    parts = resume(parts.folder, max_steps=3)
+    moved = whole.latest()["model"]["encoder.skips.0.norm.running_mean"]
+    assert abs(moved).max() > 0
+    for name, value in whole.latest()["model"].items():
+        np.testing.assert_array_equal(parts.latest()["model"][name], value, err_msg=name)
+    assert main(["test", "lfdt", "--weights", "parts", "--data", "x.h5", "--out", "out"]) == 0
+    assert len(list((tmp_path / "out/Set/Gray").glob("*.png"))) == 3

@@ -286,6 +286,32 @@ def _with_our_signals(jittor: Any) -> Any:
     return jittor
 
 
+def _mend_helpers() -> None:
+    """Puts our start and end of Jittor's compiling helpers in the place of its own."""
+    import jittor_utils
+
+    _in_a_helper.before = jittor_utils.pool_initializer
+    jittor_utils.pool_initializer, jittor_utils.pool_cleanup = _in_a_helper, _end_helpers
+
+
+def _in_a_helper() -> None:
+    """In a process that Jittor forks to compile: Ctrl-C reaches it too, and is not its business."""
+    _in_a_helper.before()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_helpers() -> None:
+    """At exit. A helper that a signal to the whole group ended has taken the lock of the queue with
+    it, and the pool's own way to end would wait for that lock for ever."""
+    import jittor_utils
+
+    pool = jittor_utils.p
+    pool._terminate.cancel()
+    pool._state = pool._worker_handler._state = "TERMINATE"  # starts no new ones
+    for helper in pool._pool:
+        helper.kill()
+
+
 def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
     """Imports Jittor with `home` as its HOME, in this process and in the helpers it starts later.
 
@@ -302,6 +328,7 @@ def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
     sys.executable = str(_interpreter(home, executable))
     try:
         with _changed_environment({**variables, "HOME": str(home), "JITTOR_HOME": str(home)}):
+            _mend_helpers()  # before it starts any
             import jittor
     finally:
         sys.executable = executable

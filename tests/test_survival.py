@@ -352,3 +352,29 @@ def test_a_run_made_elsewhere_resumes_here(data, tmp_path):  # noqa: F811
     content = checkpoint.load(Run.open(moved).checkpoints()[-1])
     assert {type(v) for v in content["model"].values()} == {np.ndarray}
     assert resume(moved, data=str(data), max_steps=5).latest()["step"] == 5
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_whole_group_does_not_hang(name):
+    """Ctrl-C at a terminal reaches Jittor's helpers as well; the exit must not wait for them."""
+    script = f"""
+import os, signal, time, uuid
+from jfusion.runtime import jt
+from jfusion.train.loop import _interruptible
+
+with _interruptible() as received:
+    source = "for (int i = 0; i < 4; i++) out_p[i] = i;"
+    jt.sync([jt.code([4], "float32", [], cpu_src=f"// {{uuid.uuid4()}}\\n{{source}}") for _ in range(3)])
+    time.sleep(0.3)
+    os.killpg(0, signal.{name})
+    time.sleep(0.3)
+print("received", received)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+    )
+    assert done.returncode == 0 and f"received [{int(getattr(signal, name))}]" in done.stdout

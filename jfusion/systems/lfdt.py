@@ -62,7 +62,7 @@ SEED = 0
 class Config:
     """The network and the recipe of one task."""
 
-    task: str = setting(
+    fusion_task: str = setting(
         "VI-IR",
         "VI-IR, VI-NIR, PIF, MEF, MFF, SPECT-MRI or PET-MRI: losses, width of the transformer",
     )
@@ -89,8 +89,10 @@ class Config:
     weight_decay: float = setting(1e-4, "of AdamW")
 
     def __post_init__(self):
-        if self.task not in TASKS:
-            raise UserError(f"lfdt: unknown task {self.task!r}{did_you_mean(self.task, TASKS)}")
+        if self.fusion_task not in TASKS:
+            raise UserError(
+                f"lfdt: unknown task {self.fusion_task!r}{did_you_mean(self.fusion_task, TASKS)}"
+            )
         if self.sampler not in SAMPLERS:
             raise UserError(
                 f"lfdt: unknown sampler {self.sampler!r}{did_you_mean(self.sampler, SAMPLERS)}"
@@ -214,8 +216,10 @@ class BatchNorm(nn.Module):
         )
 
     def _follow(self, mean: jt.Var, var: jt.Var) -> None:
+        """In NumPy: what Jittor fuses into a sum moves its last bit, and a resumed run fuses otherwise."""
         for running, now in ((self.running_mean, mean), (self.running_var, var)):
-            running.update((0.9 * running.detach() + 0.1 * now).stop_grad())
+            moved = np.float32(0.9) * running.numpy() + np.float32(0.1) * now.numpy()
+            running.update(jt.array(moved).stop_grad())
 
 
 class SkipFusion(nn.Module):
@@ -604,7 +608,7 @@ class LFDT(System):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        factor = config.ffn_factor or (2.66 if config.task == "MEF" else 4.0)
+        factor = config.ffn_factor or (2.66 if config.fusion_task == "MEF" else 4.0)
         self.encoder, self.decoder = Encoder(config.width), Decoder(config.width)
         self.denoiser, self.head = Denoiser(config.blocks, factor), FusionHead()
         for module in (*self.denoiser.modules(), *self.head.modules()):
@@ -738,7 +742,9 @@ class LFDT(System):
         h, w = a.shape[2:]
         if min(h, w) < 25:
             raise UserError(f"lfdt takes images of 25 pixels or more a side, not {h}x{w}")
-        first, second = (2 * x - 1 for x in ((a, b) if self.config.task in A_FIRST else (b, a)))
+        first, second = (
+            2 * x - 1 for x in ((a, b) if self.config.fusion_task in A_FIRST else (b, a))
+        )
         down = [-(-n // 8) * 2 for n in (h, w)]
         noise = TorchNoise(SEED if seed is None else seed).normal((a.shape[0], 2 * LATENT, *down))
         level = np.full(a.shape[0], self.config.train_timesteps - 1)
@@ -784,7 +790,7 @@ class LFDT(System):
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """Structure, gradient and intensity of the image, and the noise of the last call."""
-        first = batch.a if self.config.task in A_FIRST else batch.b
+        first = batch.a if self.config.fusion_task in A_FIRST else batch.b
         second = batch.b if first is batch.a else batch.a
         return self.losses_of(2 * first - 1, 2 * second - 1)
 
@@ -807,9 +813,9 @@ class LFDT(System):
         mean_a, mean_b = of_a.mean(3).mean(), of_b.mean(3).mean()
         share = mean_a / (mean_a + mean_b)
         alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
-        strategy = c.strategy or ("MEAN" if c.task in ("MEF", "VI-NIR") else "MAX")
+        strategy = c.strategy or ("MEAN" if c.fusion_task in ("MEF", "VI-NIR") else "MAX")
         goal = jt.maximum(a, b) if strategy == "MAX" else (a + b) / 2
-        weight = 20 if c.task in ("MEF", "MFF") else 40
+        weight = 20 if c.fusion_task in ("MEF", "MFF") else 40
         return {
             "ssim": 10 * (1 - share * alike_a - (1 - share) * alike_b),
             "gradient": weight * jt.abs(jt.maximum(of_a, of_b) - of_f).mean(3).mean(),

@@ -317,7 +317,7 @@ def _interruptible() -> Iterator[list[int]]:
     owner = os.getpid()
 
     def note(number: int, frame: Any) -> None:
-        if os.getpid() != owner:  # a helper that Jittor forked to compile: it must end when told to
+        if os.getpid() != owner:  # a helper that Jittor has just forked: it must end when told to
             os._exit(128 + number)
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -33,7 +33,7 @@ def make(recipe):
 
     def make(name, tame=False, **values):
         c = CONFIGS[name]
-        settings = {"task": c["fusion_task"], "strategy": c["Fusion"]["mode"]}
+        settings = {"fusion_task": c["fusion_task"], "strategy": c["Fusion"]["mode"]}
         settings |= {"width": c["Unet"]["LDM_ch"], "blocks": tuple(c["Fusion"]["num_blocks"])}
         system = jfusion.create("lfdt", **{**settings, **values})
         state = recipe.state(manifest(name), salt="golden")
@@ -272,7 +272,7 @@ def test_losses_of_the_image(golden):
         strategy, _, weight, _ = case.split("_")
         task = "MEF" if weight == "20" else "VI-IR"
         holder = module.LFDT.__new__(module.LFDT)
-        holder.config = module.Config(task=task, strategy=strategy)
+        holder.config = module.Config(fusion_task=task, strategy=strategy)
         parts = module.LFDT.image_losses(holder, a, b, fused)
         for ours, theirs in (("ssim", "ssim"), ("gradient", "gradient"), ("intensity", "l1")):
             np.testing.assert_allclose(parts[ours].item(), z[f"{case}/{theirs}"], rtol=1e-5)
@@ -392,7 +392,7 @@ def test_learning_rates_are_those_of_the_published_schedule(golden, batch):
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"task": "VI-IX"}, "VI-IR"),
+        ({"fusion_task": "VI-IX"}, "VI-IR"),
         ({"sampler": "ddp-solver+"}, r"ddp-solver\+\+|ddp-solver"),
         ({"sampler": "PNDM", "inference_steps": 3}, "4 steps"),
         ({"strategy": "max"}, "MAX or MEAN"),

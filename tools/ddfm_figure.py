@@ -20,7 +20,7 @@ VARIANTS = {
     "textbook (V + X')": {"textbook": True},
     "without EM": {"em": False},
 }
-STEPS = "25"
+STEPS = "10"
 
 
 def main(demo: Path) -> None:

@@ -61,9 +61,13 @@ def resume_and_kill(folder, seconds):
 
 
 def kill_often(run, seed, times):
-    """How often a kill fell into the writing of a checkpoint. After each, every checkpoint is whole."""
-    inside_a_write, rng = 0, np.random.default_rng(seed)
-    for _ in range(times):
+    """How often a kill fell into the writing of a checkpoint. After each, every checkpoint is whole.
+
+    On a busy machine a run gets nowhere between two kills: it is killed on until it has got somewhere.
+    """
+    inside_a_write, kills, rng = 0, 0, np.random.default_rng(seed)
+    while kills < times or (run.latest()["step"] <= 3 and kills < 4 * times):
+        kills += 1
         assert resume_and_kill(run.folder, rng.uniform(0, 0.5))
         inside_a_write += bool(list((run.folder / "model").glob(".*.part")))
         assert {p.suffix for p in (run.folder / "model").iterdir()} <= {".pkl", ".part"}
@@ -79,7 +83,7 @@ def test_training_killed_fifty_times_loses_nothing(data, tmp_path):  # noqa: F81
         inside = list(pool.map(kill_often, runs, (0, 1), (KILLS // 2,) * 2))
     reached = [run.latest()["step"] for run in runs]
     print(f"{KILLS} kills, {sum(inside)} inside a write, steps {reached} reached")
-    assert min(reached) > 1  # a busy machine gets no further between the kills
+    assert min(reached) > 3
     end = max(reached) + 2
     whole = train("film", TINY, Options(**options, max_steps=end)).latest()
     for run in runs:

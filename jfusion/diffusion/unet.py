@@ -9,6 +9,7 @@ import numpy as np
 from jfusion.checkpoint import NameMap
 from jfusion.diffusion.options import UNetConfig
 from jfusion.errors import UserError
+from jfusion.layers.activation import silu
 from jfusion.layers.conv import conv, conv1x1
 from jfusion.layers.norm import group_norm
 from jfusion.layers.pixel_attention import pixel_attention
@@ -147,7 +148,7 @@ class UNet(nn.Module):
             )
         if c.class_cond == (labels is None):
             raise UserError("class labels go with class_cond, and only with it")
-        time = _silu(self.embed(t, labels))
+        time = silu(self.embed(t, labels))
         skips = []
         for block in self.down:
             x = _run(block, x, time)
@@ -161,7 +162,7 @@ class UNet(nn.Module):
         """(N,) -> (N, 4 num_channels)."""
         first, _, second = self.time
         waves = jt.array(time_embedding(t, self.config.num_channels)).stop_grad()
-        time = second(_silu(first(waves)))
+        time = second(silu(first(waves)))
         return time if labels is None else time + self.labels(jt.array(labels))
 
     def halve(self) -> None:
@@ -285,10 +286,6 @@ def _run(block: nn.ModuleList, x: jt.Var, time: jt.Var) -> jt.Var:
     for layer in block:
         x = _conv(x, layer) if isinstance(layer, nn.Conv) else layer(x, time)
     return x
-
-
-def _silu(x: jt.Var) -> jt.Var:
-    return x * jt.sigmoid(x)
 
 
 def _zero(layer: nn.Module) -> nn.Module:

@@ -227,3 +227,13 @@ def stretch(fused: jt.Var) -> jt.Var:
     pixels = fused.numpy()
     low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
     return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))
+
+
+def cut(fused: np.ndarray) -> np.ndarray:
+    """[0, 1] -> 0..255, the fraction cut off, as several authors' scripts do."""
+    return (fused * np.float32(255)).astype(np.uint8)
+
+
+def ties_down(fused: np.ndarray) -> np.ndarray:
+    """[0, 1] -> 0..255, the nearest, ties down, as some authors' writers did."""
+    return np.floor(fused * 255 + 0.499999999).astype(np.uint8)

@@ -32,7 +32,7 @@ from jfusion.layers.losses import (
 )
 from jfusion.layers.restormer import Restormer
 from jfusion.runtime import jt, nn
-from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch, ties_down
 
 WIDTH = 64
 FLOOR = 1e-6  # no learning rate falls below it
@@ -189,8 +189,7 @@ class CDDFuse(System):
         return stretch(self(a, b))
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
-        """To the nearest, ties down, as the authors' writer did."""
-        return np.floor(fused * 255 + 0.499999999).astype(np.uint8)
+        return ties_down(fused)
 
     def row_names(self) -> tuple[str, ...]:
         """The medical tables have a row for each of the two published weights."""

@@ -26,7 +26,7 @@ from jfusion.errors import UserError
 from jfusion.layers.conv import conv1x1
 from jfusion.layers.resize import pad_to_multiple
 from jfusion.runtime import jt
-from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
+from jfusion.systems.base import System, stretch, ties_down
 
 SEED = 3407
 
@@ -194,19 +194,7 @@ class DDFM(System):
         return (shown[:, 0] * 255).astype(np.uint8)
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
-        """To the nearest, ties down, as the authors' writer did."""
-        return np.floor(fused * 255 + 0.499999999).astype(np.uint8)
-
-    def stages(self) -> list[Stage]:
-        raise UserError(
-            "ddfm is not trained; train its model of images with: jfusion train diffusion"
-        )
-
-    def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
-        raise NotImplementedError
-
-    def parameter_groups(self, stage: Stage) -> list[ParameterGroup]:
-        raise NotImplementedError
+        return ties_down(fused)
 
 
 class _Noise:

@@ -28,7 +28,7 @@ from jfusion.layers.matmul import linear
 from jfusion.layers.resize import nearest
 from jfusion.layers.restormer import Restormer
 from jfusion.runtime import jt, nn
-from jfusion.systems.base import Batch, ParameterGroup, Stage, System, stretch
+from jfusion.systems.base import Batch, ParameterGroup, Stage, System, cut, stretch
 
 WIDTH = 32  # channels of the image features
 
@@ -227,8 +227,7 @@ class FILM(System):
         return stretch(fused) if self.config.stretch else fused
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
-        """Cuts the fraction off, as the authors' script does."""
-        return (fused * np.float32(255)).astype(np.uint8)
+        return cut(fused)
 
     def stages(self) -> list[Stage]:
         return [Stage("fusion", self.config.epochs)]

@@ -29,7 +29,7 @@ from jfusion.layers.matmul import matmul
 from jfusion.layers.resize import bilinear, pad
 from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
 from jfusion.runtime import jt, nn
-from jfusion.systems.base import Batch, Stage
+from jfusion.systems.base import Batch, Stage, cut
 from jfusion.systems.cddfuse import WIDTH, CDDFuse, sum_of_halves
 
 
@@ -523,8 +523,7 @@ class SFDFuse(CDDFuse):
         return []
 
     def to_uint8(self, fused: np.ndarray) -> np.ndarray:
-        """Cuts the fraction off, as the authors' script does."""
-        return (fused * np.float32(255)).astype(np.uint8)
+        return cut(fused)
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """Those of CDDFuse with another SSIM loss, which phase II has too."""

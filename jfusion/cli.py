@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 
 from jfusion import __version__, config
-from jfusion.errors import UserError
+from jfusion.errors import UserError, did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,11 +156,11 @@ def _run_train(given: argparse.Namespace) -> int:
         return 0
     if not given.system:
         raise UserError("which system? for example: jfusion train film (see jfusion systems)")
+    settings, values = _settings(given, given.system, Options)
     options = config.from_dict(Options, values, "train")
-    settings = _settings(given, given.system)
-    from jfusion.train.loop import train
+    from jfusion.train.loop import train, train_all
 
-    train(given.system, settings, options)
+    (train_all if settings.get("task") == "all" else train)(given.system, settings, options)
     return 0
 
 
@@ -180,8 +181,8 @@ def _test(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
 def _run_test(given: argparse.Namespace) -> int:
     from jfusion.evaluate import Options
 
-    options = config.from_dict(Options, config.given(given, Options), "test")
-    settings = _settings(given, given.system or "film")
+    settings, values = _settings(given, given.system or "film", Options)
+    options = config.from_dict(Options, values, "test")
     from jfusion.evaluate import test
 
     result = test(given.system, settings, options)
@@ -206,8 +207,9 @@ def _fuse(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
 def _run_fuse(given: argparse.Namespace) -> int:
     from jfusion.fuse import Options, fuse
 
-    options = config.from_dict(Options, config.given(given, Options), "fuse")
-    written = fuse(given.system, _settings(given, given.system or "film"), options)
+    settings, values = _settings(given, given.system or "film", Options)
+    options = config.from_dict(Options, values, "fuse")
+    written = fuse(given.system, settings, options)
     print(f"{len(written)} fused: {written[0] if len(written) == 1 else options.out}")
     return 0
 
@@ -221,13 +223,23 @@ def _system_options(command: argparse.ArgumentParser, arguments: list[str]) -> N
     config.add_options(group, names.config_class(named))
 
 
-def _settings(given: argparse.Namespace, system: str) -> dict:
-    """The system's settings: the file's, changed by the options."""
+def _settings(given: argparse.Namespace, system: str, options: type) -> tuple[dict, dict]:
+    """The settings of the system, and of the command: the file's, changed by the command line."""
     from jfusion.systems import names
 
     cls = names.config_class(system)
-    values = config.to_dict(config.load(cls, given.config)) if given.config else {}
-    return {**values, **config.given(given, cls)}
+    values = config.read(given.config) if given.config else {}
+    of_command, of_system = ({f.name for f in dataclasses.fields(c)} for c in (options, cls))
+    if "model" in values and hasattr(cls, "of_the_authors"):
+        found = cls.of_the_authors(values, given.config)
+        values = {k: v for k, v in found.items() if k in of_command | of_system}
+    for name in values:
+        if name not in of_command | of_system:
+            near = did_you_mean(name, of_command | of_system)
+            raise UserError(f"{given.config}: unknown setting {name!r}{near}")
+    settings = {k: v for k, v in values.items() if k in of_system}
+    rest = {k: v for k, v in values.items() if k in of_command - of_system}
+    return {**settings, **config.given(given, cls)}, {**rest, **config.given(given, options)}
 
 
 # ---- checkpoints -------------------------------------------------------------------------------

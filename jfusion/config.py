@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import types
 import typing
 from pathlib import Path
@@ -37,8 +38,8 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "the configurat
     return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
 
 
-def load(cls: type[T], path: str | Path) -> T:
-    """An instance of `cls` from a JSON or YAML file."""
+def read(path: str | Path) -> dict[str, Any]:
+    """What a JSON or YAML file holds; in JSON a line may end with a comment after //."""
     text = read_text(path, "the configuration file")
     try:
         if Path(path).suffix.lower() in (".yaml", ".yml"):
@@ -46,19 +47,33 @@ def load(cls: type[T], path: str | Path) -> T:
 
             values = yaml.safe_load(text)
         else:
-            values = json.loads(text)
+            values = _json(text)
     except Exception as error:
         raise UserError(f"{path} is not valid: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold one mapping of settings to values")
-    return from_dict(cls, values, str(path))
+    return values
+
+
+def _json(text: str) -> Any:
+    """JSON; as LFDT-Fusion's files, it may have comments from // to the end of a line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return json.loads(re.sub(r"//.*", "", text))
 
 
 def add_options(parser: argparse._ActionsContainer, cls: type) -> None:
-    """One `--option` for each field of the dataclass `cls`; an option not given is left out."""
+    """One `--option` for each field of the dataclass `cls`; an option not given is left out.
+
+    A field of a name that the command has already shares its option (the task of a data set is the
+    system's too).
+    """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         hint, option = hints[field.name], "--" + field.name.replace("_", "-")
+        if option in parser._option_string_actions:
+            continue
         text = field.metadata.get("help", "") + f" (default: {_shown(field.default)})"
         common = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if hint is bool:

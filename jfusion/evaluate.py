@@ -21,6 +21,7 @@ from jfusion.fuse import build, check_watch, find_checkpoint, fuse_pair, watched
 from jfusion.metrics.table import Table, means
 from jfusion.papers.compare import beside_published, protocol
 from jfusion.report import figures
+from jfusion.systems.names import system_class
 
 if TYPE_CHECKING:
     from jfusion.systems.base import System
@@ -73,9 +74,12 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     metrics.columns(options.metrics)  # a typo is told before anything is loaded
     path = find_checkpoint(options.weights, system_name)
     content = checkpoint.load(path)
+    cls = system_class(system_name or content.get("system") or "film")
+    data = PairFile(options.data or _preprocessed(options, cls))
+    if "task" in cls.Config.__dataclass_fields__ and "task" in data.attributes:
+        settings = {"task": str(data.attributes["task"]), **settings}
     system = build(path, content, system_name, settings, options.allow_partial)
     check_watch(system, 1, options.record)
-    data = PairFile(options.data or _preprocessed(options, system))
     if system.USES_TEXT:
         check_encoder(data, content, f"checkpoint {path}")
     dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
@@ -106,7 +110,7 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     return Result(table, per_image, folder)
 
 
-def _preprocessed(options: Options, system: System) -> Path:
+def _preprocessed(options: Options, system: type[System]) -> Path:
     chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root")}
     text = options.text
     if text is None:
@@ -128,14 +132,13 @@ def _fuse_all(
         with ExitStack() as stack:
             callback = watched(system, pair, stack, options.record, folder / "steps")
             fused = fuse_pair(system, pair, options.seed, callback=callback)[0]
-        image.write(folder / "Gray" / f"{name}.png", fused)
-        shown = fused
-        if pair.chroma is not None:
-            shown = image.with_chroma(fused, pair.chroma)
-            image.write(folder / "Color" / f"{name}.png", shown)
-        a, b = (np.round(x[0] * 255) for x in (pair.a, pair.b))
-        per_image[name] = metrics.evaluate(fused, a, b, preset, names)
+        image.write(folder / "Gray" / f"{name}.png", fused.gray)
+        if fused.shown.ndim == 3:
+            image.write(folder / "Color" / f"{name}.png", fused.shown)
+        h, w = fused.gray.shape  # some `faithful` ones are smaller than their sources
+        a, b = (np.round(x[0, :h, :w] * 255) for x in (pair.a, pair.b))
+        per_image[name] = metrics.evaluate(fused.gray, a, b, preset, names)
         if len(first) < 4:
-            first.append([a.astype(np.uint8), b.astype(np.uint8), shown])
+            first.append([a.astype(np.uint8), b.astype(np.uint8), fused.shown])
     figures.grid(folder / "grid.png", ["A", "B", "fused"], first)
     return per_image

@@ -14,14 +14,15 @@ from jfusion import checkpoint
 from jfusion.config import setting, to_dict
 from jfusion.data import image
 from jfusion.data.h5 import Pair
-from jfusion.data.layout import SUFFIXES, TASKS, task
+from jfusion.data.layout import SUFFIXES, task
 from jfusion.errors import UserError
 from jfusion.report.steps import FORMATS, Recording, StepBar
 from jfusion.systems.names import create, system_class
+from jfusion.text.features import read_features
 from jfusion.train.experiment import Run
 
 if TYPE_CHECKING:
-    from jfusion.systems.base import System
+    from jfusion.systems.base import Picture, System
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def build(
     if own != kind:  # of another system it takes what both know
         known = {f.name for f in fields(cls.Config)}
         trained = {k: v for k, v in trained.items() if k in known}
-    system = create(kind, **{**cls.settings_of(content["model"]), **trained, **settings})
+    system = create(kind, **{**trained, **cls.settings_of(content["model"]), **settings})
     system.load_any(content.pop("model"), f"checkpoint {path}", partial, take=True)
     system.eval()
     return system
@@ -132,8 +133,8 @@ def fuse_pair(
     seed: int | None = None,
     samples: int = 1,
     callback: Callable | None = None,
-) -> np.ndarray:
-    """The fused gray images (samples, H, W) uint8 of one pair."""
+) -> list[Picture]:
+    """The fused images of one pair, `samples` of them."""
     from jfusion.runtime import jt
 
     text = None
@@ -143,10 +144,10 @@ def fuse_pair(
                 f"sample {pair.name!r} has no paragraph features, which {system.NAME} needs"
             )
         text = jt.array(pair.text[None])
-    a, b = (jt.array(np.repeat(x[None], samples, 0)) for x in (pair.a, pair.b))
+    a, b = (jt.array(np.repeat(x[None], samples, 0)) for x in system.planes(pair))
     with jt.no_grad():
         fused = system.fuse(a, b, text, seed=seed, callback=callback).numpy()
-    return system.to_uint8(fused)[:, 0]
+    return [system.picture(x, pair) for x in fused]
 
 
 def watched(
@@ -194,10 +195,9 @@ def fuse(system_name: str | None, settings: dict[str, Any], options: Options) ->
         with ExitStack() as stack:
             callback = watched(system, pair, stack, options.record, out / "steps")
             made = fuse_pair(system, pair, options.seed, options.samples, callback)
-        for i, gray in enumerate(made):
-            shown = gray if pair.chroma is None else image.with_chroma(gray, pair.chroma)
+        for i, picture in enumerate(made):
             path = out / (f"{name}.png" if len(made) == 1 else f"{name}_{i}.png")
-            image.write(path, shown)
+            image.write(path, picture.shown)
             written.append(path)
     return written
 
@@ -227,21 +227,5 @@ def _find_pairs(options: Options) -> list[tuple[str, Path, Path]]:
 
 
 def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
-    rgb = {"a": image.read_rgb(a), "b": image.read_rgb(b)}
-    if rgb["a"].shape != rgb["b"].shape:
-        sizes = (
-            f"{p} is {v.shape[0]}x{v.shape[1]}" for p, v in zip((a, b), rgb.values(), strict=True)
-        )
-        raise UserError(f"{' and '.join(sizes)}: a pair must have one size")
-    gray = [np.asarray(image.gray(v), np.float32)[None] / np.float32(255) for v in rgb.values()]
-    text = None
-    if options.text:
-        file = Path(options.text) / f"{name}.npy"
-        try:
-            text = np.load(file).astype(np.float32)
-        except (OSError, ValueError) as error:
-            raise UserError(f"paragraph features {file} cannot be read ({error})") from error
-        text = text.reshape(text.shape[-2:])
-    return Pair(
-        name, *gray, text, image.pair_chroma(rgb["a"], rgb["b"], TASKS[options.task].chroma)
-    )
+    text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
+    return Pair.of_images(name, *image.read_pair(a, b), text, task(options.task).chroma)

@@ -53,10 +53,10 @@ def test_files_and_dictionaries_round_trip(tmp_path):
     (tmp_path / "x.yaml").write_text(
         "token_size: [6, 8]\nlearning_rate: 0.001\nepochs: 3\nhidden_dim: 16\n"
     )
-    assert config.load(cls, tmp_path / "x.yaml") == wanted
+    assert config.from_dict(cls, config.read(tmp_path / "x.yaml")) == wanted
     (tmp_path / "x.json").write_text("{broken")
     with pytest.raises(UserError, match=r"x\.json is not valid"):
-        config.load(cls, tmp_path / "x.json")
+        config.read(tmp_path / "x.json")
 
 
 def test_optional_values():

@@ -37,7 +37,7 @@ class ImageFolder:
         """The image in the file called `name`."""
         rgb = image.read_rgb(self.path / name).astype(np.float32).transpose(2, 0, 1)
         pixels = np.ascontiguousarray(rgb / np.float32(255))
-        return Pair(Path(name).stem, pixels, pixels, None, None)
+        return Pair(Path(name).stem, pixels, pixels)
 
 
 def training_data(path: str | Path) -> PairFile | ImageFolder:

@@ -1,8 +1,9 @@
 """The H5 file: the reference's schema with a record of what is in it.
 
 Groups `imageA`, `imageB` (1, H, W) float32 in [0, 1] and `text` (1, L, D) float32, one dataset per
-sample name; `chroma` (2, H, W) uint8, Cr and Cb, for samples whose colour can be restored. Files
-made by the authors' script have no `chroma` and no attributes, and are read all the same.
+sample name; `rgbA`, `rgbB` (H, W, 3) uint8 for the images that have colours, and the attribute
+`chroma`: whose colours a fused image gets. Files made by the authors' script have none of these
+three and no attributes, and are read all the same.
 """
 
 from __future__ import annotations
@@ -15,22 +16,43 @@ from typing import Any
 
 import numpy as np
 
+from jfusion.data import image
 from jfusion.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 GROUPS = ("imageA", "imageB", "text")
+COLOURS = ("rgbA", "rgbB")
 PATCH_GROUPS = ("ir_patchs", "vis_patchs")  # (sic) CDDFuse's and SFDFuse's files: a and b
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: a, b (1, H, W), text (L, D) or None, chroma (2, H, W) uint8 or None."""
+    """One sample: a, b (1, H, W) float32 in [0, 1]; text (L, D) or None.
+
+    rgb_a, rgb_b: (H, W, 3) uint8 where the image has colours, otherwise None. rule: whose colours the
+    fused image gets, "a", "b", "weighted" (both) or "none".
+    """
 
     name: str
     a: np.ndarray
     b: np.ndarray
-    text: np.ndarray | None
-    chroma: np.ndarray | None
+    text: np.ndarray | None = None
+    rgb_a: np.ndarray | None = None
+    rgb_b: np.ndarray | None = None
+    rule: str = "none"
+
+    @classmethod
+    def of_images(
+        cls, name: str, a: np.ndarray, b: np.ndarray, text: np.ndarray | None, rule: str
+    ) -> Pair:
+        """From two images (H, W, 3) uint8."""
+        grays = (image.gray(x)[None] / np.float32(255) for x in (a, b))
+        return cls(name, *grays, text, *(x if image.is_colour(x) else None for x in (a, b)), rule)
+
+    @property
+    def chroma(self) -> np.ndarray | None:
+        """Cr and Cb of the fused image, (2, H, W) uint8; None when it stays gray."""
+        return image.pair_chroma(self.rgb_a, self.rgb_b, self.rule)
 
 
 class PairFile:
@@ -79,7 +101,7 @@ class PairFile:
         try:
             a, b = (np.asarray(file[g][name], np.float32) for g in self._groups)
             text = np.asarray(file["text"][name], np.float32) if "text" in file else None
-            chroma = file["chroma"][name][()] if name in file.get("chroma", ()) else None
+            rgb = [file[g][name][()] if name in file.get(g, ()) else None for g in COLOURS]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"H5 file {self.path}: sample {name!r} cannot be read ({error}); make the file again"
@@ -90,7 +112,7 @@ class PairFile:
             )
         if text is not None and text.ndim == 3 and text.shape[0] == 1:
             text = text[0]
-        return Pair(name, a, b, text, chroma)
+        return Pair(name, a, b, text, *rgb, str(self.attributes.get("chroma", "none")))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """(1, H, W) of a sample, without reading it."""
@@ -166,7 +188,7 @@ def check(path: str | Path) -> dict[str, Any]:
         sizes[pair.a.shape[1:]] = sizes.get(pair.a.shape[1:], 0) + 1
         if pair.text is not None:
             texts[pair.text.shape] = texts.get(pair.text.shape, 0) + 1
-        coloured += pair.chroma is not None
+        coloured += pair.rgb_a is not None or pair.rgb_b is not None
     if len({shape[-1] for shape in texts}) > 1:
         faults.append(f"text features of several widths: {sorted({s[-1] for s in texts})}")
     if faults:
@@ -183,10 +205,10 @@ def check(path: str | Path) -> dict[str, Any]:
 
 def _faults(pair: Pair) -> list[str]:
     faults = []
-    for label, image in (("imageA", pair.a), ("imageB", pair.b)):
-        if not np.isfinite(image).all():
+    for label, pixels in (("imageA", pair.a), ("imageB", pair.b)):
+        if not np.isfinite(pixels).all():
             faults.append(f"{label} holds NaN or infinite values")
-        elif image.min(initial=0) < 0 or image.max(initial=0) > 1:
+        elif pixels.min(initial=0) < 0 or pixels.max(initial=0) > 1:
             faults.append(f"{label} is outside [0, 1]")
     if pair.text is not None and not np.isfinite(pair.text).all():
         faults.append("text holds NaN or infinite values")
@@ -211,6 +233,6 @@ def summary(path: str | Path, found: dict[str, Any]) -> str:
             f"{path}: {found['samples']} pairs, {origin or 'made by another tool'}",
             f"  sizes   {sizes}{more}",
             f"  text    {text}; encoder: {encoder}",
-            f"  colour  {found['coloured']} samples carry the chroma of their colour source",
+            f"  colour  {found['coloured']} samples have an image in colour",
         ]
     )

@@ -35,6 +35,15 @@ def read_rgb(path: str | Path) -> np.ndarray:
         raise UserError(f"image {path} cannot be read: {' '.join(str(error).split())}") from error
 
 
+def read_pair(a: str | Path, b: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Two images as `read_rgb`; UserError unless they have one size."""
+    pair = read_rgb(a), read_rgb(b)
+    sizes = ["x".join(map(str, x.shape[:2])) for x in pair]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")
+    return pair
+
+
 def gray(rgb: np.ndarray) -> np.ndarray:
     """Luma of the reference's reader: 0.299 R + 0.587 G + 0.114 B, rounded half to even.
 
@@ -78,16 +87,16 @@ def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.round(merged).astype(np.uint8)
 
 
-def pair_chroma(a: np.ndarray, b: np.ndarray, rule: str) -> np.ndarray | None:
+def pair_chroma(a: np.ndarray | None, b: np.ndarray | None, rule: str) -> np.ndarray | None:
     """The chroma that a fused image gets: of a, of b, or of both "weighted"; None for gray sources.
 
-    a, b (H, W, 3) uint8 -> (2, H, W) uint8. rule "none": always None.
+    a, b (H, W, 3) uint8, None for a gray one -> (2, H, W) uint8. rule "none": always None.
     """
     sources = {"a": [a], "b": [b], "weighted": [a, b], "none": []}[rule]
-    if not any(is_colour(x) for x in sources):
+    chromas = [chroma(x) for x in sources if x is not None]
+    if not chromas:
         return None
-    chromas = [chroma(x) for x in sources]
-    return weighted_chroma(*chromas) if rule == "weighted" else chromas[0]
+    return weighted_chroma(*chromas) if len(chromas) == 2 else chromas[0]
 
 
 def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:

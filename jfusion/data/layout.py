@@ -4,6 +4,11 @@
 <root>/Image/<TASK>/<DATASET>/<B>/<file>
 <root>/Image/<TASK>/<DATASET>/<split>.txt       one file name per line
 <root>/TextFeature/<TASK>/<DATASET>/<name>.npy  paragraph features
+
+and that of LFDT-Fusion, which has no lists:
+
+<root>/<split>/<dataset>/<folder 1>/<file>      such as dataset/train/VI-IR/ir, dataset/test/MEF/MEF/over
+<root>/<split>/<dataset>/<folder 2>/<file>
 """
 
 from __future__ import annotations
@@ -38,6 +43,17 @@ TASKS = {
 }
 
 
+# what LFDT-Fusion calls the two folders
+FOLDERS = {
+    "IVF": (("ir",), ("vi",)),
+    "MIF": (("MRI",), ("PET", "SPECT", "CT")),
+    "MEF": (("over",), ("under",)),
+    "MFF": (("source_1",), ("source_2",)),
+    "NIR": (("NIR",), ("RGB", "VI")),
+    "PIF": (("DoLP",), ("S0",)),
+}
+
+
 @dataclass(frozen=True)
 class Sample:
     """One pair: its name, and the files it is made of (which need not exist)."""
@@ -62,6 +78,8 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
     ends at the first dot of the file name, as in the reference).
     """
     folders = task(task_name)
+    if (root / split / dataset).is_dir() and not (root / "Image" / task_name / dataset).is_dir():
+        return _find_in_folders(root, task_name, dataset, split)
     base = _existing(root / "Image" / task_name, dataset, "data set")
     text = root / "TextFeature" / task_name / dataset
     lines = _lines(root, base, task_name, dataset, split, base / folders.folder_a)
@@ -79,6 +97,33 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
     if not samples:
         raise UserError(f"{split} list of {base} is empty")
     return list(samples.values())
+
+
+def _find_in_folders(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
+    """LFDT-Fusion's layout: by name; by position, as its loader, where the names differ (with a note)."""
+    base = root / split / dataset
+    found = []
+    for names in FOLDERS[task_name]:
+        folder = next((base / n for n in names if (base / n).is_dir()), None)
+        if folder is None:
+            raise UserError(f"{base} has no folder {' or '.join(names)} (task {task_name})")
+        files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
+        found.append({p.name.split(".")[0]: p for p in sorted(files)})
+    a, b = found
+    if not a or not b:
+        raise UserError(f"{base} holds no pairs of images ({', '.join(SUFFIXES)})")
+    partners = [b.get(name) for name in a]
+    if a.keys() != b.keys():
+        if len(a) != len(b):
+            odd = sorted(a.keys() ^ b.keys())
+            raise UserError(
+                f"{base}: {len(a)} and {len(b)} images; without a partner of the same name: {', '.join(odd[:5])}"
+            )
+        print(f"note: the names in the two folders of {base} differ; paired by their order")
+        partners = list(b.values())
+    text = root / "TextFeature" / task_name / dataset
+    pairs = zip(a.items(), partners, strict=True)
+    return [Sample(name, path, other, text / f"{name}.npy") for (name, path), other in pairs]
 
 
 def _lines(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from jfusion.data.augment import flip_and_turn
+from jfusion.data.folder import ImageFolder
 from jfusion.data.h5 import Pair, PairFile
 from jfusion.errors import UserError
 
 
 class ArrayBatch(NamedTuple):
-    """a, b (N, 1, H, W) float32; text (N, L, D) float32 or None; the samples' names."""
+    """a, b (N, C, H, W) float32; text (N, L, D) float32 or None; the samples' names."""
 
     a: np.ndarray
     b: np.ndarray
@@ -23,73 +26,82 @@ class ArrayBatch(NamedTuple):
     names: list[str]
 
 
-def batches(
-    file: PairFile,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    crop: tuple[int, int] | None = None,
-    first: int = 0,
-    keep_rest: bool = False,
-) -> Iterator[ArrayBatch]:
-    """The batches of one epoch from number `first` on; an incomplete last one is dropped, or kept.
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a data set: how they are made.
 
-    The order and the crops depend on (seed, epoch) alone, so a resumed epoch goes on as it would have.
+    planes: a pair -> its images (C, H, W); None: the gray ones. crop: random windows of this size. augment: random flips and
+    quarter turns. keep_rest: whether an epoch ends with an incomplete batch. part: (rank, count) of this
+    process among `count` that share every batch; each of them takes `size` pairs.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(file))
-    count = steps_per_epoch(file, batch_size, keep_rest)
-    chosen = [order[i * batch_size : (i + 1) * batch_size] for i in range(count)]
-    numbered = list(enumerate(chosen))[first:]
-    yield from _read_ahead(_load(file, indices, [seed, epoch, i], crop) for i, indices in numbered)
 
+    data: PairFile | ImageFolder
+    size: int
+    seed: int = 0
+    crop: tuple[int, int] | None = None
+    keep_rest: bool = False
+    augment: bool = False
+    planes: Callable[[Pair], tuple[np.ndarray, np.ndarray]] | None = None
+    part: tuple[int, int] = (0, 1)
 
-def steps_per_epoch(file: PairFile, batch_size: int, keep_rest: bool = False) -> int:
-    """Batches in the file, whole ones unless `keep_rest`; UserError when there is not one."""
-    if keep_rest:
-        return -(-len(file) // batch_size)
-    if len(file) < batch_size:
-        raise UserError(
-            f"{file.path} holds {len(file)} pairs, fewer than one batch of {batch_size}"
-        )
-    return len(file) // batch_size
-
-
-def _load(
-    file: PairFile, indices: np.ndarray, seed: list[int], crop: tuple[int, int] | None
-) -> ArrayBatch:
-    rng = np.random.default_rng(seed)
-    pairs = [_cropped(file[int(i)], crop, rng) for i in indices]
-    for what in ("a", "text"):
-        shapes = {p.name: np.shape(getattr(p, what)) for p in pairs}
-        if len(set(shapes.values())) > 1:
-            listed = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in shapes.items())
-            mend = (
-                "train with --crop HEIGHT WIDTH, or preprocess with --size small"
-                if what == "a"
-                else ("pad the features of a data set to one length")
+    def __len__(self) -> int:
+        """Batches of an epoch; UserError when there is not one."""
+        count, whole = len(self.data), self.size * self.part[1]
+        if self.keep_rest and self.part[1] == 1:
+            return -(-count // whole)
+        if count < whole:
+            raise UserError(
+                f"{self.data.path} holds {count} pairs, fewer than one batch of {whole}"
             )
-            raise UserError(f"samples of one batch have different shapes ({listed}); {mend}")
-    text = None if pairs[0].text is None else np.stack([p.text for p in pairs])
-    return ArrayBatch(
-        np.stack([p.a for p in pairs]),
-        np.stack([p.b for p in pairs]),
-        text,
-        [p.name for p in pairs],
-    )
+        return count // whole
 
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[ArrayBatch]:
+        """The batches of one epoch from number `first` on.
 
-def _cropped(pair: Pair, crop: tuple[int, int] | None, rng: np.random.Generator) -> Pair:
-    if crop is None:
-        return pair
-    room = [n - c for n, c in zip(pair.a.shape[1:], crop, strict=True)]
-    if min(room) < 0:
-        size = "x".join(map(str, pair.a.shape[1:]))
-        raise UserError(
-            f"sample {pair.name!r} is {size}, smaller than the crop of {crop[0]}x{crop[1]}"
+        The order and what is random in a pair depend on (seed, epoch) alone, so a resumed epoch goes on
+        as it would have, and several processes see what one would with larger batches.
+        """
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.data))
+        rank, count = self.part
+        starts = ((i * count + rank) * self.size for i in range(first, len(self)))
+        places = (range(s, min(s + self.size, len(order))) for s in starts)
+        yield from _read_ahead(
+            self._stacked([(int(order[p]), [self.seed, epoch, p]) for p in place])
+            for place in places
         )
-    i, j = (int(rng.integers(0, r + 1)) for r in room)
-    window = (slice(None), slice(i, i + crop[0]), slice(j, j + crop[1]))
-    return Pair(pair.name, pair.a[window], pair.b[window], pair.text, None)
+
+    def _stacked(self, chosen: list[tuple[int, list[int]]]) -> ArrayBatch:
+        pairs = [self._made(self.data[i], np.random.default_rng(seed)) for i, seed in chosen]
+        for what in ("a", "text"):
+            shapes = {p.name: np.shape(getattr(p, what)) for p in pairs}
+            if len(set(shapes.values())) > 1:
+                listed = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in shapes.items())
+                mend = (
+                    "train with --crop HEIGHT WIDTH, or preprocess with --size small"
+                    if what == "a"
+                    else ("pad the features of a data set to one length")
+                )
+                raise UserError(f"samples of one batch have different shapes ({listed}); {mend}")
+        text = None if pairs[0].text is None else np.stack([p.text for p in pairs])
+        a, b = (np.stack([getattr(p, x) for p in pairs]) for x in "ab")
+        return ArrayBatch(a, b, text, [p.name for p in pairs])
+
+    def _made(self, pair: Pair, rng: np.random.Generator) -> Pair:
+        """The planes of a pair, flipped, turned and cut as it is asked for."""
+        a, b = self.planes(pair) if self.planes else (pair.a, pair.b)
+        if self.augment:
+            a, b = flip_and_turn(rng, a, b)
+        if self.crop is not None:
+            room = [n - c for n, c in zip(a.shape[1:], self.crop, strict=True)]
+            if min(room) < 0:
+                size, crop = ("x".join(map(str, s)) for s in (a.shape[1:], self.crop))
+                raise UserError(
+                    f"sample {pair.name!r} is {size}, smaller than the crop of {crop}; take a smaller --crop"
+                )
+            i, j = (int(rng.integers(0, r + 1)) for r in room)
+            window = (slice(None), slice(i, i + self.crop[0]), slice(j, j + self.crop[1]))
+            a, b = a[window], b[window]
+        return Pair(pair.name, a, b, pair.text)
 
 
 def _read_ahead(items: Iterator[ArrayBatch], depth: int = 2) -> Iterator[ArrayBatch]:

@@ -14,13 +14,13 @@ import numpy as np
 import jfusion
 from jfusion.config import setting
 from jfusion.data import image
-from jfusion.data.h5 import PATCH_GROUPS, SCHEMA
+from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.errors import UserError, writing
 from jfusion.files import remove_left, replacing
 from jfusion.text.encoders import check_name
 from jfusion.text.features import Options as EmbedOptions
-from jfusion.text.features import Record, embed
+from jfusion.text.features import Record, embed, read_features
 
 T = TypeVar("T")
 SMALL = (288, 384)  # the size of the reference's training images
@@ -82,7 +82,7 @@ def preprocess(options: Options) -> Result:
     if options.text not in ("features", "zeros"):
         embed(EmbedOptions(options.task, options.dataset, options.root, options.text))
     patched = f"_patches{options.patches}" if options.patches else ""
-    default = f"VLFDataset_h5/{options.dataset}_{options.split}{patched}.h5"
+    default = f"VLFDataset_h5/{Path(options.dataset).name}_{options.split}{patched}.h5"
     out = Path(options.out or default)
     fingerprint = _fingerprint(options, samples)
     done = _up_to_date(out, fingerprint)
@@ -195,7 +195,8 @@ def _origin(options: Options, fingerprint: str, skipped: list[str]) -> dict[str,
     return {
         "schema": SCHEMA,
         "task": options.task,
-        "dataset": options.dataset,
+        "chroma": task(options.task).chroma if options.chroma == "auto" else options.chroma,
+        "dataset": Path(options.dataset).name,
         "split": options.split,
         "made_by": f"jfusion {jfusion.__version__}",
         "fingerprint": fingerprint,
@@ -212,7 +213,7 @@ def _write_patches(
     skipped, count, rejected = [], 0, 0
     with h5py.File(path, "w") as file:
         groups = [file.create_group(name) for name in PATCH_GROUPS]
-        for _, rgb in _readable(samples, options, skipped, _same_size):
+        for _, rgb in _readable(samples, options, skipped, _both):
             pair = [_luma(x / np.float32(255)) for x in rgb]
             for a, b in patches(*pair, options.patches, options.stride):
                 if low_contrast(a) or low_contrast(b):
@@ -280,28 +281,20 @@ def _size(options: Options) -> str:
 
 def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     """What the file holds of one sample, by group."""
-    rgb = dict(zip("ab", _same_size(sample, options), strict=True))
-    a, b = image.gray(rgb["a"]), image.gray(rgb["b"])
-    arrays = {"text": _text(sample, options)}
+    rgb = image.read_pair(sample.a, sample.b)
+    text = _text(sample, options)
     if _size(options) == "small":
-        a, b = _shrink(a, b)
-    else:
-        rule = task(options.task).chroma if options.chroma == "auto" else options.chroma
-        colour = image.pair_chroma(rgb["a"], rgb["b"], rule)
-        if colour is not None:
-            arrays["chroma"] = colour
-    return {"imageA": a[None] / np.float32(255), "imageB": b[None] / np.float32(255), **arrays}
+        a, b = (x[None] / np.float32(255) for x in _shrink(*(image.gray(x) for x in rgb)))
+        return {"imageA": a, "imageB": b, "text": text}
+    pair = Pair.of_images(sample.name, *rgb, None, "none")
+    colours = {"rgbA": pair.rgb_a, "rgbB": pair.rgb_b}
+    kept = {k: v for k, v in colours.items() if v is not None}
+    return {"imageA": pair.a, "imageB": pair.b, "text": text, **kept}
 
 
-def _same_size(sample: Sample, _: Options) -> list[np.ndarray]:
+def _both(sample: Sample, _: Options) -> tuple[np.ndarray, np.ndarray]:
     """Both images in RGB."""
-    rgb = [image.read_rgb(sample.a), image.read_rgb(sample.b)]
-    sizes = ["x".join(map(str, x.shape[:2])) for x in rgb]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"{sample.a} is {sizes[0]} and {sample.b} is {sizes[1]}; both must have one size"
-        )
-    return rgb
+    return image.read_pair(sample.a, sample.b)
 
 
 def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -320,14 +313,4 @@ def _text(sample: Sample, options: Options) -> np.ndarray:
             f"paragraph features {sample.text} do not exist; make them with: jfusion embed --task {options.task} --dataset "
             f"{options.dataset} (--text zeros goes on without paragraphs)"
         )
-    try:
-        features = np.load(sample.text, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"paragraph features {sample.text} cannot be read: {error}") from error
-    if features.ndim == 2:
-        features = features[None]
-    if features.ndim != 3 or features.shape[0] != 1 or not np.isfinite(features).all():
-        raise UserError(
-            f"paragraph features {sample.text} must be finite (1, L, D) values, not {features.shape}"
-        )
-    return features.astype(np.float32)
+    return read_features(sample.text)[None]

@@ -148,19 +148,23 @@ def deis(
     *,
     noise: Noise | None = None,
     callback: Callback | None = None,
-    rescale: bool = False,
+    rescale: str = "off",
 ) -> jt.Var:
     """DEIS (log-rho, second order), Zhang and Chen 2023, equation 15.
 
-    rescale: before each update, values outside [-1, 1] anywhere stretch all of x to [-1, 1], as
-    LFDT-Fusion's copy does.
+    rescale: before each update, values outside [-1, 1] anywhere in the "batch", as in LFDT-Fusion's
+    copy, or in an "image", stretch all of it to [-1, 1]; "off": never.
     """
     sigma, alpha, count, before = timesteps.sigmas, timesteps.alpha, len(timesteps), None
     for k in range(count):
         clean = model(x, k).clean
         e = _noise_of(x, clean, timesteps, k)
-        if rescale:
-            x = _into_range(x)
+        if rescale != "off":
+            x = (
+                _into_range(x)
+                if rescale == "batch"
+                else jt.concat([_into_range(v) for v in x.split(1)])
+            )
         if not k or _low_order(k, count):
             grown = math.expm1(timesteps.lam[k + 1] - timesteps.lam[k])
             x = float(alpha[k + 1] / alpha[k]) * x - float(timesteps.s[k + 1] * grown) * e

@@ -12,8 +12,17 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from jfusion.checkpoint import NameMap, check_names
+from jfusion.data import image
+from jfusion.data.h5 import Pair
 from jfusion.errors import UserError
 from jfusion.runtime import jt, nn
+
+
+class Picture(NamedTuple):
+    """A fused image as it is written: gray (H, W) uint8, and shown, the same or (H, W, 3) in colour."""
+
+    gray: np.ndarray
+    shown: np.ndarray
 
 
 class Batch(NamedTuple):
@@ -69,6 +78,10 @@ class System(nn.Module):
     OPTIONAL: ClassVar[tuple[str, ...]] = ()  # the same, but we have them too; a file may lack them
     USES_TEXT: ClassVar[bool] = False
     KEEP_REST: ClassVar[bool] = False  # whether an epoch ends with an incomplete batch
+    CROP: ClassVar[tuple[int, int] | None] = (
+        None  # of training windows, unless --crop says otherwise
+    )
+    AUGMENT: ClassVar[bool] = False  # whether it is trained on random flips and quarter turns
     SINGLE_IMAGES: ClassVar[bool] = False  # whether it can be trained on a folder of images
     STEPWISE: ClassVar[bool] = False  # whether `fuse` takes many steps, from noise
     PRESET: ClassVar[str] = "film"  # the evaluator that its paper used, see jfusion.metrics
@@ -113,6 +126,21 @@ class System(nn.Module):
         the step's index, counting down to 0, the new x, and the estimate of the clean image.
         """
         raise NotImplementedError
+
+    def planes(self, pair: Pair, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """What the networks see of a pair: a, b (C, H, W) float32 in [0, 1]; gray unless overridden."""
+        return pair.a, pair.b
+
+    def picture(self, fused: np.ndarray, pair: Pair) -> Picture:
+        """A fused image (C, h, w) as it is written, with the chroma that the pair gives it.
+
+        Where `fused` is smaller than the pair, it is the upper left of it.
+        """
+        gray, chroma = self.to_uint8(fused)[0], pair.chroma
+        if chroma is None:
+            return Picture(gray, gray)
+        h, w = gray.shape
+        return Picture(gray, image.with_chroma(gray, chroma[:, :h, :w]))
 
     def frame(self, x: jt.Var, size: tuple[int, int]) -> np.ndarray:
         """A step of `fuse` as pictures (N, h, w) uint8, for recordings; of a `STEPWISE` system."""

@@ -9,21 +9,19 @@ trained end to end, through every step. One network for each task.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
 from jfusion.checkpoint import NameMap
-from jfusion.config import setting
+from jfusion.data.h5 import Pair
 from jfusion.diffusion import solvers
 from jfusion.diffusion.noise import TorchNoise
 from jfusion.diffusion.process import Estimate
 from jfusion.diffusion.samplers import Callback, ddim
 from jfusion.diffusion.schedule import Schedule
-from jfusion.errors import UserError, did_you_mean
+from jfusion.errors import UserError
 from jfusion.layers.activation import prelu, silu, tanh
 from jfusion.layers.attention import cosine_attention, softmax
 from jfusion.layers.conv import conv, conv1x1
@@ -36,74 +34,23 @@ from jfusion.layers.norm import channel_layer_norm
 from jfusion.layers.resize import bilinear, nearest, pad_to_multiple
 from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
 from jfusion.runtime import jt, nn
-from jfusion.systems.base import Batch, ParameterGroup, Stage, System
+from jfusion.systems.base import Batch, ParameterGroup, Picture, Stage, System, cut
+from jfusion.systems.lfdt_config import Config
 
-# VLF's task and data set -> the authors' task; the order in which their test feeds a and b
-TASKS = ("VI-IR", "VI-NIR", "PIF", "MEF", "MFF", "SPECT-MRI", "PET-MRI")
-A_FIRST = ("MEF",)
-SAMPLERS = {
-    "DDIM": None,  # of samplers.py, with a schedule of its own
+SOLVERS = {  # and "DDIM", which has a table of its own
     "ddp-solver": (solvers.dpm_solver_pp_2s, solvers.whole_levels),
     "ddp-solver++": (solvers.dpm_solver_pp_2m, solvers.whole_levels),
-    "Deis": (partial(solvers.deis, rescale=True), solvers.whole_levels),
+    "Deis": (solvers.deis, solvers.whole_levels),
     "Unipc": (solvers.unipc, solvers.whole_levels),
-    "Heun": (partial(solvers.heun, replace=True), solvers.fractional_levels),
-    "Euler": (partial(solvers.euler, replace=True), solvers.fractional_levels),
-    "LMS": (partial(solvers.lms, replace=True), solvers.fractional_levels),
+    "Heun": (solvers.heun, solvers.fractional_levels),
+    "Euler": (solvers.euler, solvers.fractional_levels),
+    "LMS": (solvers.lms, solvers.fractional_levels),
     "PNDM": (solvers.pndm, solvers.pndm_levels),
 }
 IN_SIGMA = ("Heun", "Euler", "LMS")  # x is the clean latent plus sigma times the noise
 LATENT = 8  # channels of one image's latent
 HEAD_WIDTHS = (128, 64, 32, 16)
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Config:
-    """The network and the recipe of one task."""
-
-    fusion_task: str = setting(
-        "VI-IR",
-        "VI-IR, VI-NIR, PIF, MEF, MFF, SPECT-MRI or PET-MRI: losses, width of the transformer",
-    )
-    strategy: str | None = setting(
-        None, "MAX or MEAN of the sources, for the intensity loss (default: the task's)"
-    )
-    sampler: str = setting(
-        "ddp-solver++",
-        "DDIM, ddp-solver, ddp-solver++, Deis, Unipc, Heun, Euler, LMS or PNDM",
-    )
-    inference_steps: int = setting(5, "steps of the sampler")
-    train_timesteps: int = setting(1000, "steps of the noise table")
-    width: int = setting(64, "of the autoencoder at full size")
-    blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "of the transformer, per level")
-    ffn_factor: float | None = setting(
-        None, "expansion of the transformer's feed-forward (default: 2.66 for MEF, 4 otherwise)"
-    )
-    dif_target: str = setting(
-        "noise", "what the diffusion loss compares with: noise, or noised_latent (older code)"
-    )
-    epochs: int = setting(60, "passes over the training pairs")
-    batch_size: int = setting(4, "pairs per step")
-    learning_rate: float = setting(3e-4, "of AdamW at the start")
-    weight_decay: float = setting(1e-4, "of AdamW")
-
-    def __post_init__(self):
-        if self.fusion_task not in TASKS:
-            raise UserError(
-                f"lfdt: unknown task {self.fusion_task!r}{did_you_mean(self.fusion_task, TASKS)}"
-            )
-        if self.sampler not in SAMPLERS:
-            raise UserError(
-                f"lfdt: unknown sampler {self.sampler!r}{did_you_mean(self.sampler, SAMPLERS)}"
-            )
-        least = {"DDIM": 1, "PNDM": 4}.get(self.sampler, 2)
-        if self.inference_steps < least:
-            raise UserError(f"lfdt: {self.sampler} takes {least} steps or more")
-        if self.strategy not in (None, "MAX", "MEAN"):
-            raise UserError(f"lfdt: strategy must be MAX or MEAN, not {self.strategy!r}")
-        if self.dif_target not in ("noise", "noised_latent"):
-            raise UserError("lfdt: dif_target must be noise or noised_latent")
 
 
 # ---- the autoencoder ---------------------------------------------------------------------------
@@ -605,12 +552,13 @@ class LFDT(System):
     OFFICIAL = NameMap(_official())
     DEAD: ClassVar[tuple[str, ...]] = ("fusion_loss.",)
     KEEP_REST = True
+    CROP = (256, 256)
+    AUGMENT = True
 
     def __init__(self, config: Config):
         super().__init__(config)
-        factor = config.ffn_factor or (2.66 if config.fusion_task == "MEF" else 4.0)
         self.encoder, self.decoder = Encoder(config.width), Decoder(config.width)
-        self.denoiser, self.head = Denoiser(config.blocks, factor), FusionHead()
+        self.denoiser, self.head = Denoiser(config.blocks, config.factor), FusionHead()
         for module in (*self.denoiser.modules(), *self.head.modules()):
             if isinstance(module, nn.Conv | nn.Linear):
                 module.weight.assign(jt.randn(module.weight.shape) * 0.02)
@@ -620,7 +568,8 @@ class LFDT(System):
     @classmethod
     def settings_of(cls, model: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """MEF's transformer is narrower."""
-        hidden = model.get("model.latent.0.ffn.project_in.weight")
+        names = ("model.latent.0.ffn.project_in.weight", "denoiser.latent.0.expand.weight")
+        hidden = next((model[name] for name in names if name in model), None)
         return {} if hidden is None else {"ffn_factor": 2.66 if hidden.shape[0] == 680 else 4.0}
 
     def load_official(
@@ -683,14 +632,17 @@ class LFDT(System):
         seen: dict[str, Any] = {}
         if self.config.sampler == "DDIM":
             return self._ddim(latent, noise, level, callback, seen)
-        solve, levels_of = SAMPLERS[self.config.sampler]
-        levels = levels_of(self._table(), self.config.inference_steps)
-        alpha, s = levels.alpha[1], levels.s[1]
-        if self.config.sampler in IN_SIGMA:
-            alpha, s = 1.0, levels.sigmas[1]
+        c = self.config
+        solve, levels_of = SOLVERS[c.sampler]
+        levels = levels_of(self._table(), c.inference_steps)
+        alpha, s = levels.alpha[c.noise_index], levels.s[c.noise_index]
+        extra: dict[str, Any] = {"rescale": c.deis_rescale} if c.sampler == "Deis" else {}
+        if c.sampler in IN_SIGMA:
+            alpha, s = 1.0, levels.sigmas[c.noise_index]
+            extra = {"replace": c.keep_scaled_state}
         x = float(alpha) * latent + float(s) * noise
         model = self._model(levels.times, levels.alpha, levels.s, seen)
-        return {"noised": x, "clean": solve(model, x, levels, callback=callback), **seen}
+        return {"noised": x, "clean": solve(model, x, levels, callback=callback, **extra), **seen}
 
     def _model(
         self, times: np.ndarray, alpha: np.ndarray, s: np.ndarray, seen: dict[str, Any]
@@ -738,24 +690,41 @@ class LFDT(System):
         seed: int | None = None,
         callback: Callback | None = None,
     ) -> jt.Var:
-        """The fused image above its darkest value, in halves: the reference's way to [0, 1]."""
+        """The fused image from [-1, 1] to [0, 1]; `picture` writes it as the reference does."""
         h, w = a.shape[2:]
         if min(h, w) < 25:
             raise UserError(f"lfdt takes images of 25 pixels or more a side, not {h}x{w}")
-        first, second = (
-            2 * x - 1 for x in ((a, b) if self.config.fusion_task in A_FIRST else (b, a))
-        )
         down = [-(-n // 8) * 2 for n in (h, w)]
         noise = TorchNoise(SEED if seed is None else seed).normal((a.shape[0], 2 * LATENT, *down))
         level = np.full(a.shape[0], self.config.train_timesteps - 1)
-        fused = self(first, second, noise=jt.array(noise), level=level, callback=callback)
-        fused = jt.clamp(fused[:, :, :h, :w], -1, 1)
-        low = fused.min(3, keepdims=True).min(2, keepdims=True)
-        return (fused - low) / 2
+        inputs = self._ordered(a, b)
+        fused = self(*inputs, noise=jt.array(noise), level=level, callback=callback)
+        return (jt.clamp(fused[:, :, :h, :w], -1, 1) + 1) / 2
 
-    def to_uint8(self, fused: np.ndarray) -> np.ndarray:
-        """Cuts the fraction off, as the authors' writer does."""
-        return (fused * np.float32(255)).astype(np.uint8)
+    def _ordered(self, a: jt.Var, b: jt.Var) -> list[jt.Var]:
+        """a, b in [0, 1] -> what the first and the second encoder get, in [-1, 1]."""
+        return [2 * x - 1 for x in ((a, b) if self.config.order == "ab" else (b, a))]
+
+    def planes(self, pair: Pair, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The lumas, not rounded; in tests the red of a where a is not in colour by its nature."""
+        a, b = (_luma(*x) for x in ((pair.a, pair.rgb_a), (pair.b, pair.rgb_b)))
+        if pair.rgb_a is not None and not training and self.config.kind not in ("MEF", "MFF"):
+            a = (pair.rgb_a[None, ..., 0] / 255).astype(np.float32)
+        return a, b
+
+    def picture(self, fused: np.ndarray, pair: Pair) -> Picture:
+        """Written as the reference does; its pictures of MEF and MFF are the gray ones."""
+        y, chroma = 2 * fused - 1, _chroma(pair)
+        gray = self._written(y)
+        shown = gray if chroma is None else self._written(np.moveaxis(with_chroma(y, chroma), 0, 2))
+        return Picture(gray[0], gray[0] if chroma is None else shown)
+
+    def _written(self, x: np.ndarray) -> np.ndarray:
+        """[-1, 1] -> uint8: above the darkest value of the whole image, the fraction cut off."""
+        x = np.clip(x, -1, 1)
+        if self.config.save == "linear":
+            return np.round((x + 1) / 2 * 255).astype(np.uint8)
+        return cut((x - x.min()) / 2)
 
     # ---- training
 
@@ -790,9 +759,7 @@ class LFDT(System):
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """Structure, gradient and intensity of the image, and the noise of the last call."""
-        first = batch.a if self.config.fusion_task in A_FIRST else batch.b
-        second = batch.b if first is batch.a else batch.a
-        return self.losses_of(2 * first - 1, 2 * second - 1)
+        return self.losses_of(*self._ordered(batch.a, batch.b))
 
     def losses_of(self, a: jt.Var, b: jt.Var, **given: Any) -> dict[str, jt.Var]:
         """a, b (N, 1, H, W) in [-1, 1], sides multiples of 8, in the authors' order."""
@@ -813,9 +780,8 @@ class LFDT(System):
         mean_a, mean_b = of_a.mean(3).mean(), of_b.mean(3).mean()
         share = mean_a / (mean_a + mean_b)
         alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
-        strategy = c.strategy or ("MEAN" if c.fusion_task in ("MEF", "VI-NIR") else "MAX")
-        goal = jt.maximum(a, b) if strategy == "MAX" else (a + b) / 2
-        weight = 20 if c.fusion_task in ("MEF", "MFF") else 40
+        goal = jt.maximum(a, b) if c.goal == "MAX" else (a + b) / 2
+        weight = 20 if c.kind in ("MEF", "MFF") else 40
         return {
             "ssim": 10 * (1 - share * alike_a - (1 - share) * alike_b),
             "gradient": weight * jt.abs(jt.maximum(of_a, of_b) - of_f).mean(3).mean(),
@@ -834,3 +800,43 @@ def restarting_cosine(start: float, steps: int, per_epoch: int) -> float:
     begin = ends[i - 1] if i else 0
     turn = np.cos(np.pi * (steps - begin) / (ends[i] - begin))
     return float(lows[i] + weights[i] * 0.5 * (start - lows[i]) * (1 + turn))
+
+
+# ---- colour, on [-1, 1], where the chroma of gray is 0.5 ---------------------------------------
+
+
+def to_ycrcb(rgb: np.ndarray) -> np.ndarray:
+    """(..., 3, H, W) in [-1, 1] -> Y, Cr, Cb of the same shape."""
+    r, g, b = (rgb[..., i, :, :] for i in range(3))
+    y = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+    cr, cb = np.float32(0.713) * (r - y), np.float32(0.564) * (b - y)
+    return np.stack([y, cr + np.float32(0.5), cb + np.float32(0.5)], -3)
+
+
+def with_chroma(y: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """y (..., 1, H, W) and its Cr, Cb (..., 2, H, W) -> RGB (..., 3, H, W)."""
+    y = y[..., 0, :, :]
+    cr, cb = (chroma[..., i, :, :] - np.float32(0.5) for i in range(2))
+    g = y - np.float32(0.714) * cr - np.float32(0.344) * cb
+    return np.stack([y + np.float32(1.403) * cr, g, y + np.float32(1.773) * cb], -3)
+
+
+def _luma(gray: np.ndarray, rgb: np.ndarray | None) -> np.ndarray:
+    """(1, H, W) in [0, 1], from the colours where there are some."""
+    if rgb is None:
+        return gray
+    return (to_ycrcb(_centred(rgb))[:1] + 1) / 2
+
+
+def _chroma(pair: Pair) -> np.ndarray | None:
+    """What the fused image gets, (2, H, W): of one source exactly, of both from 8 bits."""
+    source = {"a": pair.rgb_a, "b": pair.rgb_b}.get(pair.rule)
+    if source is not None:
+        return to_ycrcb(_centred(source))[1:]
+    both = pair.chroma
+    return None if both is None else (both.astype(np.float32) - 128) / 127.5 + np.float32(0.5)
+
+
+def _centred(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [-1, 1]."""
+    return np.moveaxis(rgb, 2, 0).astype(np.float32) / 255 * 2 - 1

@@ -41,9 +41,12 @@ def title(name: str) -> str:
 def config_class(name: str) -> type:
     """The configuration of the system called `name`, without importing its file.
 
-    Importing the file would start (the first time: compile) Jittor, which `--help` must not. The
-    class stands on its own in the file, so it is taken out of the source and defined here.
+    Importing the file would start (the first time: compile) Jittor, which `--help` must not. A large
+    configuration has a file of its own, <name>_config.py; otherwise the class stands on its own in the
+    system's file, so it is taken out of the source and defined here.
     """
+    if name in SYSTEMS and Path(__file__).with_name(f"{name}_config.py").is_file():
+        return importlib.import_module(f"jfusion.systems.{name}_config").Config
     system = next(n for n in _tree(name).body if isinstance(n, ast.ClassDef) and n.name == "Config")
     namespace = {
         "__name__": __name__,

@@ -92,6 +92,23 @@ class Paragraph:
     tokens: list[int]
 
 
+def read_features(path: str | Path) -> np.ndarray:
+    """One paragraph's features, (L, D) float32, from a file that holds (L, D) or (1, L, D).
+
+    Raises UserError when it cannot be read or holds something else.
+    """
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"paragraph features {path} cannot be read: {error}") from error
+    shape = features.shape[1:] if features.ndim == 3 and len(features) == 1 else features.shape
+    if len(shape) != 2 or features.dtype.kind != "f" or not np.isfinite(features).all():
+        raise UserError(
+            f"paragraph features {path} must be finite (1, L, D) values, not {features.shape}"
+        )
+    return features.reshape(shape).astype(np.float32)
+
+
 def embed(options: Options) -> Result:
     """Writes the features that are missing or out of date; does nothing when there are none.
 

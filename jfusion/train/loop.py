@@ -8,7 +8,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jfusion import runtime
 from jfusion.checkpoint import load as load_checkpoint
 from jfusion.data.folder import ImageFolder, training_data
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of
-from jfusion.data.loader import ArrayBatch, batches, steps_per_epoch
+from jfusion.data.loader import ArrayBatch, Batches
 from jfusion.errors import UserError
 from jfusion.runtime import jt
 from jfusion.systems.base import Batch, Stage, System
@@ -36,6 +37,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     if hint:
         raise UserError(f"{system_name} is not trained: {hint}")
     data = training_data(options.data)
+    options = replace(options, crop=options.crop or system_class(system_name).CROP)
     runtime.seed(options.seed)
     system = create(system_name, **_with_text_dim(system_name, settings, data))
     _check_data(system, data)
@@ -58,6 +60,48 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     run = Run.new(Path(options.exp), system_name, dataset, record)
     _Trainer(system, data, run, options).train()
     return run
+
+
+TURNS = ("MEF", "IVF", "NIR", "PIF", "MFF", "MIF")  # the order of LFDT-Fusion's script
+
+
+def train_all(system_name: str, settings: dict[str, Any], options: Options) -> list[Run]:
+    """One network after another, for each H5 file of training pairs in the folder `options.data`.
+
+    A file's own task is trained on it. Started again, it goes on where it was.
+    """
+    folder, files = Path(options.data), []
+    for path in sorted(folder.glob("*.h5")):
+        attributes = PairFile(path).attributes
+        if attributes.get("task") in TURNS and "train" in str(attributes.get("split", "train")):
+            files.append((TURNS.index(attributes["task"]), path))
+        else:
+            print(f"{path.name} is left out: it is not a training set, or does not name its task")
+    if not files:
+        raise UserError(
+            f"--task all: {folder} must be a folder of training sets, made with jfusion preprocess"
+        )
+    runs = []
+    for turn, path in sorted(files):
+        print(f"{TURNS[turn]}: {path}")
+        own = {**settings, "task": TURNS[turn]}
+        before = _run_before(system_name, own, options.exp, path)
+        if before is None:
+            runs.append(train(system_name, own, replace(options, data=str(path))))
+        else:
+            runs.append(resume(before, max_steps=options.max_steps))
+    return runs
+
+
+def _run_before(system_name: str, settings: dict[str, Any], exp: str, path: Path) -> Path | None:
+    """The newest run of the same system, settings and data."""
+    config = configs.to_dict(configs.from_dict(config_class(system_name), settings, system_name))
+    wanted = [system_name, config, str(path.absolute())]
+    for file in sorted(Path(exp).glob("*/config.json"), reverse=True):
+        record = Run.open(file.parent).record
+        if [record["system"], record["config"], record["options"]["data"]] == wanted:
+            return file.parent
+    return None
 
 
 def resume(folder: str | Path, data: str | None = None, max_steps: int | None = None) -> Run:
@@ -92,7 +136,16 @@ class _Trainer:
     def __init__(self, system: System, data: PairFile | ImageFolder, run: Run, options: Options):
         self.system, self.data, self.run, self.options = system, data, run, options
         self.stages = system.stages()
-        self.per_epoch = steps_per_epoch(data, system.config.batch_size, system.KEEP_REST)
+        self.batches = Batches(
+            data,
+            system.config.batch_size,
+            options.seed,
+            options.crop,
+            system.KEEP_REST,
+            system.AUGMENT,
+            partial(system.planes, training=True),
+        )
+        self.per_epoch = len(self.batches)
         self.epochs = sum(stage.epochs for stage in self.stages)
         self.steps = min(self.epochs * self.per_epoch, options.max_steps or math.inf)
         self.epoch = self.batch = self.step = 0
@@ -122,17 +175,7 @@ class _Trainer:
 
     def _epoch(self, bar: Any, interrupted: list[int]) -> None:
         """The rest of the current epoch."""
-        options, size = self.options, self.system.config.batch_size
-        source = batches(
-            self.data,
-            size,
-            options.seed,
-            self.epoch,
-            options.crop,
-            self.batch,
-            self.system.KEEP_REST,
-        )
-        with contextlib.closing(source):
+        with contextlib.closing(self.batches.epoch(self.epoch, self.batch)) as source:
             for arrays in source:
                 self._step(arrays, bar)
                 if interrupted or self.step >= self.steps:

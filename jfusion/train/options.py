@@ -16,7 +16,9 @@ class Options:
     )
     exp: str = setting("exp", "folder that holds the run folders")
     seed: int = setting(0, "fixes initial weights, order, crops and everything random")
-    crop: tuple[int, int] | None = setting(None, "train on random windows of this size")
+    crop: tuple[int, int] | None = setting(
+        None, "train on random windows of this size (default: the system's; lfdt: 256x256)"
+    )
     weights: str | None = setting(None, "start from the weights of this checkpoint")
     allow_partial: bool = setting(
         False, "take the tensors of --weights that fit, and print what was skipped"

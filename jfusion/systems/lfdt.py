@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jfusion import parallel
 from jfusion.checkpoint import NameMap
 from jfusion.data.h5 import Pair
 from jfusion.diffusion import solvers
@@ -152,10 +153,10 @@ class BatchNorm(nn.Module):
         """(N, C, H, W) -> the same shape."""
         mean, var = self.running_mean, self.running_var
         if self.is_training():
-            mean = x.mean(3).mean(2).mean(0)
+            mean = parallel.mean(x.mean(3).mean(2).mean(0))
             centred = x - mean.reshape(1, -1, 1, 1)
-            var = (centred * centred).mean(3).mean(2).mean(0)
-            count = x.shape[0] * x.shape[2] * x.shape[3]
+            var = parallel.mean((centred * centred).mean(3).mean(2).mean(0))
+            count = x.shape[0] * x.shape[2] * x.shape[3] * parallel.count()
             self._follow(mean.detach(), var.detach() * (count / max(1, count - 1)))
         scale = self.weight / jt.sqrt(var + 1e-5)
         return (x - mean.reshape(1, -1, 1, 1)) * scale.reshape(1, -1, 1, 1) + self.bias.reshape(
@@ -609,7 +610,7 @@ class LFDT(System):
         noise: of the latent's shape (default: drawn). level: the step that DDIM starts from (N,).
         """
         latent, skips = self.encoder(a, b)
-        noise = jt.randn_like(latent) if noise is None else noise
+        noise = parallel.randn(latent.shape) if noise is None else noise
         found = self.denoise(latent, noise, level, callback)
         fused_latent = self.head(found["taps"], found["clean"])
         fused = self.decoder(fused_latent, skips)
@@ -777,7 +778,7 @@ class LFDT(System):
         """Weighted: ssim, gradient, intensity."""
         c = self.config
         of_a, of_b, of_f = (sobel_magnitude(x) for x in (a, b, fused))
-        mean_a, mean_b = of_a.mean(3).mean(), of_b.mean(3).mean()
+        mean_a, mean_b = (parallel.mean(x.mean(3).mean()) for x in (of_a, of_b))
         share = mean_a / (mean_a + mean_b)
         alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
         goal = jt.maximum(a, b) if c.goal == "MAX" else (a + b) / 2

@@ -57,6 +57,10 @@ class Run:
         except ValueError as error:
             raise UserError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
 
+    def muted(self) -> Run:
+        """The same run for a process that must not write: it reads, and its writing does nothing."""
+        return _Muted(self.folder, self.record)
+
     # ---- checkpoints
 
     def checkpoints(self) -> list[Path]:
@@ -158,6 +162,26 @@ class Run:
         """Closes the TensorBoard file."""
         if self._board is not None:
             self._board.close()
+
+
+class _Muted(Run):
+    def save(self, content: dict[str, Any]) -> Path:
+        return self.folder
+
+    def prune(self, keep_last: int, best: int | None = None) -> None:
+        pass
+
+    def best_epoch(self, loss: str, per_epoch: int) -> int | None:
+        return None
+
+    def start_log(self, step: int) -> None:
+        pass
+
+    def log(self, step: int, line: str, values: dict[str, float]) -> None:
+        pass
+
+    def picture(self, epoch: int, name: str, parts: list[np.ndarray]) -> None:
+        pass
 
 
 def _copy_sources(target: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 import jfusion
 from jfusion import config as configs
-from jfusion import runtime
+from jfusion import parallel, runtime
 from jfusion.checkpoint import load as load_checkpoint
 from jfusion.data.folder import ImageFolder, training_data
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of
@@ -38,8 +38,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         raise UserError(f"{system_name} is not trained: {hint}")
     data = training_data(options.data)
     options = replace(options, crop=options.crop or system_class(system_name).CROP)
-    runtime.seed(options.seed)
-    system = create(system_name, **_with_text_dim(system_name, settings, data))
+    system = _created(system_name, _with_text_dim(system_name, settings, data), options.seed)
     _check_data(system, data)
     if options.keep_last is not None and options.keep_last < 1:
         raise UserError(f"--keep-last must be 1 or more, not {options.keep_last}")
@@ -57,7 +56,10 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         **encoder_of(data),
         "version": jfusion.__version__,
     }
-    run = Run.new(Path(options.exp), system_name, dataset, record)
+    if parallel.first():
+        run = Run.new(Path(options.exp), system_name, dataset, record)
+    else:
+        run = Run(Path(options.exp), record).muted()
     _Trainer(system, data, run, options).train()
     return run
 
@@ -114,13 +116,12 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     options = configs.from_dict(
         Options, {**run.record["options"], **changed}, f"{folder}/config.json"
     )
-    runtime.seed(options.seed)
-    system = create(run.record["system"], **run.record["config"])
+    system = _created(run.record["system"], run.record["config"], options.seed)
     file = training_data(options.data)
     _check_data(system, file)
     if system.USES_TEXT:
         check_encoder(file, run.record, f"run {folder}")
-    trainer = _Trainer(system, file, run, options)
+    trainer = _Trainer(system, file, run if parallel.first() else run.muted(), options)
     content = run.latest()
     if content is None and options.weights:
         content = {"model": load_checkpoint(options.weights)["model"]}
@@ -144,6 +145,7 @@ class _Trainer:
             system.KEEP_REST,
             system.AUGMENT,
             partial(system.planes, training=True),
+            (parallel.rank(), parallel.count()),
         )
         self.per_epoch = len(self.batches)
         self.epochs = sum(stage.epochs for stage in self.stages)
@@ -157,20 +159,22 @@ class _Trainer:
     def train(self) -> None:
         """From where it stands to the end; Ctrl-C finishes the step, saves, and says how to go on."""
         self.run.start_log(self.step)
-        print(f"run folder: {self.run.folder}")
+        if parallel.first():
+            print(f"run folder: {self.run.folder}")
         try:
             with self._bar() as bar, _interruptible() as interrupted:
-                while self.step < self.steps and not interrupted:
+                while self.step < self.steps and not parallel.anyone(interrupted):
                     self._enter_stage()
                     self._epoch(bar, interrupted)
                     self.run.save(self.content())
                     self._prune()
         finally:
             self.run.close()
-        if interrupted:
-            print(
-                f"interrupted after step {self.step}; go on with: jfusion train --resume {self.run.folder}"
-            )
+        if parallel.anyone(interrupted):
+            if parallel.first():
+                print(
+                    f"interrupted after step {self.step}; go on with: jfusion train --resume {self.run.folder}"
+                )
             raise KeyboardInterrupt
 
     def _epoch(self, bar: Any, interrupted: list[int]) -> None:
@@ -178,7 +182,7 @@ class _Trainer:
         with contextlib.closing(self.batches.epoch(self.epoch, self.batch)) as source:
             for arrays in source:
                 self._step(arrays, bar)
-                if interrupted or self.step >= self.steps:
+                if parallel.anyone(interrupted) or self.step >= self.steps:
                     break
         if self.batch == self.per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
@@ -198,8 +202,8 @@ class _Trainer:
         batch = Batch(jt.array(arrays.a), jt.array(arrays.b), text, arrays.names)
         losses = self.system.losses(batch, self.stage)
         parameters = [p for o in self.optimizers.values() for p in o.parameters.values()]
-        gradients = iter(jt.grad(losses["total"], parameters))
-        values = {name: value.item() for name, value in losses.items()}
+        gradients = map(parallel.mean, jt.grad(losses["total"], parameters))
+        values = {name: parallel.mean(value).item() for name, value in losses.items()}
         self._check_finite(values, arrays.names)
         if self.options.keep_best not in (None, *values):
             raise UserError(
@@ -211,9 +215,10 @@ class _Trainer:
             optimizer.apply([next(gradients) for _ in optimizer.parameters], rates[name])
         epoch, number = self.epoch, self.batch
         self.batch, self.step = self.batch + 1, self.step + 1
-        self._report(bar, epoch, number, values, rates)
-        if number < self.options.pictures:
-            self._pictures(batch, epoch)
+        if parallel.first():
+            self._report(bar, epoch, number, values, rates)
+            if number < self.options.pictures:
+                self._pictures(batch, epoch)
 
     def _check_finite(self, values: dict[str, float], names: list[str]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -293,7 +298,12 @@ class _Trainer:
         from tqdm import tqdm
 
         return tqdm(
-            total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.05
+            total=self.steps,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not parallel.first(),
         )
 
     def _report(
@@ -321,6 +331,14 @@ class _Trainer:
         for i, name in enumerate(batch.names):
             h, w = fused.shape[2:]
             self.run.picture(epoch + 1, name, [np.asarray(x[i, 0, :h, :w]) for x in (a, b, fused)])
+
+
+def _created(name: str, config: dict[str, Any], seed: int) -> System:
+    """The system with its first weights, drawn now: Jittor is lazy, and steps seed it anew."""
+    runtime.seed(seed)
+    system = create(name, **config)
+    jt.sync_all()
+    return system
 
 
 def _with_text_dim(

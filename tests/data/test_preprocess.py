@@ -115,6 +115,57 @@ def test_colour_is_kept_and_restored(tmp_path):
     assert np.abs(back.astype(int) - rgb).mean() < 1.5
 
 
+@pytest.mark.parametrize("chosen, rule", [("auto", "b"), ("none", "none"), ("a", "a")])
+def test_colours_are_kept_exactly_and_only_where_there_are_some(tmp_path, chosen, rule):
+    make_dataset(tmp_path, {"one": random_pair(1)})
+    preprocess(options(tmp_path, chroma=chosen))
+    pair = h5.PairFile(tmp_path / "out.h5").read("one")
+    assert pair.rgb_a is None and pair.rule == rule
+    np.testing.assert_array_equal(pair.rgb_b, random_pair(1)[1])
+    assert (pair.chroma is None) == (rule != "b")
+
+
+def make_folders(root, task, names=("1", "2")):
+    """LFDT-Fusion's layout: root/test/X/<folder 1>, <folder 2>, and a stray file."""
+    from jfusion.data.layout import FOLDERS
+
+    base = root / "test" / "X"
+    for i, (folder, *_) in enumerate(FOLDERS[task]):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+        for k, name in enumerate(names):
+            Image.fromarray(random_pair(k)[i]).save(base / folder / f"{name}.png")
+        (base / folder / ".txt").write_text("")
+    return base
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_folders_of_lfdt_fusion_are_read(tmp_path, task):
+    make_folders(tmp_path, task)
+    made = preprocess(
+        Options(task, "X", "test", str(tmp_path), str(tmp_path / "o.h5"), text="zeros")
+    )
+    file = h5.PairFile(made.path)
+    assert file.names == ["1", "2"] and file.attributes["dataset"] == "X"
+    np.testing.assert_array_equal(file.read("2").rgb_b, random_pair(1)[1])
+
+
+def test_folders_with_other_names_are_paired_by_order_and_said_so(tmp_path, capsys):
+    base = make_folders(tmp_path, "IVF")
+    (base / "vi/1.png").rename(base / "vi/first.png")
+    (base / "vi/2.png").rename(base / "vi/second.png")
+    found = find_samples(tmp_path, "IVF", "X", "test")
+    assert [(s.a.name, s.b.name) for s in found] == [
+        ("1.png", "first.png"),
+        ("2.png", "second.png"),
+    ]
+    assert "paired by their order" in capsys.readouterr().out
+    (base / "vi/first.png").unlink()
+    with pytest.raises(UserError, match="2 and 1 images; without a partner"):
+        find_samples(tmp_path, "IVF", "X", "test")
+    with pytest.raises(UserError, match="no folder over"):
+        find_samples(tmp_path, "MEF", "X", "test")
+
+
 def test_split_all_and_lists_without_suffixes(tmp_path):
     base = make_dataset(tmp_path, {"b": random_pair(1), "a": random_pair(2)})
     assert [s.name for s in find_samples(tmp_path, "IVF", "Set", "all")] == ["a", "b"]

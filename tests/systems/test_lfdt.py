@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jfusion
+from jfusion import checkpoint
 from jfusion.data import augment
 from jfusion.data.h5 import Pair
 from jfusion.errors import UserError
@@ -21,6 +22,7 @@ from jfusion.systems import lfdt_config
 from jfusion.systems.base import Batch
 from jfusion.train.optimizer import Adam
 from tests.conftest import GOLDEN
+from tests.data.test_preprocess import make_dataset, random_pair
 
 FOLDER = GOLDEN / "lfdt"
 CONFIGS = json.loads((FOLDER / "configs.json").read_text())
@@ -492,12 +494,34 @@ def test_any_size_is_kept_and_seeded(make):
         system.losses(Batch(*pair, None, []), system.stages()[0])
 
 
+def test_all_tasks_are_trained_one_after_another_and_go_on(tmp_path, monkeypatch, capsys):
+    from jfusion.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for task in ("MIF", "MEF"):
+        make_dataset(
+            tmp_path, {f"s{i}": random_pair(i, (40, 48)) for i in range(2)}, task, task, "train"
+        )
+        given = ["--root", ".", "--task", task, "--dataset", task, "--text", "zeros"]
+        assert main(["preprocess", *given, "--size", "native"]) == 0
+    make_dataset(tmp_path, {"x": random_pair(0, (40, 48))})
+    given = ["--root", ".", "--dataset", "Set", "--split", "test", "--text", "zeros"]
+    assert main(["preprocess", *given]) == 0
+    train = "train lfdt --task all --data VLFDataset_h5 --width 16 --blocks 1 1 1 1 --epochs 1 --pictures 0"
+    small = "--inference-steps 2 --crop 32 40 --batch-size 2"
+    assert main([*train.split(), *small.split()]) == 0
+    runs = sorted((tmp_path / "exp").iterdir())
+    found = {str(checkpoint.load(r / "model/ckpt_1.pkl")["config"]["task"]) for r in runs}
+    assert found == {"MEF", "MIF"} and "Set_test.h5 is left out" in capsys.readouterr().out
+    assert main([*train.split(), *small.split()]) == 0
+    assert sorted((tmp_path / "exp").iterdir()) == runs
+
+
 def test_training_resumes_exactly_and_the_result_fuses(tmp_path, monkeypatch):
     """The running statistics go with the checkpoint, and pictures of a run do not touch them."""
     from jfusion.cli import main
     from jfusion.train.loop import resume, train
     from jfusion.train.options import Options as TrainOptions
-    from tests.data.test_preprocess import make_dataset, random_pair
 
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path, {f"s{i}": random_pair(i, (40, 48)) for i in range(3)})

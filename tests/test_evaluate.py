@@ -193,3 +193,14 @@ def test_medical_pairs_without_paragraphs_and_the_row_of_the_setting(tmp_path, m
     assert "--skip" not in capsys.readouterr().out
     run()
     assert "--skip sum" in capsys.readouterr().out
+
+
+def test_a_faithful_picture_may_be_smaller_than_its_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path, {"one": random_pair(3, (21, 25))})
+    checkpoint.save(tmp_path / "x.pkl", {"model": jfusion.create("sfdfuse").state()})
+    options = Options("x.pkl", task="IVF", dataset="Set", root=str(tmp_path), out="out")
+    result = evaluate("sfdfuse", {"faithful": True}, options)
+    for folder in ("Gray", "Color"):
+        assert image.read_rgb(tmp_path / f"out/Set/{folder}/one.png").shape[:2] == (20, 24)
+    assert all(np.isfinite(v) for v in result.per_image["one"].values())

@@ -203,4 +203,4 @@ def test_a_faithful_picture_may_be_smaller_than_its_sources(tmp_path, monkeypatc
     result = evaluate("sfdfuse", {"faithful": True}, options)
     for folder in ("Gray", "Color"):
         assert image.read_rgb(tmp_path / f"out/Set/{folder}/one.png").shape[:2] == (20, 24)
-    assert all(np.isfinite(v) for v in result.per_image["one"].values())
+    assert set(result.per_image) == {"one"}

@@ -76,6 +76,27 @@ def chroma(rgb: np.ndarray) -> np.ndarray:
     return np.clip(np.round(both), 0, 255).astype(np.uint8)
 
 
+def ycrcb(rgb: np.ndarray) -> np.ndarray:
+    """OpenCV's 8-bit Y, Cr, Cb in its integer arithmetic: (H, W, 3) uint8 -> the same."""
+    r, g, b = (rgb[..., i].astype(np.int64) for i in range(3))
+    y = _shifted(4899 * r + 9617 * g + 1868 * b)
+    cr, cb = (_shifted((x - y) * k + (128 << 14)) for x, k in ((r, 11682), (b, 9241)))
+    return np.clip(np.stack([y, cr, cb], -1), 0, 255).astype(np.uint8)
+
+
+def from_ycrcb(planes: np.ndarray) -> np.ndarray:
+    """OpenCV's way back: Y, Cr, Cb (H, W, 3) uint8 -> RGB, the same."""
+    y, cr, cb = (planes[..., i].astype(np.int64) for i in range(3))
+    cr, cb = cr - 128, cb - 128
+    g = y + _shifted(-5636 * cb - 11698 * cr)
+    rgb = np.stack([y + _shifted(22987 * cr), g, y + _shifted(29049 * cb)], -1)
+    return np.clip(rgb, 0, 255).astype(np.uint8)
+
+
+def _shifted(x: np.ndarray) -> np.ndarray:
+    return (x + 8192) >> 14
+
+
 def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Two chromas merged, each value weighted by its distance from gray: (2, H, W) uint8 each.
 

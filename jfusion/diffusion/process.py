@@ -20,11 +20,15 @@ VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
 
 class Estimate(NamedTuple):
-    """clean: the estimate of x_0. mean, log_variance: of x_{k-1}, as the network has them."""
+    """clean: the estimate of x_0. mean, log_variance: of x_{k-1}, as the network has them.
+
+    x: what the estimate is of, where the model changes x_k first.
+    """
 
     clean: jt.Var
     mean: jt.Var
     log_variance: jt.Var
+    x: jt.Var | None = None
 
 
 def noised(clean: jt.Var, noise: jt.Var, schedule: Schedule, k: np.ndarray) -> jt.Var:

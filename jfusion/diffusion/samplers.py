@@ -36,7 +36,8 @@ def ddim(
     """DDIM, equation 12: deterministic for eta 0, where no noise is drawn; eta 1 is nearly DDPM."""
     one = np.float32(1)
     for k in reversed(range(len(timesteps))):
-        clean = model(x, k).clean
+        found = model(x, k)
+        clean, x = found.clean, x if found.x is None else found.x
         abar, before = np.float32(timesteps.abar[k]), np.float32(timesteps.abar_before[k])
         sigma = (
             np.float32(eta) * np.sqrt((one - before) / (one - abar)) * np.sqrt(one - abar / before)
@@ -62,7 +63,7 @@ def ddpm(
 ) -> jt.Var:
     """Ancestral sampling (DDPM, algorithm 2): the model's mean, and noise of its variance but at 0."""
     for k in reversed(range(len(timesteps))):
-        clean, mean, log_variance = model(x, k)
+        clean, mean, log_variance, _ = model(x, k)
         x = mean + jt.exp(0.5 * log_variance) * noise(k) if k else mean
         _told(callback, k, x, clean)
     return x

@@ -112,6 +112,33 @@ class Schedule:
         return Schedule(1 - self.abar[steps] / before, self.steps[steps])
 
 
+class RoundedSchedule(Schedule):
+    """The constants in float32, each computed from rounded ones, as code that rounds betas first has.
+
+    It shows: the last factor of the clean estimate, which should be 1, is 1.0004 for 2000 cosine steps.
+    """
+
+    @cached_property
+    def abar(self) -> np.ndarray:
+        """ᾱ_k, a running product in float64 of rounded factors, each entry rounded."""
+        return np.cumprod((1 - self.betas).astype(np.float64)).astype(np.float32)
+
+    @cached_property
+    def abar_before(self) -> np.ndarray:
+        """ᾱ of the step before, 1 before the first."""
+        return np.append(np.float32(1), self.abar[:-1])
+
+    @cached_property
+    def posterior_log_variance(self) -> np.ndarray:
+        """Its logarithm, of 1e-20 or more."""
+        return np.log(np.maximum(self.posterior_variance, np.float32(1e-20)))
+
+
+def rounded(made: Schedule) -> RoundedSchedule:
+    """The same betas in float32, and all that follows from them."""
+    return RoundedSchedule(made.betas.astype(np.float32), made.steps)
+
+
 def schedule(name: str, steps: int) -> Schedule:
     """The schedule "linear" or "cosine" of so many steps."""
     if name not in BETAS:

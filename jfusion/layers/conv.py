@@ -184,28 +184,29 @@ class _Conv(jt.Function):
             """,
         )
         turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-        return _convolve(g, turned, jt.zeros(weight.shape[1])), dw, db
+        return _convolve(g, turned, jt.zeros(weight.shape[1]), True), dw, db
 
 
-def _convolve(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
+def _convolve(x: jt.Var, weight: jt.Var, bias: jt.Var, slope: bool = False) -> jt.Var:
     n, c, h, w = x.shape
     o, _, k, _ = weight.shape
     return jt.code(
         [n, o, h, w],
         x.dtype,
         [x, weight, bias],
-        **_algorithm(k, min(o, c), n * h * w),
+        **_algorithm(k, min(o, c), n, h * w, slope),
     )
 
 
-def _algorithm(size: int, width: int, pixels: int) -> dict[str, str]:
+def _algorithm(size: int, width: int, images: int, pixels: int, slope: bool) -> dict[str, str]:
     """Header and source: Winograd's for many pixels, otherwise what reads the kernels once.
 
-    Only without gradients: Adam turns the rounding of small gradients into whole steps.
+    Winograd's not on the way to a loss: its rounding would show in it. In the slopes it does not.
     """
-    if jt.flags.no_grad and size == 3 and width >= 16 and pixels >= max(1024, 2 * width):
+    many = images * pixels >= max(1024, 2 * width)
+    if (slope or jt.flags.no_grad) and size == 3 and width >= 16 and many:
         return {"cpu_header": _WINOGRAD, "cpu_src": _BY_TILES}
-    if width >= 128:
+    if width >= 128 and pixels <= 2048:
         return {"cpu_header": _PATCHES, "cpu_src": _BY_CHANNELS}
     return {"cpu_header": _PATCHES, "cpu_src": _BY_ROWS}
 

@@ -21,6 +21,7 @@ SYSTEMS = {
     "sfdfuse": "jfusion.systems.sfdfuse:SFDFuse",
     "ddfm": "jfusion.systems.ddfm:DDFM",
     "lfdt": "jfusion.systems.lfdt:LFDT",
+    "fccf": "jfusion.systems.fccf:FCCF",
     "diffusion": "jfusion.systems.diffusion:Diffusion",
 }
 

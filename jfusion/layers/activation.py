@@ -61,6 +61,12 @@ def plain_silu(x: jt.Var) -> jt.Var:
     return x * jt.sigmoid(x)
 
 
+def absolute(x: jt.Var) -> jt.Var:
+    """|x|, of any shape, with slope 0 at 0, as PyTorch's; Jittor's is 1 there."""
+    sign = (x > 0).float32() - (x < 0).float32()
+    return x * sign.stop_grad()
+
+
 def tanh(x: jt.Var) -> jt.Var:
     """tanh(x), of any shape. Jittor's own has no gradient (NaN) where it is saturated."""
     return _Tanh()(x)

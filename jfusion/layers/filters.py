@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jfusion.layers.activation import absolute
 from jfusion.layers.resize import pad
 from jfusion.runtime import jt, nn
 
@@ -23,7 +24,7 @@ def sobel_magnitude(x: jt.Var) -> jt.Var:
     corners = at(-1, -1), at(-1, 1), at(1, -1), at(1, 1)
     gx = corners[1] - corners[0] + corners[3] - corners[2] + 2 * (at(0, 1) - at(0, -1))
     gy = corners[0] - corners[2] + corners[1] - corners[3] + 2 * (at(-1, 0) - at(1, 0))
-    return jt.abs(gx) + jt.abs(gy)
+    return absolute(gx) + absolute(gy)
 
 
 def sobel_pair(x: jt.Var) -> jt.Var:
@@ -46,7 +47,7 @@ def plain_sobel_magnitude(x: jt.Var) -> jt.Var:
     """The same as two convolutions."""
     kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], str(x.dtype))
     kernels = jt.array(np.stack([kernel, -kernel.T])[:, None])
-    return jt.abs(nn.conv2d(x, kernels, padding=1)).sum(1, keepdims=True)
+    return absolute(nn.conv2d(x, kernels, padding=1)).sum(1, keepdims=True)
 
 
 def gaussian_window(size: int, sigma: float) -> np.ndarray:

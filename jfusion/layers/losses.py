@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jfusion.errors import UserError
+from jfusion.layers.activation import absolute
 from jfusion.layers.filters import gaussian_window, separable, sobel_magnitude, sobel_pair
 from jfusion.layers.resize import pad
 from jfusion.runtime import jt
@@ -23,8 +24,8 @@ def fusion_loss(
             f"the fusion loss takes single-channel images, not {b.shape} and {fused.shape}"
         )
     goal = jt.maximum(a, b) if target == "max" else (a + b) / 2
-    intensity = jt.abs(goal - fused).mean()
-    gradient = jt.abs(
+    intensity = absolute(goal - fused).mean()
+    gradient = absolute(
         jt.maximum(sobel_magnitude(a), sobel_magnitude(b)) - sobel_magnitude(fused)
     ).mean()
     return intensity + gradient_weight * gradient, intensity, gradient
@@ -69,7 +70,7 @@ def halved_ssim_loss(x: jt.Var, y: jt.Var) -> jt.Var:
 
 def spatial_gradient_loss(x: jt.Var, y: jt.Var) -> jt.Var:
     """Mean absolute difference of the normalised Sobel derivatives of x and y (N, 1, H, W)."""
-    return _mean(jt.abs(sobel_pair(x) - sobel_pair(y)))
+    return _mean(absolute(sobel_pair(x) - sobel_pair(y)))
 
 
 def correlation(x: jt.Var, y: jt.Var) -> jt.Var:

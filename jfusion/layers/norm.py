@@ -94,17 +94,20 @@ def norm_forward(
         #pragma omp parallel for collapse(2)
         for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
             int64 p = t*B, m = std::min(B, P - p);
-            float mean[B], scale[B];
+            float mean[B], scale[B], left[B];
             for (int64 j = 0; j < m; j++) mean[j] = scale[j] = 0;
             const float* x = in0_p + n*C*P + p;
             float* y = out0_p + n*C*P + p;
             for (int64 c = 0; c < C; c++) for (int64 j = 0; j < m; j++) mean[j] += x[c*P + j];
-            for (int64 j = 0; j < m; j++) mean[j] /= C;
+            for (int64 j = 0; j < m; j++) { mean[j] /= C; left[j] = 0; }
             for (int64 c = 0; c < C; c++) for (int64 j = 0; j < m; j++) {
                 float d = x[c*P + j] - mean[j];
-                scale[j] += d*d;
+                left[j] += d; scale[j] += d*d;
             }
-            for (int64 j = 0; j < m; j++) scale[j] = 1.f / std::sqrt(scale[j]/C + 1e-5f);
+            for (int64 j = 0; j < m; j++) {
+                float r = left[j]/C;  // what rounding left out of the mean: many channels
+                mean[j] += r; scale[j] = 1.f / std::sqrt(scale[j]/C - r*r + 1e-5f);
+            }
             for (int64 c = 0; c < C; c++) {
                 float w = in1_p[c], b = in2_p[c];
                 for (int64 j = 0; j < m; j++) y[c*P + j] = (x[c*P + j] - mean[j])*scale[j]*w + b;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from jfusion.runtime import jt
 
 
@@ -11,8 +13,8 @@ def warp(image: jt.Var, field: jt.Var) -> jt.Var:
     image (N, C, H, W); field (N, H, W, 2) in pixels, x first. Gradients go to both.
     """
     n, c, h, w = image.shape
-    rows = jt.array(range(h)).float32().reshape(1, h, 1) + field[..., 1]
-    columns = jt.array(range(w)).float32().reshape(1, 1, w) + field[..., 0]
+    rows = jt.array(np.arange(h, dtype=np.float32).reshape(1, h, 1)) + field[..., 1]
+    columns = jt.array(np.arange(w, dtype=np.float32).reshape(1, 1, w)) + field[..., 0]
     top, left = (jt.floor(v).detach() for v in (rows, columns))
     out = 0
     for dy in (0, 1):

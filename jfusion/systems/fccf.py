@@ -20,6 +20,7 @@ from jfusion.diffusion.process import Estimate, noised
 from jfusion.diffusion.samplers import SAMPLERS, Callback
 from jfusion.diffusion.schedule import Schedule, rounded, schedule
 from jfusion.errors import UserError
+from jfusion.layers.activation import absolute
 from jfusion.layers.resize import pad_to_multiple
 from jfusion.layers.warp import warp
 from jfusion.runtime import jt
@@ -208,7 +209,7 @@ class FCCF(System):
         compared = jt.array(plane.f) if plane.number == 0 and self.config.group != "pet" else warped
         shared = -terms.mutual_information(plane.s, compared.numpy())
         parts = {
-            "noise": self.config.loss_scale * _sum(jt.abs(noise - output.noise)) / PIXELS,
+            "noise": self.config.loss_scale * _sum(absolute(noise - output.noise)) / PIXELS,
             "mutual_information": jt.array(np.float32(shared)),
             "correlation_ratio": terms.correlation_ratio(plane.s, compared),
         }
@@ -227,7 +228,7 @@ class FCCF(System):
         m, (x1, x2) = output.mask1, noisy
         mixed = m * x1 + (1 - m) * x2
         s, f = jt.array(plane.s), jt.array(plane.f)
-        fusion = (_sum(jt.abs(mixed - x1)) + _sum(jt.abs(mixed - x2))) / PIXELS
+        fusion = (_sum(absolute(mixed - x1)) + _sum(absolute(mixed - x2))) / PIXELS
         return fusion, (f, s, m * s + (1 - m) * f)
 
     def _chroma(
@@ -235,7 +236,7 @@ class FCCF(System):
     ) -> tuple[jt.Var, tuple[jt.Var, jt.Var, jt.Var]]:
         m, (x1, x2), region = output.mask2, noisy, jt.array(plane.region)
         added = x2 + plane.sign * m * x1
-        fusion = _sum(jt.abs(region * (added - m * x1))) / PIXELS
+        fusion = _sum(absolute(region * (added - m * x1))) / PIXELS
         fused = self.chroma_estimate(plane, m, warped)
         structure = m * jt.array(plane.structure)
         return fusion, (structure, structure, region * fused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jfusion.layers.activation import absolute
 from jfusion.layers.filters import sobel_magnitude
 from jfusion.layers.losses import ssim_map
 from jfusion.runtime import jt
@@ -79,14 +80,14 @@ def correlation_ratio(classes: np.ndarray, x: jt.Var) -> jt.Var:
     found = [np.unique(c, return_inverse=True)[1].reshape(-1) for c in classes]
     count = max(int(f.max()) + 1 for f in found)
     sizes = np.stack([np.bincount(f, minlength=count) for f in found]).astype(np.float32)
-    flat = x.reshape(n, pixels)
+    flat = x.reshape(n, pixels).float64()  # thousands of pixels may be of one class
     mean = flat.mean(1, keepdims=True)
     centred = flat - mean
     place = jt.array(np.stack(found).astype(np.int32))
     sums = centred.reindex_reduce("add", [n, count], ["i0", "@e0(i0,i1)"], extras=[place])
-    between = (sums * sums / jt.array(np.maximum(sizes, 1))).sum(1)
+    between = (sums * sums / jt.array(np.maximum(sizes, 1)).float64()).sum(1)
     within = (centred * centred).sum(1)
-    return (1 - between / (within + 1e-8)).mean()
+    return (1 - between / (within + 1e-8)).mean().float32()
 
 
 def quality(a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
@@ -97,6 +98,6 @@ def quality(a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
     alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
     return {
         "ssim": 30 * (1 - share * alike_a - (1 - share) * alike_b),
-        "gradient": 40 * jt.abs(jt.maximum(of_a, of_b) - of_f).mean(3).mean(),
-        "intensity": 40 * jt.abs(fused - jt.maximum(a, b)).mean(3).mean(),
+        "gradient": 40 * absolute(jt.maximum(of_a, of_b) - of_f).mean(3).mean(),
+        "intensity": 40 * absolute(fused - jt.maximum(a, b)).mean(3).mean(),
     }

@@ -119,14 +119,17 @@ class _SquaredReLU(jt.Function):
         return _each("x > 0 ? 2*x*g : 0.f", self.saved, g)
 
 
+# the sigmoid; at -Ofast a quotient by infinity is not 0 but NaN
+_SHARE = "(1/(1 + std::exp(-std::max(x, -80.f))))"
+
+
 class _SiLU(jt.Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
-        return _each("x/(1 + std::exp(-x))", x)
+        return _each(f"x*{_SHARE}", x)
 
     def grad(self, g: jt.Var) -> jt.Var:
-        share = "(1/(1 + std::exp(-x)))"
-        return _each(f"g*{share}*(1 + x*(1 - {share}))", self.saved, g)
+        return _each(f"g*{_SHARE}*(1 + x*(1 - {_SHARE}))", self.saved, g)
 
 
 class _Tanh(jt.Function):

@@ -215,7 +215,7 @@ class _GroupNorm(jt.Function):
                     for (int64 j = 0; j < P; j++) to[j] = (from[j] - mean)*w + b;
                     if (!silu) continue;
                     #pragma omp simd
-                    for (int64 j = 0; j < P; j++) to[j] /= 1.f + std::exp(-to[j]);
+                    for (int64 j = 0; j < P; j++) to[j] /= 1.f + std::exp(-std::max(to[j], -80.f));
                 }
                 out1_p[(n*G + g)*2] = mean;
                 out1_p[(n*G + g)*2 + 1] = scale;
@@ -251,7 +251,7 @@ class _GroupNorm(jt.Function):
                     if (silu) {
                         #pragma omp simd
                         for (int64 j = 0; j < P; j++) {
-                            float y = (x[c*P + j] - mean)*scale*w + shift, part = 1/(1 + std::exp(-y));
+                            float y = (x[c*P + j] - mean)*scale*w + shift, part = 1/(1 + std::exp(-std::max(y, -80.f)));
                             q[j] = slope[c*P + j]*part*(1 + y*(1 - part));
                         }
                     } else std::copy(slope + c*P, slope + c*P + P, q);

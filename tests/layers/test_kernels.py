@@ -410,3 +410,18 @@ def test_crossed_cosine_attention(n, heads, d, h, w):
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )
+
+
+def test_silu_and_tanh_of_large_values_are_finite():
+    x = jt.array(np.array([-1e4, -200, -90, -88, 0, 88, 200, 1e4] * 4, np.float32))
+    for f, at_ends in ((activation.silu, (0, 1e4)), (activation.tanh, (-1, 1))):
+        y = f(x)
+        slope = jt.grad(y.sum(), x).numpy()
+        assert np.isfinite(slope).all()
+        np.testing.assert_allclose(y.numpy()[[0, 7]], at_ends, atol=1e-6)
+
+
+def test_silu_after_a_norm_is_finite_for_large_values():
+    x = jt.array(np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 4, 4, 4))
+    y = norm.group_norm(x, 2, jt.ones(4) * 1e3, jt.zeros(4), silu=True)
+    assert np.isfinite(y.numpy()).all() and np.isfinite(jt.grad(y.sum(), x).numpy()).all()

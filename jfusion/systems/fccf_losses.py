@@ -47,12 +47,12 @@ def restated(a: jt.Var, b: jt.Var, kept: jt.Var) -> jt.Var:
 
 
 def _statistics(x: jt.Var) -> tuple[jt.Var, jt.Var]:
-    """Mean and unbiased deviation of each image, (N, 1, 1, 1)."""
+    """Mean and unbiased deviation of each image, (N, 1, 1, 1); of a constant one the slope is 0."""
     mean = x.mean(3, keepdims=True).mean(2, keepdims=True)
     centred = x - mean
     count = x.shape[2] * x.shape[3]
     variance = (centred * centred).mean(3, keepdims=True).mean(2, keepdims=True)
-    return mean, jt.sqrt(variance * (count / (count - 1)))
+    return mean, jt.sqrt(jt.maximum(variance * (count / (count - 1)), 1e-30))
 
 
 def mutual_information(a: np.ndarray, b: np.ndarray, bins: int = 64) -> float:
@@ -94,7 +94,7 @@ def quality(a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
     """The missing Fusion_loss as the specification reads it: LFDT-Fusion's with weights 30, 40, 40."""
     of_a, of_b, of_f = (sobel_magnitude(x) for x in (a, b, fused))
     mean_a, mean_b = (x.mean(3).mean() for x in (of_a, of_b))
-    share = mean_a / (mean_a + mean_b)
+    share = mean_a / jt.maximum(mean_a + mean_b, 1e-12)
     alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
     return {
         "ssim": 30 * (1 - share * alike_a - (1 - share) * alike_b),

@@ -13,10 +13,12 @@ from jfusion.data.h5 import Pair
 from jfusion.diffusion.process import noised
 from jfusion.diffusion.schedule import rounded, schedule
 from jfusion.diffusion.unet import time_embedding
+from jfusion.errors import UserError
 from jfusion.runtime import jt
 from jfusion.systems import fccf as module
 from jfusion.systems import fccf_losses as terms
 from jfusion.systems import fccf_network as network
+from jfusion.systems.base import Batch
 from jfusion.systems.fccf_config import GROUPS, PUBLISHED, TRAINING
 from jfusion.train.optimizer import Adam
 from tests.conftest import GOLDEN
@@ -508,3 +510,68 @@ def test_a_picture_is_that_of_the_authors(golden, make, monkeypatch):
     gray = sources_of["gray256"][0].astype(np.float32)[None] / 255
     shown = system.picture(fused[0], Pair("x", gray, gray, None, None, rgb, "b")).shown
     assert abs(shown[::2, ::2, ::-1].astype(int) - z["d256_fused_bgr"]).max() <= 4
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_any_size_and_batch_of_every_group_is_trained_and_fused(make, group):
+    """Sides that are no multiples of 8, two images: each with its own region, as if it were alone."""
+    system = jfusion.create("fccf", width=32, timesteps=4, group=group)
+    rng = np.random.default_rng(0)
+    s, f = (rng.random((2, c, 32, 40)).astype(np.float32) for c in (1, 3))
+    (stage,) = system.stages()
+    losses = system.losses(Batch(jt.array(s), jt.array(f), None, ["x", "y"]), stage)
+    assert all(np.isfinite(v.item()) for v in losses.values())
+    system.eval()
+    s, f = s[:, :, :27, :34], f[:, :, :27, :34]
+    both = system.fuse(jt.array(s), jt.array(f)).numpy()
+    alone = system.fuse(jt.array(s[:1]), jt.array(f[:1])).numpy()
+    assert both.shape == (2, 3, 27, 34) and both.min() >= 0 and both.max() <= 1
+    np.testing.assert_allclose(both[:1], alone, atol=2e-5)
+    assert abs(both - system.fuse(jt.array(s), jt.array(f), seed=5).numpy()).max() > 0.01
+
+
+@pytest.mark.parametrize("steps, sampler", [("3", "ddpm"), ("3", "ddim"), ("ddim3", "ddim")])
+def test_fewer_steps(make, steps, sampler):
+    rng = np.random.default_rng(0)
+    s, f = (jt.array(rng.random((1, c, 32, 32)).astype(np.float32)) for c in (1, 3))
+    seen = []
+    system = make(timesteps=9, steps=steps, sampler=sampler)
+    with jt.no_grad():
+        fused = system.fuse(s, f, callback=lambda k, x, clean: seen.append(k)).numpy()
+    assert seen == [2, 1, 0] and np.isfinite(fused).all()
+
+
+def test_a_region_without_pixels_leaves_the_plane(make):
+    system = make(group="pet", timesteps=3)
+    s, f = (np.full((1, c, 16, 16), v, np.float32) for c, v in ((1, 0.3), (3, 0.1)))
+    losses = system.losses_of(s, f, np.zeros((3, 1), int), jt.zeros((3, 1, 1, 16, 16)))
+    assert all(np.isfinite(v.item()) for v in losses.values())
+    with jt.no_grad():
+        fused = system.fuse(jt.array((s + 1) / 2), jt.array((f + 1) / 2)).numpy()
+    np.testing.assert_allclose(fused[0, 1:], 0.55, atol=1e-6)
+    unguarded = make(group="pet", timesteps=3, region_guard=False)
+    with pytest.raises(UserError, match="region-guard"):
+        unguarded.fuse(jt.array(s), jt.array(f))
+
+
+def test_the_command_line_from_pairs_to_pictures(tmp_path, monkeypatch):
+    from jfusion.cli import main
+    from tests.data.test_preprocess import make_dataset, random_pair
+
+    monkeypatch.chdir(tmp_path)
+    pairs = {f"s{i}": random_pair(i, (40, 48)) for i in range(3)}
+    make_dataset(tmp_path, pairs, "MIF", "Harvard_PET", "train")
+    data = ["--root", ".", "--task", "MIF", "--dataset", "Harvard_PET", "--text", "zeros"]
+    assert main(["preprocess", *data, "--out", "x.h5"]) == 0
+    small = (
+        "--data x.h5 --group pet --width 32 --timesteps 3 --batch-size 2 --crop 32 32 --max-steps 2"
+    )
+    assert main(["train", "fccf", *small.split()]) == 0
+    assert main(["test", "fccf", "--data", "x.h5", "--out", "out"]) == 0
+    rgb = image.read_rgb(tmp_path / "out/Harvard_PET/Color/s1.png")
+    assert rgb.shape == (40, 48, 3) and image.is_colour(rgb)
+    a, b = (str(tmp_path / f"Image/MIF/Harvard_PET/{x}/s1.png") for x in ("MRI", "T"))
+    assert (
+        main(["fuse", "--system", "fccf", "--a", a, "--b", b, "--task", "MIF", "--out", "f"]) == 0
+    )
+    np.testing.assert_array_equal(image.read_rgb(tmp_path / "f/s1.png"), rgb)

@@ -93,15 +93,15 @@ def plain_add_scaled(x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
     return x + branch * scale.reshape(1, -1, 1, 1)
 
 
-def _each(expression: str, *inputs: jt.Var) -> jt.Var:
-    """A new value from x (and g) at each place, by all threads."""
+def _each(expression: str, *inputs: jt.Var, after: jt.Var | None = None) -> jt.Var:
+    """A new value from x (and g) at each place, by all threads; when `after` is there."""
     names = ", ".join(
         f"{name} = in{i}_p[i]" for i, name in zip(range(len(inputs)), "xg", strict=False)
     )
     return jt.code(
         inputs[0].shape,
         inputs[0].dtype,
-        list(inputs),
+        [*inputs, *([] if after is None else [after])],
         cpu_header=HEADER,
         cpu_src=f"""
         #pragma omp parallel for simd
@@ -126,10 +126,20 @@ _SHARE = "(1/(1 + std::exp(-std::max(x, -80.f))))"
 class _SiLU(jt.Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
-        return _each(f"x*{_SHARE}", x)
+        return silu_forward(x)
 
     def grad(self, g: jt.Var) -> jt.Var:
-        return _each(f"g*{_SHARE}*(1 + x*(1 - {_SHARE}))", self.saved, g)
+        return silu_backward(self.saved, g)
+
+
+def silu_forward(x: jt.Var, after: jt.Var | None = None) -> jt.Var:
+    """The kernel of `silu`, without a gradient; it runs only when `after` is there, as `norm_forward`."""
+    return _each(f"x*{_SHARE}", x, after=after)
+
+
+def silu_backward(x: jt.Var, g: jt.Var) -> jt.Var:
+    """The slope of `silu` at x, from that of its result."""
+    return _each(f"g*{_SHARE}*(1 + x*(1 - {_SHARE}))", x, g)
 
 
 class _Tanh(jt.Function):

@@ -8,6 +8,7 @@ ninths of the multiplications at less than a decimal digit of accuracy.
 
 from __future__ import annotations
 
+from jfusion.layers.activation import plain_silu, silu_backward, silu_forward
 from jfusion.layers.cpu import HEADER, use_kernel
 from jfusion.runtime import jt, nn
 
@@ -29,6 +30,13 @@ def conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     if not use_kernel(x, weight):
         return plain_conv(x, weight, bias)
     return _Conv()(x, weight, jt.zeros(weight.shape[0]) if bias is None else bias)
+
+
+def silu_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
+    """`conv` of x * sigmoid(x), which is made again for the gradient and not kept."""
+    if not use_kernel(x, weight):
+        return plain_conv(plain_silu(x), weight, bias)
+    return _SiLUConv()(x, weight, jt.zeros(weight.shape[0]) if bias is None else bias)
 
 
 def plain_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
@@ -145,13 +153,28 @@ class _Conv(jt.Function):
         return _convolve(x, weight, bias)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        return _slopes(*self.saved, g)
+
+
+class _SiLUConv(jt.Function):
+    def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
+        self.saved = x, weight
+        return _convolve(silu_forward(x), weight, bias)
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
         x, weight = self.saved
-        dw, db = jt.code(
-            [weight.shape, [weight.shape[0]]],
-            [x.dtype] * 2,
-            [x, g],
-            cpu_header=_PATCHES,
-            cpu_src="""
+        slope, dw, db = _slopes(silu_forward(x, after=g), weight, g)
+        return silu_backward(x, slope), dw, db
+
+
+def _slopes(x: jt.Var, weight: jt.Var, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+    """Of a convolution's input, weight and bias."""
+    dw, db = jt.code(
+        [weight.shape, [weight.shape[0]]],
+        [x.dtype] * 2,
+        [x, g],
+        cpu_header=_PATCHES,
+        cpu_src="""
             int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3, O = in1_shape1;
             int64 K = out0_shape2, P = H*W, R = rows_of(C, K, H, W), D = C*K*K;
             int threads = omp_get_max_threads();
@@ -182,9 +205,9 @@ class _Conv(jt.Function):
             memset(out0_p, 0, O*D*sizeof(float));
             for (int k = 0; k < threads; k++) for (int64 j = 0; j < O*D; j++) out0_p[j] += dw[k*O*D + j];
             """,
-        )
-        turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-        return _convolve(g, turned, jt.zeros(weight.shape[1]), True), dw, db
+    )
+    turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+    return _convolve(g, turned, jt.zeros(weight.shape[1]), True), dw, db
 
 
 def _convolve(x: jt.Var, weight: jt.Var, bias: jt.Var, slope: bool = False) -> jt.Var:

@@ -3,6 +3,8 @@ the mean is far from zero; these subtract the mean first."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jfusion.layers.cpu import HEADER, use_kernel
 from jfusion.runtime import jt
 
@@ -63,6 +65,50 @@ def plain_group_norm(
     weight, bias = (v.reshape(-1, x.shape[1], 1, 1) for v in (weight, bias))
     y = normal * weight + bias
     return y * jt.sigmoid(y) if silu else y
+
+
+def leaky_batch_norm(
+    x: jt.Var, weight: jt.Var, bias: jt.Var, mean: jt.Var, var: jt.Var, average: Callable
+) -> jt.Var:
+    """LeakyReLU (0.2) of x, normalised by the mean and variance (C,) of its own batch.
+
+    x (N, C, H, W), weight and bias (C,). The slope goes through mean and var too, though they are
+    given. average: of a (2, C) over the processes that share the batch. Epsilon 1e-5.
+    """
+    inverse = 1 / jt.sqrt(var.detach() + 1e-5)
+    return _LeakyBatchNorm(average)(x, weight, bias, mean.detach(), inverse)
+
+
+class _LeakyBatchNorm(jt.Function):
+    """Keeps x alone: with plain operations every step on the way would be kept."""
+
+    def __init__(self, average: Callable):
+        self.average = average
+
+    def execute(
+        self, x: jt.Var, weight: jt.Var, bias: jt.Var, mean: jt.Var, inverse: jt.Var
+    ) -> jt.Var:
+        self.saved = x, weight, bias, mean, inverse
+        scale = (weight * inverse).reshape(1, -1, 1, 1)
+        y = (x - mean.reshape(1, -1, 1, 1)) * scale + bias.reshape(1, -1, 1, 1)
+        return jt.maximum(y, 0.2 * y)
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var | None, ...]:
+        x, weight, bias, mean, inverse = (
+            v if v.ndim == 4 else v.reshape(1, -1, 1, 1) for v in self.saved
+        )
+        g = g * jt.ternary((x - mean) * inverse * weight + bias > 0, 1.0, 0.2)
+        normal = (x - mean) * inverse
+
+        def over(v: jt.Var) -> jt.Var:
+            return v.mean(3).mean(2).mean(0)
+
+        own = jt.stack([over(g), over(g * normal)], 0)
+        shared = self.average(own)
+        at_g, at_normal = (v.reshape(1, -1, 1, 1) for v in shared)
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        dx = weight * inverse * (g - at_g - normal * at_normal)
+        return dx, own[1] * pixels, own[0] * pixels, None, None
 
 
 class _ChannelLayerNorm(jt.Function):

@@ -25,13 +25,13 @@ from jfusion.diffusion.schedule import Schedule
 from jfusion.errors import UserError
 from jfusion.layers.activation import prelu, silu, tanh
 from jfusion.layers.attention import cosine_attention, softmax
-from jfusion.layers.conv import conv, conv1x1
+from jfusion.layers.conv import conv, conv1x1, silu_conv
 from jfusion.layers.depthwise import pixel_shuffle
 from jfusion.layers.expand import expand_depthwise
 from jfusion.layers.filters import sobel_magnitude
 from jfusion.layers.losses import ssim_map
 from jfusion.layers.matmul import matmul
-from jfusion.layers.norm import channel_layer_norm
+from jfusion.layers.norm import channel_layer_norm, leaky_batch_norm
 from jfusion.layers.resize import bilinear, nearest, pad_to_multiple
 from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
 from jfusion.runtime import jt, nn
@@ -67,7 +67,7 @@ class ResBlock(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """(N, width, H, W) -> (N, out, H, W)."""
-        u = silu(conv(silu(conv(x, self.conv1.weight)), self.conv2.weight))
+        u = silu(silu_conv(conv(x, self.conv1.weight), self.conv2.weight))
         return u + (x if self.skip is None else conv1x1(x, self.skip.weight))
 
 
@@ -141,7 +141,7 @@ class Plain(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Over the batch in training, by the running statistics otherwise."""
+    """Over the batch in training, by the running statistics otherwise; then LeakyReLU."""
 
     def __init__(self, width: int):
         self.weight, self.bias = jt.ones(width), jt.zeros(width)
@@ -151,17 +151,18 @@ class BatchNorm(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """(N, C, H, W) -> the same shape."""
-        mean, var = self.running_mean, self.running_var
         if self.is_training():
-            mean = parallel.mean(x.mean(3).mean(2).mean(0))
-            centred = x - mean.reshape(1, -1, 1, 1)
+            plain = x.detach()
+            mean = parallel.mean(plain.mean(3).mean(2).mean(0))
+            centred = plain - mean.reshape(1, -1, 1, 1)
             var = parallel.mean((centred * centred).mean(3).mean(2).mean(0))
             count = x.shape[0] * x.shape[2] * x.shape[3] * parallel.count()
-            self._follow(mean.detach(), var.detach() * (count / max(1, count - 1)))
-        scale = self.weight / jt.sqrt(var + 1e-5)
-        return (x - mean.reshape(1, -1, 1, 1)) * scale.reshape(1, -1, 1, 1) + self.bias.reshape(
-            1, -1, 1, 1
-        )
+            self._follow(mean, var * (count / max(1, count - 1)))
+            return leaky_batch_norm(x, self.weight, self.bias, mean, var, parallel.mean)
+        scale = self.weight / jt.sqrt(self.running_var + 1e-5)
+        shift = self.bias - self.running_mean * scale
+        y = x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        return nn.leaky_relu(y, 0.2)
 
     def _follow(self, mean: jt.Var, var: jt.Var) -> None:
         """In NumPy: what Jittor fuses into a sum moves its last bit, and a resumed run fuses otherwise."""
@@ -180,7 +181,7 @@ class SkipFusion(nn.Module):
     def execute(self, first: jt.Var, second: jt.Var) -> jt.Var:
         """Two (N, width, H, W) -> the same shape."""
         x = conv(jt.concat([first, second], 1), self.conv.weight, self.conv.bias)
-        return nn.leaky_relu(self.norm(x), 0.2)
+        return self.norm(x)
 
 
 class Source(nn.Module):

@@ -22,7 +22,7 @@ from jfusion.layers import (
     norm,
     resize,
 )
-from jfusion.runtime import jt
+from jfusion.runtime import jt, nn
 
 sizes = st.integers(1, 19)
 few = st.integers(1, 4)
@@ -425,3 +425,34 @@ def test_silu_after_a_norm_is_finite_for_large_values():
     x = jt.array(np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 4, 4, 4))
     y = norm.group_norm(x, 2, jt.ones(4) * 1e3, jt.zeros(4), silu=True)
     assert np.isfinite(y.numpy()).all() and np.isfinite(jt.grad(y.sum(), x).numpy()).all()
+
+
+def test_silu_and_convolution_in_one_is_the_two_after_each_other():
+    rng = np.random.default_rng(0)
+    x, w = (
+        jt.array(rng.standard_normal(s).astype(np.float32)) for s in ((2, 3, 5, 4), (6, 3, 3, 3))
+    )
+    b = jt.array(rng.standard_normal(6).astype(np.float32))
+    weights = jt.array(rng.standard_normal((2, 6, 5, 4)).astype(np.float32))
+    ours, plain = conv.silu_conv(x, w, b), conv.plain_conv(activation.plain_silu(x), w, b)
+    np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
+    slopes = [jt.grad((y * weights).sum(), [x, w, b]) for y in (ours, plain)]
+    for mine, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)
+
+
+def test_batch_norm_with_its_own_statistics_has_their_slopes():
+    rng = np.random.default_rng(0)
+    x = jt.array(rng.standard_normal((2, 3, 5, 4)).astype(np.float32))
+    w, b = (jt.array(rng.random(3).astype(np.float32)) for _ in "wb")
+    weights = jt.array(rng.standard_normal(x.shape).astype(np.float32))
+    mean = x.mean(3).mean(2).mean(0)
+    centred = x - mean.reshape(1, -1, 1, 1)
+    var = (centred * centred).mean(3).mean(2).mean(0)
+    plain = centred / jt.sqrt(var + 1e-5).reshape(1, -1, 1, 1) * w.reshape(1, -1, 1, 1)
+    plain = nn.leaky_relu(plain + b.reshape(1, -1, 1, 1), 0.2)
+    ours = norm.leaky_batch_norm(x, w, b, mean, var, lambda v: v)
+    np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
+    slopes = [jt.grad((y * weights).sum(), [x, w, b]) for y in (ours, plain)]
+    for mine, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)

@@ -551,7 +551,7 @@ def test_a_region_without_pixels_leaves_the_plane(make):
     np.testing.assert_allclose(fused[0, 1:], 0.55, atol=1e-6)
     unguarded = make(group="pet", timesteps=3, region_guard=False)
     with pytest.raises(UserError, match="region-guard"):
-        unguarded.fuse(jt.array(s), jt.array(f))
+        unguarded.fuse(jt.array((s + 1) / 2), jt.array((f + 1) / 2))
 
 
 def test_the_command_line_from_pairs_to_pictures(tmp_path, monkeypatch):

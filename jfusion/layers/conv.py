@@ -60,6 +60,18 @@ def plain_depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
     return out
 
 
+_SHARES = (
+    HEADER
+    + """
+// Pixels taken together: as many as the cache likes, fewer when threads would go without.
+static inline int64_t share_of(int64_t pixels) {
+    int64_t each = (pixels + omp_get_max_threads() - 1)/omp_get_max_threads();
+    return std::max<int64_t>(512, std::min<int64_t>(4096, (each + 63)/64*64));
+}
+"""
+)
+
+
 class _Conv1x1(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, weight
@@ -68,10 +80,10 @@ class _Conv1x1(jt.Function):
             [n, weight.shape[0], h, w],
             x.dtype,
             [x, weight, bias],
-            cpu_header=HEADER,
+            cpu_header=_SHARES,
             cpu_src="""
             int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3, O = in1_shape0;
-            const int64 B = 4096, blocks = (P + B - 1) / B;
+            const int64 B = share_of(N*P), blocks = (P + B - 1) / B;
             #pragma omp parallel for collapse(2)
             for (int64 n = 0; n < N; n++) for (int64 t = 0; t < blocks; t++) {
                 int64 p = t*B, m = std::min(B, P - p);
@@ -89,10 +101,10 @@ class _Conv1x1(jt.Function):
                 [x.shape, weight.shape, [weight.shape[0]]],
                 [x.dtype] * 3,
                 [x, weight, g],
-                cpu_header=HEADER,
+                cpu_header=_SHARES,
                 cpu_src="""
                 int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3, O = in1_shape0;
-                const int64 B = 4096, blocks = (P + B - 1) / B;
+                const int64 B = share_of(N*P), blocks = (P + B - 1) / B;
                 int threads = omp_get_max_threads();
                 std::vector<float> dw(threads*O*C, 0.f), db(threads*O, 0.f);
                 #pragma omp parallel for collapse(2) schedule(static)

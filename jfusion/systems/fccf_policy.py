@@ -1,7 +1,7 @@
 """The parts of Diff-FCCF's reinforcement learning that are published. Training never used them.
 
-A policy network proposes small changes of a chroma plane from its superpixels; a reward weighs how near
-the result stays to the luma's structure. The released code does not connect the parts.
+A policy network proposes small changes of a chroma plane from its superpixels; a threshold and a reward
+follow the training. The released code does not connect the parts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from jfusion.checkpoint import NameMap
-from jfusion.layers.activation import absolute, tanh
+from jfusion.layers.activation import tanh
 from jfusion.runtime import jt, nn
 
 HEADS = 4
@@ -51,7 +51,8 @@ class HypergraphConv(nn.Module):
         """x (nodes, C) -> (nodes, out)."""
         _, place = np.unique(labels, return_inverse=True)
         place = place.reshape(-1)
-        sizes = np.bincount(place).astype(np.float32)
+        sizes, at = np.bincount(place).astype(np.float32), jt.array(place.astype(np.int32))
+        at.sync()  # Jittor cannot fuse an index that it is only about to make
         features = self.node2edge(x).reshape(len(place), HEADS, -1)
         logits = (features * self.attention).sum(2)
         logits = jt.exp(logits - logits.max(0, keepdims=True))
@@ -62,10 +63,10 @@ class HypergraphConv(nn.Module):
             "add",
             [len(sizes), weighted.shape[1]],
             ["@e0(i0)", "i1"],
-            extras=[jt.array(place.astype(np.int32))],
+            extras=[at],
         ) / jt.array(sizes[:, None])
         edges = self.edge2node(edges)
-        y = edges[jt.array(place.astype(np.int32))] + self.residual(x)
+        y = edges[at] + self.residual(x)
         return jt.ternary(y > 0, y, jt.exp(jt.minimum(y, 0)) - 1)
 
 
@@ -138,28 +139,3 @@ class Balance:
         trend = abs(float(np.mean(trends))) if len(trends) else 0.0
         steady = 1.0 if trend < 0.1 else -0.5
         return float(-np.log(total + 1e-8) - 0.3 * np.std(ratios) + 0.2 * steady)
-
-
-def composite_loss(
-    fused: jt.Var,
-    luma: jt.Var,
-    plane: jt.Var,
-    weights: tuple[float, float, float] = (0.5, 0.3, 0.2),
-    boundary: float = 0.1,
-) -> jt.Var:
-    """Distance to the luma (and, where it is near already, to the plane), less local contrast, plus the
-    distance of the sorted values to the plane's. Three (N, 1, H, W); probably the negative reward."""
-    apart = fused - plane
-    near = (absolute(apart) < boundary).float32().detach()
-    fidelity = _mean((fused - luma) ** 2) + _mean(near * apart * apart)
-    contrast = _mean(nn.avg_pool2d((fused - _mean(fused)) ** 2, 3, 1, 1))
-    ordered = [v.reshape(-1).argsort()[1] for v in (fused, plane)]
-    return (
-        weights[0] * fidelity
-        - weights[1] * contrast
-        + weights[2] * absolute(ordered[0] - ordered[1]).mean()
-    )
-
-
-def _mean(x: jt.Var) -> jt.Var:
-    return x.mean(3).mean()

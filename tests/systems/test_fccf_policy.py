@@ -73,11 +73,3 @@ def test_the_reward_of_balanced_terms(golden):
         np.testing.assert_allclose(found, z["reward"][i], rtol=1e-5)
         running = [balance.running[k] for k in keys]
         np.testing.assert_allclose(running, z["reward_ref_after"][i], rtol=1e-5)
-
-
-def test_the_composite_loss(golden):
-    z = arrays(golden, "losses")
-    inputs = [jt.array(z[k]) for k in ("b", "a", "a_classes")]
-    np.testing.assert_allclose(policy.composite_loss(*inputs).item(), z["composite"], rtol=1e-5)
-    found = policy.composite_loss(*inputs, (0.1, 0.2, 0.3)).item()
-    np.testing.assert_allclose(found, z["composite_123"], rtol=1e-5)

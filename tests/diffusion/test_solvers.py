@@ -21,7 +21,7 @@ def table(steps, name):
 SOLVERS = {
     "ddp-solver": (solvers.dpm_solver_pp_2s, solvers.whole_levels, {}),
     "ddp-solver++": (solvers.dpm_solver_pp_2m, solvers.whole_levels, {}),
-    "Deis": (solvers.deis, solvers.whole_levels, {"rescale": True}),
+    "Deis": (solvers.deis, solvers.whole_levels, {"rescale": "batch"}),
     "Unipc": (solvers.unipc, solvers.whole_levels, {}),
     "Heun": (solvers.heun, solvers.fractional_levels, {"replace": True}),
     "Euler": (solvers.euler, solvers.fractional_levels, {"replace": True}),

@@ -107,7 +107,10 @@ def _core(quiet: bool) -> int:
 
 def warm(system: str) -> int:
     """Compiles every kernel of a system ahead: a fusion and a training step on tiny images."""
+    import numpy as np
+
     from jfusion import create
+    from jfusion.data.h5 import Pair
     from jfusion.runtime import jt, kernels
     from jfusion.systems.base import Batch
     from jfusion.systems.names import system_class
@@ -120,7 +123,9 @@ def warm(system: str) -> int:
             text = None
             if network.USES_TEXT:
                 text = jt.rand(batch_size, 3, network.config.text_dim)
-            batch = Batch(jt.rand(batch_size, 1, 20, 24), jt.rand(batch_size, 1, 20, 24), text, [])
+            gray = np.random.default_rng(0).random((2, 1, 32, 40)).astype(np.float32)
+            planes = (np.repeat(x[None], batch_size, 0) for x in network.planes(Pair("", *gray)))
+            batch = Batch(*map(jt.array, planes), text, [])
             with jt.no_grad():
                 network.preview(batch).sync()
             for stage in [] if cls.GET_WEIGHTS else network.stages():

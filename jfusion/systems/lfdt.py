@@ -553,6 +553,7 @@ class LFDT(System):
     Config = Config
     OFFICIAL = NameMap(_official())
     DEAD: ClassVar[tuple[str, ...]] = ("fusion_loss.",)
+    WARM: ClassVar[dict[str, Any]] = {"width": 16, "blocks": (1, 1, 1, 1), "inference_steps": 2}
     KEEP_REST = True
     CROP = (256, 256)
     AUGMENT = True

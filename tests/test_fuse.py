@@ -183,7 +183,7 @@ def test_an_empty_folder_is_refused(tmp_path):
         ImageFolder(tmp_path)
 
 
-@pytest.mark.parametrize("system", ["ddfm", "diffusion", "lfdt", "fccf"])
+@pytest.mark.parametrize("system", ["ddfm", "diffusion", "fccf"])
 def test_their_kernels_can_be_compiled_ahead(system, capsys):
     assert main(["doctor", "--warm", system]) == 0
     assert "in all" in capsys.readouterr().out

@@ -60,7 +60,7 @@ def run(function, inputs, dtype):
 
 @given(few, few, few, sizes, sizes)
 @example(2, 3, 5, 70, 61)  # more than one block of pixels
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_conv1x1(n, c, o, h, w):
     both(conv.conv1x1, conv.plain_conv1x1, arrays(0, (n, c, h, w), (o, c, 1, 1), (o,)))
 
@@ -69,7 +69,7 @@ def test_conv1x1(n, c, o, h, w):
 @example(1, 32, 3, 9, 70, 3)  # more than one block of rows
 @example(2, 130, 128, 3, 5, 3)  # few pixels, many channels
 @example(1, 129, 128, 7, 1, 5)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_conv(n, c, o, h, w, k):
     both(conv.conv, conv.plain_conv, arrays(1, (n, c, h, w), (o, c, k, k), (o,)))
 
@@ -93,14 +93,14 @@ def test_winograd(n, c, o, h, w):
 
 
 @given(few, few, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_depthwise3x3(n, c, h, w):
     both(conv.depthwise3x3, conv.plain_depthwise3x3, arrays(2, (n, c, h, w), (c, 1, 3, 3)))
 
 
 @given(few, few, sizes, sizes, st.sampled_from([3, 5, 7]), st.integers(0, 3))
 @example(2, 3, 5, 70, 7, 3)  # a block of 64 pixels, and a rest
-@settings(max_examples=16)
+@settings(max_examples=10)
 def test_depthwise(n, c, h, w, k, padding):
     h, w = (max(size, k - 2 * padding) for size in (h, w))
     padding = min(padding, k - 1)
@@ -113,7 +113,7 @@ def test_depthwise(n, c, h, w, k, padding):
 
 @given(few, few, sizes, sizes, st.sampled_from([(7, "gelu"), (5, "mish"), (3, "mish")]))
 @example(2, 2, 5, 70, (7, "gelu"))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_shuffled_gate(n, c, h, w, kind):
     both(
         lambda *x: depthwise.shuffled_gate(*x, kind[1]),
@@ -152,14 +152,14 @@ def test_pixel_unshuffle_undoes_pixel_shuffle(n, c, h, w):
 
 @given(few, st.integers(2, 9), sizes, sizes)
 @example(1, 3, 30, 31)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_channel_layer_norm(n, c, h, w):
     inputs = arrays(3, (n, c, h, w), (c,), (c,))
     both(norm.channel_layer_norm, norm.plain_channel_layer_norm, inputs, 2e-4)
 
 
 @given(few, few, few, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_group_norm(n, groups, k, h, w):
     h += 1  # one value alone is normalised to nothing
     inputs = arrays(14, (n, groups * k, h, w), (groups * k,), (groups * k,))
@@ -185,7 +185,7 @@ def test_norms_keep_their_digits_far_from_zero(function):
 
 
 @given(few, few, sizes, sizes, sizes, sizes, st.booleans())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_bilinear(n, c, h, w, height, width, align):
     both(
         lambda x: resize.bilinear(x, height, width, align),
@@ -196,14 +196,14 @@ def test_bilinear(n, c, h, w, height, width, align):
 
 @given(few, few, sizes, sizes)
 @example(1, 4, 60, 61)  # more than one block
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_prelu(n, c, h, w):
     both(activation.prelu, activation.plain_prelu, arrays(17, (n, c, h, w), (1,)))
 
 
 @given(few, few, sizes, sizes)
 @example(1, 4, 60, 61)  # more than one block
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_elementwise(n, c, h, w):
     x, branch, scale, one, two = arrays(21, (n, c, h, w), (n, c, h, w), (c,), (1,), (1,))
     both(activation.squared_relu, activation.plain_squared_relu, [x])
@@ -214,7 +214,7 @@ def test_elementwise(n, c, h, w):
 
 
 @given(few, few, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_gelu_gate(n, c, h, w):
     both(
         activation.gelu_gate,
@@ -231,7 +231,7 @@ def test_gelu_gate_far_out():
 
 @given(few, few, st.integers(1, 20), sizes, sizes)
 @example(2, 3, 19, 130, 70)  # several bands of rows, an incomplete last group of channels
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_expand_depthwise(n, c, d, h, w):
     inputs = arrays(12, (n, c, h, w), (d, c, 1, 1), (d, 1, 3, 3))
     both(expand.expand_depthwise, expand.plain_expand_depthwise, inputs)
@@ -239,7 +239,7 @@ def test_expand_depthwise(n, c, d, h, w):
 
 @given(few, few, st.integers(1, 20), few, sizes, sizes)
 @example(2, 3, 19, 4, 130, 70)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_gated_feed_forward(n, c, d, o, h, w):
     c += 1  # one channel alone is normalised to nothing
     weights = (2 * d, c, 1, 1), (2 * d, 1, 3, 3), (o, d, 1, 1)
@@ -253,7 +253,7 @@ def test_gated_feed_forward(n, c, d, o, h, w):
 
 @given(few, st.sampled_from([(1, 1), (2, 3), (4, 4)]), sizes, sizes)
 @example(1, (2, 4), 70, 61)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_channel_attention(n, heads_and_width, h, w):
     heads, d = heads_and_width
     width = 3 * heads * d
@@ -273,7 +273,7 @@ def test_channel_attention(n, heads_and_width, h, w):
 
 @given(few, sizes, sizes, st.sampled_from([(1, 2), (2, 4)]))
 @example(1, 40, 33, (2, 3))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_averaged_attention(n, t, s, heads_and_width):
     heads, d = heads_and_width
     inputs = arrays(6, (n, t, heads * d), (n, s, heads * d), (n, s, 5))
@@ -295,7 +295,7 @@ def test_softmax(lead, rows, columns):
 
 
 @given(st.lists(few, max_size=2), sizes, sizes, sizes, st.booleans(), st.booleans())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_matmul(lead, m, k, n, ta, tb):
     a = (*lead, k, m) if ta else (*lead, m, k)
     b = (*lead, n, k) if tb else (*lead, k, n)
@@ -307,7 +307,7 @@ def test_matmul(lead, m, k, n, ta, tb):
 
 
 @given(few, few, sizes, sizes, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_nearest(n, c, h, w, height, width):
     rows, columns = (jt.array(resize.nearest_index(*x)) for x in ((h, height), (w, width)))
     both(
@@ -318,13 +318,13 @@ def test_nearest(n, c, h, w, height, width):
 
 
 @given(few, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_sobel(n, h, w):
     both(filters.sobel_magnitude, filters.plain_sobel_magnitude, arrays(10, (n, 1, h, w)))
 
 
 @given(few, few, sizes, sizes, st.sampled_from([3, 5, 11]))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_separable(n, c, h, w, size):
     window = filters.gaussian_window(size, 1.5)
     both(
@@ -335,7 +335,7 @@ def test_separable(n, c, h, w, size):
 
 
 @given(few, st.integers(1, 40), few, st.integers(1, 9))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_encoder_layers(n, length, heads, size):
     """No gradients: the text encoder is frozen."""
     lengths = np.random.default_rng(1).integers(1, length + 1, n).astype(np.int32)
@@ -373,7 +373,7 @@ def test_encoder_layers(n, length, heads, size):
     st.integers(1, 5),
     st.sampled_from(["reflect", "edge"]),
 )
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_pad(n, c, h, w, reach, mode):
     (x,) = arrays(0, (n, c, h, w))
     widths = ((0, 0), (0, 0), (reach, reach), (reach, reach))
@@ -389,7 +389,7 @@ def test_pad(n, c, h, w, reach, mode):
 
 
 @given(few, st.sampled_from([1, 2]), few, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_cosine_attention(n, heads, d, h, w):
     qkv, temperature = arrays(0, (n, 3 * heads * d, h, w), (heads, 1, 1))
     both(
@@ -401,7 +401,7 @@ def test_cosine_attention(n, heads, d, h, w):
 
 
 @given(few, st.sampled_from([1, 2]), few, sizes, sizes)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_crossed_cosine_attention(n, heads, d, h, w):
     qkv, temperature = arrays(22, (2 * n, 3 * heads * d, h, w), (heads, 1, 1))
     both(

@@ -17,7 +17,7 @@ from jfusion.data.layout import find_samples
 from jfusion.data.preprocess import Options as PreprocessOptions
 from jfusion.data.preprocess import preprocess
 from jfusion.files import write_text
-from jfusion.fuse import build, check_watch, find_checkpoint, fuse_pair, watched
+from jfusion.fuse import build, check_watch, find_checkpoint, fuse_pair, kind_of, watched
 from jfusion.metrics.table import Table, means
 from jfusion.papers.compare import beside_published, protocol
 from jfusion.report import figures
@@ -74,7 +74,7 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     metrics.columns(options.metrics)  # a typo is told before anything is loaded
     path = find_checkpoint(options.weights, system_name)
     content = checkpoint.load(path)
-    cls = system_class(system_name or content.get("system") or "film")
+    cls = system_class(kind_of(content, system_name))
     data = PairFile(options.data or _preprocessed(options, cls))
     if "task" in cls.Config.__dataclass_fields__ and "task" in data.attributes:
         settings = {"task": str(data.attributes["task"]), **settings}

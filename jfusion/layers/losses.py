@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jfusion.errors import UserError
 from jfusion.layers.activation import absolute
 from jfusion.layers.filters import gaussian_window, separable, sobel_magnitude, sobel_pair
@@ -29,6 +31,30 @@ def fusion_loss(
         jt.maximum(sobel_magnitude(a), sobel_magnitude(b)) - sobel_magnitude(fused)
     ).mean()
     return intensity + gradient_weight * gradient, intensity, gradient
+
+
+def guided_fusion_losses(
+    a: jt.Var,
+    b: jt.Var,
+    fused: jt.Var,
+    goal: jt.Var,
+    weights: tuple[float, float, float],
+    average: Callable[[jt.Var], jt.Var] = lambda v: v,
+) -> dict[str, jt.Var]:
+    """LFDT-Fusion's Fusion_loss: ssim, gradient, intensity, each with its weight.
+
+    ssim = 1 - SSIM with a and with b, by their shares of the gradient; gradient = mean |max(S(a), S(b)) -
+    S(fused)|; intensity = mean |fused - goal|. All (N, 1, H, W). average: of the shares, over processes.
+    """
+    of_a, of_b, of_f = (sobel_magnitude(x) for x in (a, b, fused))
+    mean_a, mean_b = (average(_mean(x)) for x in (of_a, of_b))
+    share = mean_a / jt.maximum(mean_a + mean_b, 1e-12)
+    alike_a, alike_b = (_mean(ssim_map(x, fused, 11)) for x in (a, b))
+    return {
+        "ssim": weights[0] * (1 - share * alike_a - (1 - share) * alike_b),
+        "gradient": weights[1] * _mean(absolute(jt.maximum(of_a, of_b) - of_f)),
+        "intensity": weights[2] * _mean(absolute(fused - goal)),
+    }
 
 
 def ssim_map(x: jt.Var, y: jt.Var, size: int = 5, sigma: float = 1.5) -> jt.Var:

@@ -190,10 +190,16 @@ class System(nn.Module):
     def load_official(
         self, state: dict[str, np.ndarray], where: str = "the checkpoint", take: bool = False
     ) -> None:
-        """Takes over parameters by the authors' names; strict, but for `DEAD` and `OPTIONAL` ones."""
+        """Takes over parameters by the authors' names; strict, but for `DEAD` and `OPTIONAL` ones, and
+        for the batches that PyTorch's BatchNorm counts.
+        """
         own = {self.OFFICIAL.official(name): v for name, v in self.state_dict().items()}
         kept = {name: v.numpy() for name, v in own.items() if name.startswith(self.OPTIONAL)}
-        found = {name: v for name, v in state.items() if not name.startswith(self.DEAD)}
+        found = {
+            name: v
+            for name, v in state.items()
+            if not name.startswith(self.DEAD) and not name.endswith(".num_batches_tracked")
+        }
         found = {**kept, **found}
         check_names({name: v.shape for name, v in own.items()}, found, where, self.NAME)
         if take:

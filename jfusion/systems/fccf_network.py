@@ -298,9 +298,8 @@ class Denoiser(nn.Module):
 
     def tokens(self, x: jt.Var) -> jt.Var:
         """What the graph gets: the position added, and the reference's order of reading."""
-        code = jt.array(position_code(*x.shape[1:])).stop_grad()
-        n, c, h, w = x.shape
-        return (x.reshape(n, c, h * w).transpose(0, 2, 1) + code).reshape(n, c, h, w)
+        code = position_code(*x.shape[1:]).T.reshape(1, *x.shape[1:])
+        return scrambled(x + jt.array(np.ascontiguousarray(code)).stop_grad())
 
     def decode(
         self, x: jt.Var, skips: list[jt.Var], waves: jt.Var, gates: nn.ModuleList, up: nn.ModuleList

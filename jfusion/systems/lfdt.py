@@ -28,8 +28,7 @@ from jfusion.layers.attention import cosine_attention, softmax
 from jfusion.layers.conv import conv, conv1x1, silu_conv
 from jfusion.layers.depthwise import pixel_shuffle
 from jfusion.layers.expand import expand_depthwise
-from jfusion.layers.filters import sobel_magnitude
-from jfusion.layers.losses import ssim_map
+from jfusion.layers.losses import guided_fusion_losses
 from jfusion.layers.matmul import matmul
 from jfusion.layers.norm import channel_layer_norm, leaky_batch_norm
 from jfusion.layers.resize import bilinear, nearest, pad_to_multiple
@@ -575,15 +574,6 @@ class LFDT(System):
         hidden = next((model[name] for name in names if name in model), None)
         return {} if hidden is None else {"ffn_factor": 2.66 if hidden.shape[0] == 680 else 4.0}
 
-    def load_official(
-        self, state: dict[str, np.ndarray], where: str = "the checkpoint", take: bool = False
-    ) -> None:
-        """Without the counters of batches, which change nothing."""
-        kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-        if take:
-            state.clear()
-        super().load_official(kept, where, True)
-
     # ---- the way through
 
     def execute(
@@ -779,17 +769,9 @@ class LFDT(System):
     def image_losses(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
         """Weighted: ssim, gradient, intensity."""
         c = self.config
-        of_a, of_b, of_f = (sobel_magnitude(x) for x in (a, b, fused))
-        mean_a, mean_b = (parallel.mean(x.mean(3).mean()) for x in (of_a, of_b))
-        share = mean_a / (mean_a + mean_b)
-        alike_a, alike_b = (ssim_map(x, fused, 11).mean(3).mean() for x in (a, b))
         goal = jt.maximum(a, b) if c.goal == "MAX" else (a + b) / 2
         weight = 20 if c.kind in ("MEF", "MFF") else 40
-        return {
-            "ssim": 10 * (1 - share * alike_a - (1 - share) * alike_b),
-            "gradient": weight * jt.abs(jt.maximum(of_a, of_b) - of_f).mean(3).mean(),
-            "intensity": weight * jt.abs(fused - goal).mean(3).mean(),
-        }
+        return guided_fusion_losses(a, b, fused, goal, (10, weight, weight), parallel.mean)
 
 
 def restarting_cosine(start: float, steps: int, per_epoch: int) -> float:

@@ -82,7 +82,7 @@ def test(system_name: str | None, settings: dict[str, Any], options: Options) ->
     check_watch(system, 1, options.record)
     if system.USES_TEXT:
         check_encoder(data, content, f"checkpoint {path}")
-    dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_test")))
+    dataset = data.dataset
     folder = Path(options.out) / dataset
     preset = options.preset or system.PRESET
     names = metrics.columns(

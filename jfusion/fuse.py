@@ -141,7 +141,7 @@ def fuse_pair(
     """The fused images of one pair, `samples` of them."""
     from jfusion.runtime import jt
 
-    text = None
+    text, system = None, system.of(pair.dataset)
     if system.USES_TEXT:
         if pair.text is None:
             raise UserError(

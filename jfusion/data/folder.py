@@ -21,7 +21,8 @@ class ImageFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.attributes: dict[str, Any] = {"dataset": self.path.resolve().name}
+        self.dataset = self.path.resolve().name
+        self.attributes: dict[str, Any] = {"dataset": self.dataset}
         files = [p for p in self.path.iterdir() if p.suffix.lower() in SUFFIXES]
         self.names = sorted((p.name for p in files), key=str.encode)
         if not self.names:
@@ -40,6 +41,15 @@ class ImageFolder:
         return Pair(Path(name).stem, pixels, pixels)
 
 
-def training_data(path: str | Path) -> PairFile | ImageFolder:
-    """The H5 file, or the folder of images, at `path`."""
-    return ImageFolder(path) if Path(path).is_dir() else PairFile(path)
+def training_data(path: str | Path) -> list[PairFile | ImageFolder]:
+    """The H5 file, the training sets in a folder of H5 files, or the folder of images, at `path`."""
+    path = Path(path)
+    if not path.is_dir():
+        return [PairFile(path)]
+    files = [PairFile(p) for p in sorted(path.glob("*.h5"))]
+    if not files:
+        return [ImageFolder(path)]
+    train = [f for f in files if "train" in str(f.attributes.get("split", f.path.stem))]
+    if not train:
+        raise UserError(f"{path} holds H5 files, and none is a training set")
+    return train

@@ -9,6 +9,7 @@ three and no attributes, and are read all the same.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Pair:
     """One sample: a, b (1, H, W) float32 in [0, 1]; text (L, D) or None.
 
     rgb_a, rgb_b: (H, W, 3) uint8 where the image has colours, otherwise None. rule: whose colours the
-    fused image gets, "a", "b", "weighted" (both) or "none".
+    fused image gets, "a", "b", "weighted" (both) or "none". dataset: the set it is of, "" if none is known.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Pair:
     rgb_a: np.ndarray | None = None
     rgb_b: np.ndarray | None = None
     rule: str = "none"
+    dataset: str = ""
 
     @classmethod
     def of_images(
@@ -112,7 +114,14 @@ class PairFile:
             )
         if text is not None and text.ndim == 3 and text.shape[0] == 1:
             text = text[0]
-        return Pair(name, a, b, text, *rgb, str(self.attributes.get("chroma", "none")))
+        rule = str(self.attributes.get("chroma", "none"))
+        return Pair(name, a, b, text, *rgb, rule, self.dataset)
+
+    @property
+    def dataset(self) -> str:
+        """The data set that the file names, or else the file's own name."""
+        own = re.sub("_(train|test)$", "", self.path.stem)
+        return str(self.attributes.get("dataset", own))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """(1, H, W) of a sample, without reading it."""

@@ -97,6 +97,20 @@ def _shifted(x: np.ndarray) -> np.ndarray:
     return (x + 8192) >> 14
 
 
+def rainbow(gray: np.ndarray, background: str = "jet") -> np.ndarray:
+    """Pseudo-colours: OpenCV's JET table on a gray image. (H, W) uint8 -> RGB (H, W, 3) uint8.
+
+    background "jet": 0 becomes dark blue, as in the table; "black": the blue of the lowest 32 levels
+    rises from 0, so that a black background stays black (ours).
+    """
+    v = np.arange(256)
+    rising = [4 * v - 382, 4 * v - 128, 4 * v + 128 if background == "jet" else 8 * v]
+    falling = [1148 - 4 * v, 892 - 4 * v, 638 - 4 * v]
+    table = np.clip(np.minimum(rising, falling), 0, 255)
+    table[2, 159] = 1  # the table's own rounding
+    return table.T.astype(np.uint8)[gray]
+
+
 def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Two chromas merged, each value weighted by its distance from gray: (2, H, W) uint8 each.
 
@@ -141,6 +155,33 @@ def resize(x: np.ndarray, height: int, width: int) -> np.ndarray:
         first, second = (np.take(x, i, axis) for i in (low, np.minimum(low + 1, n - 1)))
         x = first + (second - first) * part
     return x.astype(np.float32)
+
+
+def resize_8bit(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """OpenCV's bilinear resize of 8 bits in its integer arithmetic (weights of 11 bits).
+
+    (H, W) or (H, W, 3) uint8 -> the same of the new size.
+    """
+
+    def places(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        at = ((np.arange(size) + 0.5) * (n / size) - 0.5).astype(np.float32)
+        low = np.floor(at).astype(int)
+        return low, at - low.astype(np.float32)
+
+    def weights(part: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
+        return [np.rint(p * 2048).astype(int).reshape(shape) for p in (1 - part, part)]
+
+    deep, (rows, columns) = (1,) * (x.ndim - 2), x.shape[:2]
+    left, part = places(columns, width)
+    part = np.where((left < 0) | (left >= columns - 1), np.float32(0), part)
+    left = np.clip(left, 0, columns - 1)
+    first, second = weights(part, (1, -1, *deep))
+    wide = x.astype(int)
+    wide = wide[:, left] * first + wide[:, np.minimum(left + 1, columns - 1)] * second
+    top, part = places(rows, height)
+    first, second = weights(part, (-1, 1, *deep))
+    upper, lower = (wide[np.clip(t, 0, rows - 1)] >> 4 for t in (top, top + 1))
+    return ((((first * upper) >> 16) + ((second * lower) >> 16) + 2) >> 2).astype(np.uint8)
 
 
 def write(path: str | Path, pixels: np.ndarray) -> None:

@@ -18,12 +18,13 @@ from jfusion.errors import UserError
 
 
 class ArrayBatch(NamedTuple):
-    """a, b (N, C, H, W) float32; text (N, L, D) float32 or None; the samples' names."""
+    """a, b (N, C, H, W) float32; text (N, L, D) float32 or None; the samples' names, their data set."""
 
     a: np.ndarray
     b: np.ndarray
     text: np.ndarray | None
     names: list[str]
+    dataset: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Batches:
                 raise UserError(f"samples of one batch have different shapes ({listed}); {mend}")
         text = None if pairs[0].text is None else np.stack([p.text for p in pairs])
         a, b = (np.stack([getattr(p, x) for p in pairs]) for x in "ab")
-        return ArrayBatch(a, b, text, [p.name for p in pairs])
+        return ArrayBatch(a, b, text, [p.name for p in pairs], self.data.dataset)
 
     def _made(self, pair: Pair, rng: np.random.Generator) -> Pair:
         """The planes of a pair, flipped, turned and cut as it is asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Options:
     )
     size: str = setting(
         "auto",
-        "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native",
+        "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native, or "
+        "HEIGHTxWIDTH (such as 256x256: resized as OpenCV does, in colour)",
     )
     text: str = setting(
         "features",
@@ -51,6 +53,13 @@ class Options:
     text_dim: int = setting(768, "width of the features with --text zeros")
     chroma: str = setting(
         "auto", "whose colour is kept for the fused image: a, b, weighted, none; auto: by task"
+    )
+    rainbow: str = setting(
+        "none",
+        "a or b: give this gray image the colours of OpenCV's JET table (Diff-FCCF: CT-MRI, ADNI)",
+    )
+    background: str = setting(
+        "jet", "with --rainbow, what 0 becomes: jet (dark blue, as published) or black"
     )
     patches: int | None = setting(
         None, "cut square patches of this side (CDDFuse, SFDFuse: 128) in the place of whole images"
@@ -105,8 +114,10 @@ def _check_options(options: Options) -> None:
     if options.patches is not None and (options.patches < 2 or options.stride < 1):
         raise UserError("--patches must be 2 or more and --stride 1 or more")
     for name, allowed in (
-        ("size", ("auto", "small", "native")),
+        ("size", ("auto", "small", "native", *re.findall(r"^\d+x\d+$", options.size))),
         ("chroma", ("auto", "a", "b", "weighted", "none")),
+        ("rainbow", ("none", "a", "b")),
+        ("background", ("jet", "black")),
     ):
         if getattr(options, name) not in allowed:
             raise UserError(
@@ -281,8 +292,10 @@ def _size(options: Options) -> str:
 
 def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     """What the file holds of one sample, by group."""
-    rgb = image.read_pair(sample.a, sample.b)
+    rgb = _both(sample, options)
     text = _text(sample, options)
+    if "x" in options.size:
+        rgb = [image.resize_8bit(x, *map(int, options.size.split("x"))) for x in rgb]
     if _size(options) == "small":
         a, b = (x[None] / np.float32(255) for x in _shrink(*(image.gray(x) for x in rgb)))
         return {"imageA": a, "imageB": b, "text": text}
@@ -292,9 +305,15 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     return {"imageA": pair.a, "imageB": pair.b, "text": text, **kept}
 
 
-def _both(sample: Sample, _: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Both images in RGB."""
-    return image.read_pair(sample.a, sample.b)
+def _both(sample: Sample, options: Options) -> list[np.ndarray]:
+    """Both images in RGB, one of them in pseudo-colours if that is asked for."""
+    rgb = list(image.read_pair(sample.a, sample.b))
+    if options.rainbow != "none":
+        i = "ab".index(options.rainbow)
+        if image.is_colour(rgb[i]):
+            raise UserError(f"{(sample.a, sample.b)[i]} is in colour; --rainbow is for gray images")
+        rgb[i] = image.rainbow(rgb[i][..., 0], options.background)
+    return rgb
 
 
 def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

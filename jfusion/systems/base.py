@@ -146,6 +146,17 @@ class System(nn.Module):
         """A step of `fuse` as pictures (N, h, w) uint8, for recordings; of a `STEPWISE` system."""
         raise NotImplementedError
 
+    def of(self, dataset: str) -> System:
+        """The system as it treats pairs of this data set, with the same networks."""
+        return self
+
+    def turns(self, datasets: list[str]) -> list[int]:
+        """Which of several training sets take turns, an epoch each, drawn at random; one may come twice."""
+        listed = ", ".join(datasets)
+        raise UserError(
+            f"{self.NAME} is trained on one set at a time, and these were given: {listed}"
+        )
+
     def preview(self, batch: Batch) -> jt.Var:
         """What the pictures of a training run show beside a and b."""
         return self.fuse(batch.a, batch.b, batch.text)

@@ -7,6 +7,8 @@ in the docstrings, and docs/fccf.md lists it.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,7 +28,7 @@ from jfusion.layers.warp import warp
 from jfusion.runtime import jt
 from jfusion.systems import fccf_losses as terms
 from jfusion.systems.base import Batch, ParameterGroup, Picture, Stage, System, cut
-from jfusion.systems.fccf_config import PUBLISHED, TRAINING, Config, Region
+from jfusion.systems.fccf_config import GROUPS, PUBLISHED, TRAINING, Config, Region, group_of
 from jfusion.systems.fccf_network import Denoiser, Output
 
 MULTIPLIERS = (1, 2, 4, 8)
@@ -95,7 +97,7 @@ class FCCF(System):
     DEAD: ClassVar[tuple[str, ...]] = ("positional_embedding",)  # computed
     PRESET = "cddfuse"
     STEPWISE = True
-    WARM: ClassVar[dict[str, Any]] = {"width": 32, "timesteps": 3}
+    WARM: ClassVar[dict[str, Any]] = {"width": 32, "timesteps": 3, "group": "pet"}
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -110,6 +112,39 @@ class FCCF(System):
         made = schedule(self.config.noise_schedule, self.config.timesteps)
         return rounded(made) if self.config.noise_schedule == "cosine" else made
 
+    # ---- groups
+
+    def of(self, dataset: str) -> FCCF:
+        """The same network for the group of this data set; asked for one group, for that one."""
+        group = group_of(dataset)
+        if self.config.group in GROUPS or group is None:
+            return self
+        twin = copy.copy(self)
+        twin.config = dataclasses.replace(self.config, group=group)
+        return twin
+
+    @property
+    def group(self) -> str:
+        """The one group of this system; UserError when that is not decided."""
+        if self.config.group not in GROUPS:
+            raise UserError(
+                f"fccf: neither --group nor the data set's name says which of {', '.join(GROUPS)} it is; "
+                "name one with --group"
+            )
+        return self.config.group
+
+    def turns(self, datasets: list[str]) -> list[int]:
+        """The data set of each group asked for; "auto": every one that names a group."""
+        found = [group_of(name) for name in datasets]
+        if self.config.group == "auto":
+            return [i for i, group in enumerate(found) if group]
+        missing = [group for group in self.config.groups if group not in found]
+        if missing:
+            raise UserError(
+                f"fccf: no training set for the group {missing[0]} among {', '.join(datasets)}"
+            )
+        return [found.index(group) for group in self.config.groups]
+
     # ---- what goes in
 
     def planes(self, pair: Pair, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +153,7 @@ class FCCF(System):
         In the group ct the structure is the CT image, b, and the function is the MRI, a.
         """
         sides = [(pair.a, pair.rgb_a), (pair.b, pair.rgb_b)]
-        if self.config.group == "ct":
+        if self.group == "ct":
             sides.reverse()
         s, f = (_rgb(*side) for side in sides)
         both = image.gray_by_pillow(s)[None], np.moveaxis(image.ycrcb(f), 2, 0)
@@ -165,7 +200,7 @@ class FCCF(System):
         self, s: np.ndarray, f: np.ndarray, t: np.ndarray, noise: jt.Var
     ) -> dict[str, jt.Var]:
         """s (N, 1, H, W), f (N, 3, H, W) in [-1, 1]; t (3, N) and noise (3, N, 1, H, W) by plane."""
-        rules = TRAINING[self.config.group]
+        rules = TRAINING[self.group]
         planes = [self.plane(c, s, f[:, c : c + 1], rules) for c in range(3)]
         n, steps = len(s), self.schedule()
         noisy = [self.noisy(p, noise[i], t[i], steps) for i, p in enumerate(planes)]
@@ -206,7 +241,7 @@ class FCCF(System):
         """noise, mutual_information ("folding"), correlation_ratio ("smooth"), fusion, quality."""
         warped = warp(jt.array(plane.f), field)
         # the luma of all groups but pet is compared before the warp (sic)
-        compared = jt.array(plane.f) if plane.number == 0 and self.config.group != "pet" else warped
+        compared = jt.array(plane.f) if plane.number == 0 and self.group != "pet" else warped
         shared = -terms.mutual_information(plane.s, compared.numpy())
         parts = {
             "noise": self.config.loss_scale * _sum(absolute(noise - output.noise)) / PIXELS,
@@ -287,7 +322,7 @@ class FCCF(System):
         return Plane(number, *arrays, each[0].sign)
 
     def _rules(self) -> tuple[Region, Region]:
-        return (TRAINING if self.config.region == "as_training" else PUBLISHED)[self.config.group]
+        return (TRAINING if self.config.region == "as_training" else PUBLISHED)[self.group]
 
     def sample(
         self,
@@ -365,13 +400,20 @@ class FCCF(System):
 
     def _put_back(self, plane: Plane, x: jt.Var) -> jt.Var:
         region, f = jt.array(plane.region), jt.array(plane.f)
-        if self.config.group == "pet" and plane.number == 1:
+        if self.group == "pet" and plane.number == 1:
             return jt.clamp((1 - region) * f + region * (0.8 - x), -1, 1)
         inside = terms.restated(region * x, region * f, f[:, :, 2:3, 2:3])
         # an image without a region stays the plane
         return (1 - region) * f + region * jt.clamp(inside, -1, 1)
 
     # ---- pictures
+
+    def preview(self, batch: Batch) -> jt.Var:
+        """The luma that the masks of the last step back would give, (N, 1, H, W): one run, not T."""
+        s, f = batch.a, batch.b[:, :1]
+        x = 2 * jt.concat([s, f, s, f], 1) - 1
+        mask = self.network(x, np.zeros(len(batch.names), int)).mask1
+        return mask * s + (1 - mask) * f
 
     def picture(self, fused: np.ndarray, pair: Pair) -> Picture:
         """Y, Cr, Cb (3, h, w) -> RGB; values are cut to 8 bits, as the authors' writer does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,12 +39,21 @@ PUBLISHED = {
 GROUPS = tuple(TRAINING)
 
 
+def group_of(dataset: str) -> str | None:
+    """The group that a data set's name names: Harvard_PET, SPECT-MRI, GFP; None if it names none."""
+    words = re.split(r"[^a-z]+", dataset.lower())
+    return next((group for group in GROUPS if group in words), None)
+
+
 @dataclass(frozen=True)
 class Config:
     """The published network and recipe."""
 
     group: str = setting(
-        "pet", "pet, spect, ct, gfp or adni: which regions of the chroma get structure"
+        "auto",
+        "pet, spect, ct, gfp or adni: which regions of the chroma get structure; auto: as the data set's "
+        "name says; several with commas take turns, an epoch each, on a folder of H5 files (published: "
+        "adni,pet,gfp,ct,adni)",
     )
     width: int = setting(64, "channels at full size, a multiple of 32")
     blocks: int = setting(2, "residual blocks per level")
@@ -67,9 +77,16 @@ class Config:
     quality_weight: float = setting(10.0, "weight of the quality term")
     loss_scale: float = setting(128.0, "factor inside the noise term")
 
+    @property
+    def groups(self) -> list[str]:
+        """The groups asked for; of "auto" all."""
+        return list(GROUPS) if self.group == "auto" else self.group.split(",")
+
     def __post_init__(self):
+        for group in self.groups if self.group != "auto" else ():
+            if group not in GROUPS:
+                raise UserError(f"fccf: unknown group {group!r}{did_you_mean(group, GROUPS)}")
         for name, allowed in (
-            ("group", GROUPS),
             ("noise_schedule", ("cosine", "linear")),
             ("sampler", ("ddpm", "ddim")),
             ("region", ("published", "as_training")),

@@ -104,15 +104,19 @@ class Run:
             if path not in kept:
                 path.unlink()
 
-    def best_epoch(self, loss: str, per_epoch: int) -> int | None:
-        """The number of epochs done at the lowest mean of a loss; None before the first is complete."""
-        sums: dict[int, list[float]] = {}
+    def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
+        """The number of epochs done at the lowest mean of a loss; None before the first is complete.
+
+        sizes: the steps of each complete epoch.
+        """
         with (self.folder / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                sums.setdefault((int(row["step"]) - 1) // per_epoch + 1, []).append(
-                    float(row[loss])
-                )
-        means = {n: sum(v) / per_epoch for n, v in sums.items() if len(v) == per_epoch}
+            values = {int(row["step"]): float(row[loss]) for row in csv.DictReader(file)}
+        means, step = {}, 1
+        for number, size in enumerate(sizes, 1):
+            own = [values[k] for k in range(step, step + size) if k in values]
+            step += size
+            if len(own) == size:
+                means[number] = sum(own) / size
         return min(means, key=means.__getitem__) if means else None
 
     def latest(self) -> dict[str, Any] | None:
@@ -171,7 +175,7 @@ class _Muted(Run):
     def prune(self, keep_last: int, best: int | None = None) -> None:
         pass
 
-    def best_epoch(self, loss: str, per_epoch: int) -> int | None:
+    def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
         return None
 
     def start_log(self, step: int) -> None:

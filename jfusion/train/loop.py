@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,11 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     hint = system_class(system_name).GET_WEIGHTS
     if hint:
         raise UserError(f"{system_name} is not trained: {hint}")
-    data = training_data(options.data)
+    sets = training_data(options.data)
+    data = sets[0]
     options = replace(options, crop=options.crop or system_class(system_name).CROP)
     system = _created(system_name, _with_text_dim(system_name, settings, data), options.seed)
-    _check_data(system, data)
+    _check_data(system, sets)
     if options.keep_last is not None and options.keep_last < 1:
         raise UserError(f"--keep-last must be 1 or more, not {options.keep_last}")
     if options.weights:
@@ -47,11 +47,11 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         if system.USES_TEXT:
             check_encoder(data, content, f"checkpoint {options.weights}")
         system.load_any(content["model"], f"checkpoint {options.weights}", options.allow_partial)
-    dataset = str(data.attributes.get("dataset", data.path.stem.removesuffix("_train")))
+    dataset = data.dataset if len(sets) == 1 else Path(options.data).resolve().name
     record = {
         "system": system_name,
         "config": configs.to_dict(system.config),
-        "options": {**asdict(options), "data": str(data.path.absolute())},
+        "options": {**asdict(options), "data": str(Path(options.data).absolute())},
         "dataset": dataset,
         **encoder_of(data),
         "version": jfusion.__version__,
@@ -60,7 +60,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         run = Run.new(Path(options.exp), system_name, dataset, record)
     else:
         run = Run(Path(options.exp), record).muted()
-    _Trainer(system, data, run, options).train()
+    _Trainer(system, sets, run, options).train()
     return run
 
 
@@ -117,11 +117,11 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
         Options, {**run.record["options"], **changed}, f"{folder}/config.json"
     )
     system = _created(run.record["system"], run.record["config"], options.seed)
-    file = training_data(options.data)
-    _check_data(system, file)
+    sets = training_data(options.data)
+    _check_data(system, sets)
     if system.USES_TEXT:
-        check_encoder(file, run.record, f"run {folder}")
-    trainer = _Trainer(system, file, run if parallel.first() else run.muted(), options)
+        check_encoder(sets[0], run.record, f"run {folder}")
+    trainer = _Trainer(system, sets, run if parallel.first() else run.muted(), options)
     content = run.latest()
     if content is None and options.weights:
         content = {"model": load_checkpoint(options.weights)["model"]}
@@ -134,25 +134,44 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
 class _Trainer:
     """`epoch` counts complete epochs over all stages, `batch` complete batches of the current one."""
 
-    def __init__(self, system: System, data: PairFile | ImageFolder, run: Run, options: Options):
-        self.system, self.data, self.run, self.options = system, data, run, options
+    def __init__(
+        self, system: System, sets: list[PairFile | ImageFolder], run: Run, options: Options
+    ):
+        self.system, self.run, self.options = system, run, options
         self.stages = system.stages()
-        self.batches = Batches(
-            data,
-            system.config.batch_size,
-            options.seed,
-            options.crop,
-            system.KEEP_REST,
-            system.AUGMENT,
-            partial(system.planes, training=True),
-            (parallel.rank(), parallel.count()),
-        )
-        self.per_epoch = len(self.batches)
+        turns = system.turns([data.dataset for data in sets]) if len(sets) > 1 else [0]
+        made = {i: self._batches(sets[i]) for i in turns}
+        self.turns = [made[i] for i in turns]
         self.epochs = sum(stage.epochs for stage in self.stages)
-        self.steps = min(self.epochs * self.per_epoch, options.max_steps or math.inf)
+        self.steps = options.max_steps or math.inf
+        self.steps = min(sum(len(self._turn(e)) for e in range(self.epochs)), self.steps)
         self.epoch = self.batch = self.step = 0
         self.stage, self.optimizers = None, {}
         self.saved: dict[str, Any] = {}
+
+    def _batches(self, data: PairFile | ImageFolder) -> Batches:
+        return Batches(
+            data,
+            self.system.config.batch_size,
+            self.options.seed,
+            self.options.crop,
+            self.system.KEEP_REST,
+            self.system.AUGMENT,
+            lambda pair: self.system.of(pair.dataset).planes(pair, training=True),
+            (parallel.rank(), parallel.count()),
+        )
+
+    def _turn(self, epoch: int) -> Batches:
+        """The training set of an epoch; it depends on (seed, epoch) alone."""
+        if len(self.turns) == 1:
+            return self.turns[0]
+        drawn = np.random.default_rng([self.options.seed, epoch, 1]).integers(len(self.turns))
+        return self.turns[drawn]
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of the current epoch."""
+        return len(self._turn(self.epoch))
 
     # ---- the way through a run
 
@@ -179,7 +198,8 @@ class _Trainer:
 
     def _epoch(self, bar: Any, interrupted: list[int]) -> None:
         """The rest of the current epoch."""
-        with contextlib.closing(self.batches.epoch(self.epoch, self.batch)) as source:
+        batches = self._turn(self.epoch)
+        with contextlib.closing(batches.epoch(self.epoch, self.batch)) as source:
             for arrays in source:
                 self._step(arrays, bar)
                 if parallel.anyone(interrupted) or self.step >= self.steps:
@@ -192,7 +212,8 @@ class _Trainer:
         last, loss = self.options.keep_last, self.options.keep_best
         if last is None and loss is None:
             return
-        best = self.run.best_epoch(loss, self.per_epoch) if loss else None
+        sizes = [len(self._turn(e)) for e in range(self.epoch)]
+        best = self.run.best_epoch(loss, sizes) if loss else None
         self.run.prune(last or 1, best)
 
     def _step(self, arrays: ArrayBatch, bar: Any) -> None:
@@ -200,7 +221,8 @@ class _Trainer:
         runtime.seed(self.options.seed * 1_000_003 + self.step)
         text = None if arrays.text is None else jt.array(arrays.text)
         batch = Batch(jt.array(arrays.a), jt.array(arrays.b), text, arrays.names)
-        losses = self.system.losses(batch, self.stage)
+        system = self.system.of(arrays.dataset)
+        losses = system.losses(batch, self.stage)
         parameters = [p for o in self.optimizers.values() for p in o.parameters.values()]
         gradients = map(parallel.mean, jt.grad(losses["total"], parameters))
         values = {name: parallel.mean(value).item() for name, value in losses.items()}
@@ -218,7 +240,7 @@ class _Trainer:
         if parallel.first():
             self._report(bar, epoch, number, values, rates)
             if number < self.options.pictures:
-                self._pictures(batch, epoch)
+                self._pictures(system, batch, epoch)
 
     def _check_finite(self, values: dict[str, float], names: list[str]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -318,15 +340,16 @@ class _Trainer:
             time.strftime("%H:%M:%S", time.gmtime((self.steps - self.step) / rate)) if rate else "?"
         )
         shown = " ".join(f"{k}: {v:.6f}" for k, v in values.items())
-        line = f"Epoch {epoch + 1}/{self.epochs} Batch {number}/{self.per_epoch} {shown} ETA: {eta}"
+        count = len(self._turn(epoch))
+        line = f"Epoch {epoch + 1}/{self.epochs} Batch {number}/{count} {shown} ETA: {eta}"
         scalars = {**values, **{f"learning_rate/{k}": v for k, v in rates.items()}}
         self.run.log(self.step, line, scalars)
 
-    def _pictures(self, batch: Batch, epoch: int) -> None:
-        self.system.eval()
+    def _pictures(self, system: System, batch: Batch, epoch: int) -> None:
+        system.eval()
         with jt.no_grad():
-            fused = self.system.preview(batch).numpy()
-        self.system.train()
+            fused = system.preview(batch).numpy()
+        system.train()
         a, b = batch.a.numpy(), batch.b.numpy()
         for i, name in enumerate(batch.names):
             h, w = fused.shape[2:]
@@ -352,8 +375,9 @@ def _with_text_dim(
     return {**settings, "text_dim": text.shape[-1]}
 
 
-def _check_data(system: System, data: PairFile | ImageFolder) -> None:
+def _check_data(system: System, sets: list[PairFile | ImageFolder]) -> None:
     """Says before the first step when the data are not what the system reads."""
+    data = sets[0]
     if isinstance(data, ImageFolder) and not system.SINGLE_IMAGES:
         raise UserError(
             f"{data.path} is a folder, and {system.NAME} is trained on pairs; make an H5 file of them "

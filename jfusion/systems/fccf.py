@@ -354,9 +354,7 @@ class FCCF(System):
 
     def step_back(self, planes: list[Plane], x: jt.Var, k: int, steps: Schedule) -> Estimate:
         """What the network says at step k of x (P N, 3, H, W); all three chains share its noise."""
-        t, n = int(steps.steps[k]), len(planes[0].s)
-        pair = self.conditions(planes, t)
-        found = self.network(jt.concat([*pair, x[:, :2]], 1), np.full(x.shape[0], t))
+        found, n = self.predict(planes, x, int(steps.steps[k])), len(planes[0].s)
         x1, x2, fused = x.chunk(3, 1)
         mixed = []
         for i, plane in enumerate(planes):
@@ -366,18 +364,13 @@ class FCCF(System):
             else:
                 mixed.append(x2[at] + plane.sign * found.mask2[at] * x1[at])
         x = jt.concat([x1, x2, (jt.concat(mixed, 0) + fused) / 2], 1)
-        of_x, of_noise, k1, k2 = (
-            float(np.float32(v[k]))
-            for v in (
-                steps.clean_from_x,
-                steps.clean_from_noise,
-                steps.mean_from_clean,
-                steps.mean_from_x,
-            )
-        )
-        clean = jt.clamp(of_x * x - of_noise * found.noise, -1, 1)
-        log_variance = jt.float32(float(steps.posterior_log_variance[k]))
-        return Estimate(clean, k1 * clean + k2 * x, log_variance, x)
+        clean, mean = posterior(x, found.noise, x, k, steps)
+        return Estimate(clean, mean, jt.float32(float(steps.posterior_log_variance[k])), x)
+
+    def predict(self, planes: list[Plane], x: jt.Var, t: int) -> Output:
+        """The network's outputs for the first two chains of x at time t."""
+        inputs = jt.concat([*self.conditions(planes, t), x[:, :2]], 1)
+        return self.network(inputs, np.full(x.shape[0], t))
 
     def conditions(self, planes: list[Plane], t: int) -> tuple[jt.Var, jt.Var]:
         """Two (P N, 1, H, W): early the plane twice, then structure and plane, late structure twice."""
@@ -424,6 +417,27 @@ class FCCF(System):
         """The luma of the fused chain, (N, h, w)."""
         luma = x[: x.shape[0] // 3, 2, : size[0], : size[1]].numpy()
         return cut((np.clip(luma, -1, 1) + 1) / 2)
+
+
+def posterior(
+    x: jt.Var, noise: jt.Var, beside: jt.Var, k: int, steps: Schedule
+) -> tuple[jt.Var, jt.Var]:
+    """The clean image that x and its noise give, cut to [-1, 1], and the mean of the step back.
+
+    The mean is that of the clean image and `beside`, which is x. (The published sampling carries a field
+    besides, from 0, whose mean takes the functional chain here; nothing reads it, and `sample` has none.)
+    """
+    of_x, of_noise, k1, k2 = (
+        float(np.float32(v[k]))
+        for v in (
+            steps.clean_from_x,
+            steps.clean_from_noise,
+            steps.mean_from_clean,
+            steps.mean_from_x,
+        )
+    )
+    clean = jt.clamp(of_x * x - of_noise * noise, -1, 1)
+    return clean, k1 * clean + k2 * beside
 
 
 def _sum(x: jt.Var) -> jt.Var:

@@ -91,3 +91,31 @@ def correlation_ratio(classes: np.ndarray, x: jt.Var) -> jt.Var:
 def quality(a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
     """The missing Fusion_loss as the specification reads it: LFDT-Fusion's with weights 30, 40, 40."""
     return guided_fusion_losses(a, b, fused, jt.maximum(a, b), (30, 40, 40))
+
+
+# ---- published, but in no loss -------------------------------------------------------------------
+
+
+def pearson_loss(a: np.ndarray, b: np.ndarray) -> float:
+    """Minus the correlation of a and b (N, ...), mean over the images."""
+    each = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]
+    return -float(np.mean(each))
+
+
+def stretched(x: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Each image to [-1, 1] by its extremes; values that equal its `kept` stay, a flat one gives 0.
+
+    x (N, 1, H, W); kept (N,).
+    """
+    low, high = (f(x, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    moved = 2 * (x - low) / np.maximum(high - low, np.float32(1e-30)) - 1
+    moved = np.where(high - low > 1e-5, moved, 0)
+    return np.where(x == kept.reshape(-1, 1, 1, 1), x, moved).astype(np.float32)
+
+
+def hessian_determinant(field: np.ndarray) -> np.ndarray:
+    """How sharply each component of a field (N, H, W, 2) bends: (N, 2, H, W), 0 where it is flat."""
+    f = np.moveaxis(field, 3, 1)
+    of_rows, of_columns = np.gradient(f, axis=(2, 3))
+    (yy, yx), (xy, xx) = (np.gradient(g, axis=(2, 3)) for g in (of_rows, of_columns))
+    return xx * yy - xy * yx

@@ -97,6 +97,31 @@ class Policy(nn.Module):
         return third(nn.relu(second(x, labels)), labels)
 
 
+def composite_loss(
+    x: np.ndarray,
+    luma: np.ndarray,
+    before: np.ndarray,
+    weights: tuple[float, float, float] = (0.5, 0.3, 0.2),
+    threshold: float = 0.1,
+) -> float:
+    """How far a changed chroma plane is from what is wanted; its negative is the reward.
+
+    It should follow the luma, and leave its former self either clearly or not at all (weight 1), have
+    contrast (2), and the former values' distribution (3). All (N, 1, H, W). Where the change is below
+    `threshold` it costs its square. Contrast is a mean over windows of 3x3 side by side, zeros around.
+    """
+    x, luma, before = (v.astype(np.float64) for v in (x, luma, before))
+    change = x - before
+    error = ((x - luma) ** 2).mean() + ((abs(change) < threshold) * change**2).mean()
+    n, c, h, w = x.shape
+    padded = np.zeros((n, c, h + 2, w + 2))
+    padded[:, :, 1:-1, 1:-1] = (x - x.mean()) ** 2
+    rows, columns = (h + 2) // 3, (w + 2) // 3  # a last window that does not fit is left out
+    contrast = padded[:, :, : 3 * rows, : 3 * columns].sum() / (n * c * rows * columns * 9)
+    moved = abs(np.sort(x, axis=None) - np.sort(before, axis=None)).mean()
+    return float(weights[0] * error - weights[1] * contrast + weights[2] * moved)
+
+
 class AdaptiveBoundary:
     """A threshold that follows the slope of the last hundred distances: up 10 %, or down."""
 

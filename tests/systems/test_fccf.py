@@ -18,6 +18,7 @@ from jfusion.runtime import jt
 from jfusion.systems import fccf as module
 from jfusion.systems import fccf_losses as terms
 from jfusion.systems import fccf_network as network
+from jfusion.systems import fccf_policy as policy
 from jfusion.systems.base import Batch
 from jfusion.systems.fccf_config import GROUPS, PUBLISHED, TRAINING
 from jfusion.train.optimizer import Adam
@@ -37,7 +38,7 @@ def make(recipe):
 
     def make(name="_small", **values):
         width = 32 if name == "_small" else 64
-        system = jfusion.create("fccf", **{"width": width, **values})
+        system = jfusion.create("fccf", **{"width": width, "group": "pet", **values})
         system.load_official(recipe.state(manifest(name), salt="golden"))
         system.eval()
         return system
@@ -147,6 +148,8 @@ def test_colours_are_opencvs_integers(golden):
     cut = module.cut((np.clip(z["tensor2img_in"], -1, 1) + 1) / 2)
     assert abs(cut.astype(int) - z["tensor2img_out"]).max() <= 1
     assert (cut == z["tensor2img_out"]).mean() > 0.99
+    assert abs(image.gray(z["rgb"]) - z["gray_eval"]).max() <= 1  # at exact halves
+    np.testing.assert_array_equal(image.rainbow(np.arange(256, dtype=np.uint8)), z["jet_rgb"])
 
 
 def test_warping_and_its_gradients(golden):
@@ -340,7 +343,24 @@ def test_single_terms(golden):
         np.testing.assert_allclose(
             parts[name].item(), z[f"quality_{name}"], rtol=1e-5, err_msg=name
         )
+    np.testing.assert_allclose(sum(parts.values()).item(), z["quality_total"], rtol=1e-5)
     close(jt.grad(sum(parts.values()), fused), z["quality_dfused"], 1e-3)
+    kept = jt.array(z["ref_values"].reshape(2, 1, 1, 1))
+    moved = terms.restated(jt.array(b), jt.array(a), kept)
+    close(moved, z["normalize_with_ref_distribution"], 1e-5)
+
+
+def test_terms_that_are_published_and_not_used(golden):
+    z = arrays(golden, "losses")
+    a, b, classes = z["a"], z["b"], z["a_classes"]
+    np.testing.assert_allclose(((a - b) ** 2).mean(), z["mse"], rtol=1e-5)
+    np.testing.assert_allclose(terms.pearson_loss(a, b), z["correlation"], rtol=1e-5)
+    close(terms.stretched(b, z["ref_values"]), z["normalize_with_ref"], 1e-5)
+    assert not terms.stretched(np.full((1, 1, 2, 2), 0.3, np.float32), np.zeros(1)).any()
+    close(terms.hessian_determinant(z["field"]), z["hessian_det"], 1e-5)
+    np.testing.assert_allclose(policy.composite_loss(b, a, classes), z["composite"], rtol=1e-5)
+    other = policy.composite_loss(b, a, classes, (0.1, 0.2, 0.3))
+    np.testing.assert_allclose(other, z["composite_123"], rtol=1e-5)
 
 
 NAMES = ("noise", "mutual_information", "correlation_ratio", "fusion", "quality")
@@ -439,23 +459,35 @@ def chains(golden, system, number, group):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_staged_inference(golden, make, group):
+def test_staged_inference(golden, make, group, monkeypatch):
     z = arrays(golden, "sampling")
     system = make(group=group, timesteps=int(z["T"]))
     start = np.concatenate(list(z["z_q"].astype(np.float32) / 32), 1)
+    steps, field, predict = system.schedule(), [], system.predict
+
+    def with_field(planes, x, t):
+        """Carries the field that the published sampling carries."""
+        found = predict(planes, x, t)
+        _, mean = module.posterior(field[-1], found.noise, x[:, 1:2], t, steps)
+        field.append(mean)
+        return found
+
+    monkeypatch.setattr(system, "predict", with_field)
     for number in PLANES:
         plane, trace, key = chains(golden, system, number, group), [], f"{group}_{number}"
+        field[:] = [jt.zeros((2, 2, 64, 64))]
 
         def watch(k, x, clean, trace=trace):
             v = x.numpy().astype(float)
-            order = (v[:, 2], v[:, 0], v[:, 1])  # the fused chain first
+            # the fused chain first, the field last
+            order = (v[:, 2], v[:, 0], v[:, 1], field[-1].numpy().astype(float))
             trace.append([u(c) for c in order for u in (np.mean, lambda c: c.std(ddof=1))])
 
         with jt.no_grad():
             final = system.sample([plane], jt.array(start), watch).numpy()
         close(final[:, :, ::2, ::2], z[f"{key}_final"], 5e-3, key)
         close(probe(final, 256), z[f"{key}_probe"], 5e-3, key)
-        assert abs(np.array(trace) - z[f"{key}_trace"][:, 3:9]).max() < 1e-4, key
+        assert abs(np.array(trace) - z[f"{key}_trace"][:, 3:]).max() < 1e-4, key
 
 
 def test_added_noise(golden, make):
@@ -487,10 +519,15 @@ def test_single_steps_back(golden, make):
                 found = system.step_back(
                     [plane], jt.array(x), int(i), system.schedule()
                 ).mean.numpy()
+                noise = system.predict([plane], jt.array(x), int(i)).noise
+                d = jt.array(z["single_dv_q"].astype(np.float32) / 32)
+                beside = jt.array(x[:, 1:2])
+                field = module.posterior(d, noise, beside, int(i), system.schedule())[1].numpy()
             for name, chain in (("x1", 0), ("x2", 1), ("x", 2)):
                 key = f"single_{i}_{number}_{name}"
-                if key in z.files:
-                    close(found[:, chain : chain + 1, ::8, ::8], z[key], 1e-4, key)
+                close(found[:, chain : chain + 1, ::8, ::8], z[key], 1e-4, key)
+            key = f"single_{i}_{number}_dv"
+            close(field[:, :, ::8, ::8], z[key], 1e-4, key)
 
 
 def test_a_picture_is_that_of_the_authors(golden, make, monkeypatch):

@@ -40,10 +40,12 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="")
     _preprocess(commands, arguments)
     _embed(commands, arguments)
+    _slices(commands)
     _check(commands)
     _train(commands, arguments)
     _test(commands, arguments)
     _fuse(commands, arguments)
+    _align(commands, arguments)
     _inspect(commands)
     _convert(commands)
     _metrics(commands)
@@ -87,6 +89,11 @@ def _run_preprocess(given: argparse.Namespace) -> int:
         )
     for line in result.skipped:
         print(f"  skipped {line}")
+    if result.misaligned:
+        count, more = len(result.misaligned), len(result.misaligned) - 10
+        print(f"note: {count} of {result.samples} pairs look misaligned (see docs/alignment.md):")
+        for line in result.misaligned[:10] + ([f"and {more} more"] if more > 0 else []):
+            print(f"  {line}")
     return 0
 
 
@@ -108,6 +115,33 @@ def _run_embed(given: argparse.Namespace) -> int:
     print(f"  {result.written} new, {total - result.written} up to date")
     if result.cut:
         print(f"  {result.cut} paragraphs are longer than {record.max_length} tokens and were cut")
+    return 0
+
+
+def _slices(commands: argparse._SubParsersAction) -> None:
+    text = "write the slices of a medical volume (.mha, NIfTI, DICOM) as 8-bit images"
+    command = _command(commands, "slices", text, _run_slices)
+    command.add_argument(
+        "volume", help=".mha, .mhd, .nii, .nii.gz, .dcm, or a folder of .dcm files"
+    )
+    command.add_argument("out", help="the folder for 0.png, 1.png, ...")
+    command.add_argument("--format", default="png", metavar="X", help="png or jpg (default: png)")
+    command.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="the values that become 0 and 255, in Hounsfield units for CT (default: the volume's "
+        "smallest and largest)",
+    )
+
+
+def _run_slices(given: argparse.Namespace) -> int:
+    from jfusion.data.volume import write_slices
+
+    window = tuple(given.window) if given.window else None
+    written = write_slices(given.volume, given.out, given.format, window)
+    print(f"{len(written)} slices: {given.out}")
     return 0
 
 
@@ -211,6 +245,30 @@ def _run_fuse(given: argparse.Namespace) -> int:
     options = config.from_dict(Options, values, "fuse")
     written = fuse(given.system, settings, options)
     print(f"{len(written)} fused: {written[0] if len(written) == 1 else options.out}")
+    return 0
+
+
+def _align(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    text = "move one image of a pair onto the other by Diff-FCCF's field, and tell by how much"
+    command = _command(commands, "align", text, _run_align)
+    if arguments[:1] == ["align"]:
+        from jfusion.align import Options
+
+        config.add_options(command, Options)
+
+
+def _run_align(given: argparse.Namespace) -> int:
+    from jfusion.align import Options, align
+
+    options = config.from_dict(Options, config.given(given, Options), "align")
+    for name, found in align(options).items():
+        n = found.numbers
+        print(
+            f"{name}: displacement {n['mean']:.2f} px (at most {n['largest']:.2f}), after a shift of "
+            f"{n['columns before']:+.0f} columns and {n['rows before']:+.0f} rows; mutual information "
+            f"{n['NMI before']:.4f} -> {n['NMI after']:.4f}"
+        )
+    print(f"moved images, pictures and displacement.csv: {options.out}")
     return 0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jfusion import checkpoint
 from jfusion.config import setting, to_dict
 from jfusion.data import image
+from jfusion.data.alignment import shift_of
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import SUFFIXES, task
 from jfusion.errors import UserError
@@ -40,6 +41,13 @@ class Options:
     )
     task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF: decides whose colour is kept")
     seed: int | None = setting(None, "fixes what is random (default: the paper's)")
+    rainbow: str = setting(
+        "none", "a or b: give this gray image the colours of OpenCV's JET table first"
+    )
+    background: str = setting("jet", "with --rainbow, what 0 becomes: jet (dark blue) or black")
+    preflight: bool = setting(
+        True, "look whether the two images lie a few pixels apart, and say so"
+    )
     samples: int = setting(1, "results per pair, of a system that samples")
     record: str | None = setting(None, "gif, webp or png: also keep a picture of every step")
     allow_partial: bool = setting(
@@ -190,12 +198,14 @@ def fuse(system_name: str | None, settings: dict[str, Any], options: Options) ->
     from tqdm import tqdm
 
     task(options.task)
-    pairs = _find_pairs(options)
+    pairs = find_pairs(options.a, options.b)
     system = load_system(options.weights, system_name, settings, options.allow_partial)
     check_watch(system, options.samples, options.record)
     written, out = [], Path(options.out)
     for name, a, b in tqdm(pairs, desc="fusing", unit="pair", disable=len(pairs) == 1):
         pair = _read(name, a, b, options)
+        if options.preflight:
+            _look(pair)
         with ExitStack() as stack:
             callback = watched(system, pair, stack, options.record, out / "steps")
             made = fuse_pair(system, pair, options.seed, options.samples, callback)
@@ -206,10 +216,22 @@ def fuse(system_name: str | None, settings: dict[str, Any], options: Options) ->
     return written
 
 
-def _find_pairs(options: Options) -> list[tuple[str, Path, Path]]:
-    if not options.a or not options.b:
+def _look(pair: Pair) -> None:
+    """Says so when the images of a pair do not seem to lie on each other."""
+    from tqdm import tqdm
+
+    shift = shift_of(pair.a[0], pair.b[0])
+    if shift.suspicious:
+        tqdm.write(
+            f"note: {pair.name} looks misaligned: {shift} (jfusion align, docs/alignment.md)"
+        )
+
+
+def find_pairs(a: str | None, b: str | None) -> list[tuple[str, Path, Path]]:
+    """The name and the files of each pair: two files, or all images of one name in two folders."""
+    if not a or not b:
         raise UserError("name the images with --a and --b: two files, or two folders")
-    a, b = Path(options.a), Path(options.b)
+    a, b = Path(a), Path(b)
     for path in (a, b):
         if not path.exists():
             raise UserError(f"{path} does not exist")
@@ -232,4 +254,5 @@ def _find_pairs(options: Options) -> list[tuple[str, Path, Path]]:
 
 def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
     text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
-    return Pair.of_images(name, *image.read_pair(a, b), text, task(options.task).chroma)
+    rgb = image.read_pair(a, b, options.rainbow, options.background)
+    return Pair.of_images(name, *rgb, text, task(options.task).chroma)

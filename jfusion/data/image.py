@@ -35,13 +35,25 @@ def read_rgb(path: str | Path) -> np.ndarray:
         raise UserError(f"image {path} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def read_pair(a: str | Path, b: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Two images as `read_rgb`; UserError unless they have one size."""
-    pair = read_rgb(a), read_rgb(b)
+def read_pair(
+    a: str | Path, b: str | Path, coloured: str = "none", background: str = "jet"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two images as `read_rgb`; UserError unless they have one size.
+
+    coloured: "a" or "b" gets the pseudo-colours of `rainbow`; it must be gray.
+    """
+    pair = [read_rgb(a), read_rgb(b)]
+    if coloured not in ("none", "a", "b"):
+        raise UserError(f"--rainbow must be one of none, a, b, not {coloured!r}")
+    if coloured != "none":
+        i = "ab".index(coloured)
+        if is_colour(pair[i]):
+            raise UserError(f"{(a, b)[i]} is in colour; --rainbow is for gray images")
+        pair[i] = rainbow(pair[i][..., 0], background)
     sizes = ["x".join(map(str, x.shape[:2])) for x in pair]
     if sizes[0] != sizes[1]:
         raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")
-    return pair
+    return pair[0], pair[1]
 
 
 def gray(rgb: np.ndarray) -> np.ndarray:
@@ -103,6 +115,8 @@ def rainbow(gray: np.ndarray, background: str = "jet") -> np.ndarray:
     background "jet": 0 becomes dark blue, as in the table; "black": the blue of the lowest 32 levels
     rises from 0, so that a black background stays black (ours).
     """
+    if background not in ("jet", "black"):
+        raise UserError(f"--background must be one of jet, black, not {background!r}")
     v = np.arange(256)
     rising = [4 * v - 382, 4 * v - 128, 4 * v + 128 if background == "jet" else 8 * v]
     falling = [1148 - 4 * v, 892 - 4 * v, 638 - 4 * v]

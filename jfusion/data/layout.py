@@ -5,7 +5,7 @@
 <root>/Image/<TASK>/<DATASET>/<split>.txt       one file name per line
 <root>/TextFeature/<TASK>/<DATASET>/<name>.npy  paragraph features
 
-and that of LFDT-Fusion, which has no lists:
+and that of LFDT-Fusion and Diff-FCCF, which has no lists:
 
 <root>/<split>/<dataset>/<folder 1>/<file>      such as dataset/train/VI-IR/ir, dataset/test/MEF/MEF/over
 <root>/<split>/<dataset>/<folder 2>/<file>
@@ -43,10 +43,10 @@ TASKS = {
 }
 
 
-# what LFDT-Fusion calls the two folders
+# what LFDT-Fusion and Diff-FCCF call the two folders
 FOLDERS = {
     "IVF": (("ir",), ("vi",)),
-    "MIF": (("MRI",), ("PET", "SPECT", "CT")),
+    "MIF": (("MRI", "t", "f"), ("PET", "SPECT", "CT", "g")),  # t or f, and g: Diff-FCCF's GFP
     "MEF": (("over",), ("under",)),
     "MFF": (("source_1",), ("source_2",)),
     "NIR": (("NIR",), ("RGB", "VI")),
@@ -100,7 +100,10 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
 
 
 def _find_in_folders(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
-    """LFDT-Fusion's layout: by name; by position, as its loader, where the names differ (with a note)."""
+    """LFDT-Fusion's layout: by name; by position, as its loader, where the names differ (with a note).
+
+    Names that are whole numbers are sorted as numbers, as Diff-FCCF's loader does.
+    """
     base = root / split / dataset
     found = []
     for names in FOLDERS[task_name]:
@@ -108,7 +111,9 @@ def _find_in_folders(root: Path, task_name: str, dataset: str, split: str) -> li
         if folder is None:
             raise UserError(f"{base} has no folder {' or '.join(names)} (task {task_name})")
         files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
-        found.append({p.name.split(".")[0]: p for p in sorted(files)})
+        numbers = all(p.name.split(".")[0].isdecimal() for p in files)
+        files.sort(key=lambda p: (int(p.name.split(".")[0]) if numbers else 0, p))
+        found.append({p.name.split(".")[0]: p for p in files})
     a, b = found
     if not a or not b:
         raise UserError(f"{base} holds no pairs of images ({', '.join(SUFFIXES)})")

@@ -15,6 +15,7 @@ import numpy as np
 import jfusion
 from jfusion.config import setting
 from jfusion.data import image
+from jfusion.data.alignment import shift_of
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.errors import UserError, writing
@@ -65,6 +66,10 @@ class Options:
         None, "cut square patches of this side (CDDFuse, SFDFuse: 128) in the place of whole images"
     )
     stride: int = setting(200, "distance of the patches' corners")
+    preflight: bool = setting(
+        True,
+        "look for pairs whose images lie a few pixels apart, and list them (docs/alignment.md)",
+    )
     skip_bad: bool = setting(
         False, "go on without a pair that cannot be used, and list them at the end"
     )
@@ -72,11 +77,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What was done: the file, its number of pairs, what was skipped and why, and whether it was new."""
+    """What was done: the file, its number of pairs, what was skipped and why, which pairs look
+    misaligned, and whether it was new."""
 
     path: Path
     samples: int
     skipped: list[str]
+    misaligned: list[str]
     written: bool
 
 
@@ -101,10 +108,10 @@ def preprocess(options: Options) -> Result:
     write = _write if options.patches is None else _write_patches
     with replacing(out, "the H5 file") as temporary:
         try:
-            count, skipped = write(temporary, options, samples, fingerprint)
+            found = write(temporary, options, samples, fingerprint)
         except RuntimeError as error:  # h5py, when closing a file fails: a full disk
             raise writing("the H5 file", out, error) from error
-    return Result(out, count, skipped, written=True)
+    return Result(out, *found, written=True)
 
 
 def _check_options(options: Options) -> None:
@@ -116,8 +123,6 @@ def _check_options(options: Options) -> None:
     for name, allowed in (
         ("size", ("auto", "small", "native", *re.findall(r"^\d+x\d+$", options.size))),
         ("chroma", ("auto", "a", "b", "weighted", "none")),
-        ("rainbow", ("none", "a", "b")),
-        ("background", ("jet", "black")),
     ):
         if getattr(options, name) not in allowed:
             raise UserError(
@@ -136,15 +141,16 @@ def _fingerprint(options: Options, samples: list[Sample]) -> str:
     return hashlib.sha256("\n".join(state).encode()).hexdigest()
 
 
-def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str]] | None:
-    """(samples, skipped) of a finished file with this fingerprint."""
+def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str], list[str]] | None:
+    """(samples, skipped, misaligned) of a finished file with this fingerprint."""
     import h5py
 
     try:
         with h5py.File(out, "r") as file:
             if file.attrs.get("fingerprint") == fingerprint:
                 group = PATCH_GROUPS[0] if PATCH_GROUPS[0] in file else "imageA"
-                return len(file[group]), json.loads(file.attrs["skipped"])
+                lists = (json.loads(file.attrs[k]) for k in ("skipped", "misaligned"))
+                return len(file[group]), *lists
     except (OSError, KeyError):
         pass
     return None
@@ -174,13 +180,16 @@ def _readable(
 
 def _write(
     path: Path, options: Options, samples: list[Sample], fingerprint: str
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[str], list[str]]:
     import h5py
 
-    skipped, lengths = [], set()
+    skipped, misaligned, lengths = [], [], set()
     with h5py.File(path, "w") as file:
         for sample, arrays in _readable(samples, options, skipped, _arrays):
             lengths.add(arrays["text"].shape[1:])
+            shift = options.preflight and shift_of(*(arrays[f"image{x}"][0] for x in "AB"))
+            if shift and shift.suspicious:
+                misaligned.append(f"{sample.name}: {shift}")
             for group, array in arrays.items():
                 file.require_group(group).create_dataset(sample.name, data=array)
         if not lengths:
@@ -192,16 +201,18 @@ def _write(
                 f"paragraph features of several widths: {sorted(lengths)}; make them with one encoder"
             )
         file.attrs.update(
-            **_origin(options, fingerprint, skipped),
+            **_origin(options, fingerprint, skipped, misaligned),
             **_encoder(options),
             text_dim=next(iter(lengths))[1],
             text_length=max(length for length, _ in lengths),
             size=_size(options),
         )
-    return len(samples) - len(skipped), skipped
+    return len(samples) - len(skipped), skipped, misaligned
 
 
-def _origin(options: Options, fingerprint: str, skipped: list[str]) -> dict[str, object]:
+def _origin(
+    options: Options, fingerprint: str, skipped: list[str], misaligned: list[str]
+) -> dict[str, object]:
     """The attributes that every file has."""
     return {
         "schema": SCHEMA,
@@ -212,12 +223,13 @@ def _origin(options: Options, fingerprint: str, skipped: list[str]) -> dict[str,
         "made_by": f"jfusion {jfusion.__version__}",
         "fingerprint": fingerprint,
         "skipped": json.dumps(skipped),
+        "misaligned": json.dumps(misaligned),
     }
 
 
 def _write_patches(
     path: Path, options: Options, samples: list[Sample], fingerprint: str
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[str], list[str]]:
     """The schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", "1", ..."""
     import h5py
 
@@ -239,12 +251,12 @@ def _write_patches(
                 f"({rejected} without); take smaller --patches"
             )
         file.attrs.update(
-            **_origin(options, fingerprint, skipped),
+            **_origin(options, fingerprint, skipped, []),
             patches=options.patches,
             stride=options.stride,
             rejected=rejected,
         )
-    return count, skipped
+    return count, skipped, []
 
 
 def _luma(rgb: np.ndarray) -> np.ndarray:
@@ -305,15 +317,9 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     return {"imageA": pair.a, "imageB": pair.b, "text": text, **kept}
 
 
-def _both(sample: Sample, options: Options) -> list[np.ndarray]:
+def _both(sample: Sample, options: Options) -> tuple[np.ndarray, np.ndarray]:
     """Both images in RGB, one of them in pseudo-colours if that is asked for."""
-    rgb = list(image.read_pair(sample.a, sample.b))
-    if options.rainbow != "none":
-        i = "ab".index(options.rainbow)
-        if image.is_colour(rgb[i]):
-            raise UserError(f"{(sample.a, sample.b)[i]} is in colour; --rainbow is for gray images")
-        rgb[i] = image.rainbow(rgb[i][..., 0], options.background)
-    return rgb
+    return image.read_pair(sample.a, sample.b, options.rainbow, options.background)
 
 
 def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

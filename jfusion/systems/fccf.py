@@ -25,11 +25,13 @@ from jfusion.errors import UserError
 from jfusion.layers.activation import absolute
 from jfusion.layers.resize import pad_to_multiple
 from jfusion.layers.warp import warp
-from jfusion.runtime import jt
+from jfusion.runtime import jt, nn
 from jfusion.systems import fccf_losses as terms
 from jfusion.systems.base import Batch, ParameterGroup, Picture, Stage, System, cut
 from jfusion.systems.fccf_config import GROUPS, PUBLISHED, TRAINING, Config, Region, group_of
 from jfusion.systems.fccf_network import Denoiser, Output
+from jfusion.systems.fccf_policy import OFFICIAL as POLICY
+from jfusion.systems.fccf_reinforce import Reinforcement
 
 MULTIPLIERS = (1, 2, 4, 8)
 SEED = 0
@@ -85,7 +87,9 @@ def _official() -> dict[str, str]:
         ("fusion_outBlock2", "mask_heads.1", head),
     ):
         names |= {f"{theirs}.{o}": f"{ours}.{u}" for o, u in inside.items()}
-    return {o: f"network.{u}" for o, u in names.items()}
+    policy = {f"policy.{o}": f"reinforcement.policy.{u}" for o, u in POLICY.templates.items()}
+    memory = {"reinforcement_memory": "reinforcement.memory"}
+    return {**{o: f"network.{u}" for o, u in names.items()}, **policy, **memory}
 
 
 class FCCF(System):
@@ -95,6 +99,7 @@ class FCCF(System):
     Config = Config
     OFFICIAL = NameMap(_official())
     DEAD: ClassVar[tuple[str, ...]] = ("positional_embedding",)  # computed
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("policy.", "reinforcement_")  # with --reinforce
     PRESET = "cddfuse"
     STEPWISE = True
     WARM: ClassVar[dict[str, Any]] = {"width": 32, "timesteps": 3, "group": "pet"}
@@ -102,6 +107,8 @@ class FCCF(System):
     def __init__(self, config: Config):
         super().__init__(config)
         self.network = Denoiser(config.width, MULTIPLIERS, config.blocks, config.dropout)
+        if config.reinforce:
+            self.reinforcement = Reinforcement(config.policy_size)
 
     def execute(self, x: jt.Var, t: np.ndarray) -> Output:
         """x (N, 4, H, W): two conditions, noisy structure, noisy plane; t (N,)."""
@@ -179,15 +186,21 @@ class FCCF(System):
 
     def parameter_groups(self, stage: Stage) -> list[ParameterGroup]:
         c = self.config
-        return [
-            ParameterGroup(
-                "network",
-                dict(self.state_dict()),
-                lambda epoch: c.learning_rate * c.decay ** (epoch // c.decay_every),
+
+        def adam(name: str, module: nn.Module, rate: float, clip: float | None) -> ParameterGroup:
+            return ParameterGroup(
+                name,
+                dict(module.state_dict()),
+                lambda epoch: rate * c.decay ** (epoch // c.decay_every),
                 weight_decay=c.weight_decay,
                 decoupled=True,
+                clip_norm=clip,
             )
-        ]
+
+        groups = [adam("network", self.network, c.learning_rate, None)]
+        if c.reinforce:
+            groups.append(adam("policy", self.reinforcement.policy, c.policy_rate, 1.0))
+        return groups
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
         """The sum over the planes, each with times and noise of its own."""
@@ -210,8 +223,8 @@ class FCCF(System):
         ]
         found = self.network(jt.concat(inputs, 0), t.reshape(-1))
         total: dict[str, jt.Var] = {}
-        for i, p in enumerate(planes):
-            output = Output(*(x[i * n : (i + 1) * n] for x in found))
+        outputs = [Output(*(x[i * n : (i + 1) * n] for x in found)) for i in range(3)]
+        for i, (p, output) in enumerate(zip(planes, outputs, strict=True)):
             for name, value in self.plane_losses(
                 p, output, output.field, noise[i], noisy[i]
             ).items():
@@ -219,7 +232,26 @@ class FCCF(System):
         c = self.config
         weights = {"noise": c.noise_weight, "quality": c.quality_weight}
         whole = sum(weights.get(name, 1.0) * value for name, value in total.items())
+        if c.reinforce:
+            learned = self._reinforced(planes, outputs)
+            return {"total": whole + learned["policy"], **total, **learned}
         return {"total": whole, **total}
+
+    def _reinforced(self, planes: list[Plane], outputs: list[Output]) -> dict[str, jt.Var]:
+        """The policy's loss on the fused estimates; it moves the policy alone."""
+        with jt.no_grad():
+            fused = [
+                self.estimate(p, o, warp(jt.array(p.f), o.field)).numpy()
+                for p, o in zip(planes, outputs, strict=True)
+            ]
+        luma, *chroma = ((np.clip(x, -1, 1) + 1) / 2 for x in fused)
+        return self.reinforcement.losses(luma, np.concatenate(chroma, 1))
+
+    def estimate(self, plane: Plane, output: Output, warped: jt.Var) -> jt.Var:
+        """The fused plane that the masks of one time step give, (N, 1, H, W)."""
+        if plane.number:
+            return self.chroma_estimate(plane, output.mask2, warped)
+        return output.mask1 * jt.array(plane.s) + (1 - output.mask1) * jt.array(plane.f)
 
     def noisy(
         self, plane: Plane, noise: jt.Var, t: np.ndarray, steps: Schedule
@@ -264,7 +296,7 @@ class FCCF(System):
         mixed = m * x1 + (1 - m) * x2
         s, f = jt.array(plane.s), jt.array(plane.f)
         fusion = (_sum(absolute(mixed - x1)) + _sum(absolute(mixed - x2))) / PIXELS
-        return fusion, (f, s, m * s + (1 - m) * f)
+        return fusion, (f, s, self.estimate(plane, output, f))
 
     def _chroma(
         self, plane: Plane, output: Output, noisy: tuple[jt.Var, jt.Var], warped: jt.Var
@@ -310,7 +342,12 @@ class FCCF(System):
         planes = [self._planes_of(c, s, f) for c in range(3)]
         fused = self.sample(planes, jt.array(start), callback)
         stacked = jt.concat([fused[c * n : (c + 1) * n] for c in range(3)], 1)
-        return (jt.clamp(stacked[:, :, :h, :w], -1, 1) + 1) / 2
+        found = (jt.clamp(stacked[:, :, :h, :w], -1, 1) + 1) / 2
+        if self.config.reinforce:
+            luma, chroma = found[:, :1], found[:, 1:]
+            settled = self.reinforcement.settled(luma.numpy(), chroma.numpy())
+            return jt.concat([luma, jt.array(settled)], 1)
+        return found
 
     def _planes_of(self, number: int, s: np.ndarray, f: np.ndarray) -> Plane:
         """A plane of several images, each with its own region."""
@@ -399,13 +436,27 @@ class FCCF(System):
         # an image without a region stays the plane
         return (1 - region) * f + region * jt.clamp(inside, -1, 1)
 
+    # ---- registration
+
+    def field(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """What the network would move b by: two images (H, W, 3) uint8 -> (H, W, 2) pixels, x first.
+
+        Of the luma, at the last time step with the clean pair as its noisy state (ours; in training the
+        field is that of a random step). Values are in (0, 1).
+        """
+        s, f = image.gray_by_pillow(a), image.ycrcb(b)[..., 0].astype(np.float32)
+        x = jt.array(np.stack([s, f, s, f])[None] / np.float32(127.5) - 1)
+        with jt.no_grad():
+            found = self.network(pad_to_multiple(x, 8, "symmetric"), np.zeros(1, int)).field.numpy()
+        return found[0, : a.shape[0], : a.shape[1]]
+
     # ---- pictures
 
     def preview(self, batch: Batch) -> jt.Var:
         """The luma that the masks of the last step back would give, (N, 1, H, W): one run, not T."""
         s, f = batch.a, batch.b[:, :1]
         x = 2 * jt.concat([s, f, s, f], 1) - 1
-        mask = self.network(x, np.zeros(len(batch.names), int)).mask1
+        mask = self.network(x, np.zeros(s.shape[0], int)).mask1
         return mask * s + (1 - mask) * f
 
     def picture(self, fused: np.ndarray, pair: Pair) -> Picture:

@@ -77,6 +77,17 @@ class Config:
     quality_weight: float = setting(10.0, "weight of the quality term")
     loss_scale: float = setting(128.0, "factor inside the noise term")
 
+    reinforce: bool = setting(
+        False,
+        "also train a policy that adjusts the chroma, and use it in inference (our reading of the paper; "
+        "the released code never does)",
+    )
+    policy_size: int = setting(
+        256,
+        "with --reinforce: the side at which the policy sees images; its parameters grow with it",
+    )
+    policy_rate: float = setting(1e-4, "learning rate of the policy (AdamW)")
+
     @property
     def groups(self) -> list[str]:
         """The groups asked for; of "auto" all."""

@@ -166,6 +166,54 @@ def test_folders_with_other_names_are_paired_by_order_and_said_so(tmp_path, caps
         find_samples(tmp_path, "MEF", "X", "test")
 
 
+def test_the_folders_of_diff_fccf_are_paired_by_number(tmp_path, capsys):
+    base = tmp_path / "train" / "GFP"
+    for i, (folder, numbers) in enumerate((("f", (2, 10, 100)), ("g", (1, 9, 30)))):
+        (base / folder).mkdir(parents=True)
+        for k, number in enumerate(numbers):
+            Image.fromarray(random_pair(k)[i]).save(base / folder / f"{number}.png")
+    found = find_samples(tmp_path, "MIF", "GFP", "train")
+    assert [(s.a.name, s.b.name) for s in found] == [
+        ("2.png", "1.png"),
+        ("10.png", "9.png"),
+        ("100.png", "30.png"),
+    ]
+    (base / "f").rename(base / "t")
+    assert len(find_samples(tmp_path, "MIF", "GFP", "train")) == 3
+
+
+@pytest.mark.parametrize("background, blue", [("jet", 128), ("black", 0)])
+def test_a_gray_image_gets_the_colours_of_the_rainbow(tmp_path, background, blue):
+    gray, colour = random_pair(1)
+    gray[0, 0] = 0
+    make_dataset(tmp_path, {"one": (gray, colour)}, "MIF")
+    made = options(tmp_path, task="MIF", rainbow="a", background=background)
+    preprocess(made)
+    rgb = h5.PairFile(tmp_path / "out.h5").read("one").rgb_a
+    assert tuple(rgb[0, 0]) == (0, 0, blue)
+    expected = image.rainbow(gray)
+    np.testing.assert_array_equal(rgb[gray > 31], expected[gray > 31])
+    with pytest.raises(UserError, match="is in colour; --rainbow is for gray"):
+        preprocess(options(tmp_path, task="MIF", rainbow="b"))
+    with pytest.raises(UserError, match="--background must be one of jet, black"):
+        preprocess(options(tmp_path, task="MIF", rainbow="a", background="white"))
+
+
+def test_a_size_asked_for_is_made_as_opencv_makes_it(tmp_path, golden):
+    z = golden("fccf/color.npz")
+    gray, colour = z["resize_gray_in"], z["resize_rgb_in"]
+    for out in ("resize_gray_out", "resize_gray_down"):
+        made = image.resize_8bit(gray, *z[out].shape)
+        np.testing.assert_array_equal(made, z[out])
+    make_dataset(tmp_path, {"one": (gray, colour)}, "MIF")
+    preprocess(options(tmp_path, task="MIF", size="40x40"))
+    pair = h5.PairFile(tmp_path / "out.h5").read("one")
+    np.testing.assert_array_equal(pair.rgb_b, z["resize_rgb_out"])
+    assert pair.a.shape == (1, 40, 40)
+    with pytest.raises(UserError, match="--size must be one of"):
+        preprocess(options(tmp_path, task="MIF", size="40x"))
+
+
 def test_split_all_and_lists_without_suffixes(tmp_path):
     base = make_dataset(tmp_path, {"b": random_pair(1), "a": random_pair(2)})
     assert [s.name for s in find_samples(tmp_path, "IVF", "Set", "all")] == ["a", "b"]

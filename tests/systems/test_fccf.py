@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -591,6 +592,52 @@ def test_a_region_without_pixels_leaves_the_plane(make):
         unguarded.fuse(jt.array((s + 1) / 2), jt.array((f + 1) / 2))
 
 
+def test_the_group_is_that_of_the_data_set():
+    auto = jfusion.create("fccf", width=32)
+    names = ("Harvard_PET", "SPECT-MRI", "GFP", "HARVARD-CT-MRI", "ADNI_2")
+    found = [auto.of(name).group for name in names]
+    assert found == ["pet", "spect", "gfp", "ct", "adni"]
+    assert auto.of("GFP").network is auto.network
+    with pytest.raises(UserError, match="name one with --group"):
+        auto.of("spectral").group  # noqa: B018
+    assert jfusion.create("fccf", width=32, group="gfp").of("Harvard_PET").group == "gfp"
+    several = jfusion.create("fccf", width=32, group="adni,pet,gfp,pet")
+    assert several.turns(["GFP", "Harvard_PET", "ADNI"]) == [2, 1, 0, 1]
+    assert auto.turns(["GFP", "Other", "ADNI"]) == [0, 2]
+    with pytest.raises(UserError, match="no training set for the group adni among GFP"):
+        several.turns(["GFP"])
+    with pytest.raises(UserError, match="unknown group 'pets'"):
+        jfusion.create("fccf", group="ct,pets")
+
+
+def test_groups_take_turns_and_a_stopped_run_goes_on_with_them(tmp_path, monkeypatch):
+    """Each epoch is of one group, drawn by the seed; resuming follows the same draws."""
+    from jfusion.data.preprocess import Options as Preprocess
+    from jfusion.data.preprocess import preprocess
+    from jfusion.train.loop import resume, train
+    from jfusion.train.options import Options
+    from tests.data.test_preprocess import make_dataset, random_pair
+
+    for dataset, count in (("Harvard_PET", 2), ("SPECT-MRI", 1)):
+        pairs = {f"{dataset}{i}": random_pair(i, (32, 32)) for i in range(count)}
+        make_dataset(tmp_path, pairs, "MIF", dataset, "train")
+        out = str(tmp_path / "sets" / f"{dataset}.h5")
+        preprocess(Preprocess("MIF", dataset, "train", str(tmp_path), out, text="zeros"))
+    settings = {"group": "pet,spect", "width": 32, "timesteps": 3, "batch_size": 1, "epochs": 4}
+    options = Options(data=str(tmp_path / "sets"), exp=str(tmp_path), pictures=0, seed=1)
+    whole = train("fccf", settings, options)
+    lines = (whole.folder / "log.txt").read_text().splitlines()
+    epochs = [line.split("\t")[1].split(" loss")[0].split(" total")[0] for line in lines]
+    sizes = {line.split()[1].split("/")[0]: int(line.split("/")[-1]) for line in epochs}
+    assert set(sizes.values()) == {1, 2} and len(lines) == sum(sizes.values())
+    first = train("fccf", settings, dataclasses.replace(options, max_steps=3))
+    again = resume(first.folder, max_steps=len(lines))
+    for a, b in zip(*(r.latest()["model"].values() for r in (whole, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(UserError, match="film is trained on one set at a time"):
+        train("film", {}, options)
+
+
 def test_the_command_line_from_pairs_to_pictures(tmp_path, monkeypatch):
     from jfusion.cli import main
     from tests.data.test_preprocess import make_dataset, random_pair
@@ -600,15 +647,15 @@ def test_the_command_line_from_pairs_to_pictures(tmp_path, monkeypatch):
     make_dataset(tmp_path, pairs, "MIF", "Harvard_PET", "train")
     data = ["--root", ".", "--task", "MIF", "--dataset", "Harvard_PET", "--text", "zeros"]
     assert main(["preprocess", *data, "--out", "x.h5"]) == 0
-    small = (
-        "--data x.h5 --group pet --width 32 --timesteps 3 --batch-size 2 --crop 32 32 --max-steps 2"
-    )
+    small = "--data x.h5 --width 32 --timesteps 3 --batch-size 2 --crop 32 32 --max-steps 2"
     assert main(["train", "fccf", *small.split()]) == 0
     assert main(["test", "fccf", "--data", "x.h5", "--out", "out"]) == 0
     rgb = image.read_rgb(tmp_path / "out/Harvard_PET/Color/s1.png")
     assert rgb.shape == (40, 48, 3) and image.is_colour(rgb)
     a, b = (str(tmp_path / f"Image/MIF/Harvard_PET/{x}/s1.png") for x in ("MRI", "T"))
     assert (
-        main(["fuse", "--system", "fccf", "--a", a, "--b", b, "--task", "MIF", "--out", "f"]) == 0
+        main(["fuse", "--system", "fccf", "--a", a, "--b", b, "--task", "MIF", "--out", "f"]) == 2
     )
+    named = ["--task", "MIF", "--out", "f", "--group", "pet"]
+    assert main(["fuse", "--system", "fccf", "--a", a, "--b", b, *named]) == 0
     np.testing.assert_array_equal(image.read_rgb(tmp_path / "f/s1.png"), rgb)

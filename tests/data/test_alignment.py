@@ -1,0 +1,69 @@
+"""Finding pairs whose images do not lie on each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from jfusion.cli import main
+from jfusion.data import h5
+from jfusion.data.alignment import normalised_mutual_information, shift_of
+from jfusion.data.preprocess import Options, preprocess
+from tests.data.test_preprocess import make_dataset
+
+
+def scene(seed=0, shape=(96, 120)):
+    """Two images of one scene in [0, 1] whose brightnesses have nothing to do with each other."""
+    rng = np.random.default_rng(seed)
+    regions = ndimage.zoom(rng.integers(0, 8, (8, 10)), np.array(shape) / (8, 10), order=0)
+    a, b = (rng.permutation(8)[regions] / 8 for _ in "ab")
+    noise = 0.02 * rng.standard_normal((2, *shape))
+    return a + noise[0], b + noise[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(-10, 10), st.integers(-10, 10), st.integers(0, 5))
+def test_a_shift_is_found_whatever_the_brightnesses(rows, columns, seed):
+    a, b = scene(seed)
+    shift = shift_of(a, np.roll(b, (rows, columns), (0, 1)))
+    assert (shift.rows, shift.columns) == (rows, columns)
+    assert shift.suspicious == (np.hypot(rows, columns) >= 2)
+
+
+def test_large_images_are_searched_from_small_to_large():
+    a, b = scene(1, (330, 410))
+    shift = shift_of(a, np.roll(b, (7, -10), (0, 1)))
+    assert (shift.rows, shift.columns) == (7, -10)
+    assert str(shift) == "b lies -10 columns and +7 rows from a"
+
+
+def test_pairs_that_tell_nothing_are_not_suspected():
+    rng = np.random.default_rng(0)
+    noise = rng.random((2, 96, 96))
+    assert not shift_of(*noise).suspicious
+    assert not shift_of(noise[0], np.zeros((96, 96))).suspicious
+    tiny = noise[:, :20, :20]
+    assert shift_of(tiny[0], np.roll(tiny[0], 5, 0)).length == 0
+
+
+def test_mutual_information_is_one_for_strangers_and_two_for_twins():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 400, 400))
+    assert normalised_mutual_information(a, 1 - a) == pytest.approx(2, abs=0.01)
+    assert normalised_mutual_information(a, b) == pytest.approx(1, abs=0.01)
+
+
+def test_preprocessing_lists_misaligned_pairs_and_remembers_them(tmp_path, capsys):
+    a, b = ((np.clip(x, 0, 1) * 255).astype(np.uint8) for x in scene())
+    make_dataset(tmp_path, {"good": (a, b), "bad": (a, np.roll(b, (5, 3), (0, 1)))})
+    data = ["--task", "IVF", "--dataset", "Set", "--split", "test", "--root", str(tmp_path)]
+    for _ in range(2):  # written, and up to date
+        assert main(["preprocess", *data, "--out", str(tmp_path / "o.h5")]) == 0
+        said = capsys.readouterr().out
+        assert "1 of 2 pairs look misaligned" in said
+        assert "bad: b lies +3 columns and +5 rows from a" in said and "good" not in said
+    made = Options("IVF", "Set", "test", str(tmp_path), str(tmp_path / "p.h5"), preflight=False)
+    assert preprocess(made).misaligned == [] and h5.PairFile(tmp_path / "p.h5").names

@@ -1,0 +1,107 @@
+"""Medical volumes: read by the optional libraries, written as slices."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from jfusion.cli import main
+from jfusion.data import image, volume
+from jfusion.errors import UserError
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).integers(-900, 2000, (3, 5, 4)).astype(np.int16)
+
+
+def test_metaimage_slices_are_those_of_the_authors_script(golden, tmp_path):
+    z = golden("fccf/color.npz")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(z["mha_in"]), str(tmp_path / "x.mha"))
+    np.testing.assert_array_equal(
+        volume.to_8bit(volume.read_volume(tmp_path / "x.mha")), z["mha_out"]
+    )
+    assert main(["slices", str(tmp_path / "x.mha"), str(tmp_path / "out")]) == 0
+    for i, expected in enumerate(z["mha_out"]):
+        np.testing.assert_array_equal(
+            image.read_rgb(tmp_path / f"out/{i}.png")[..., 0], expected, err_msg=str(i)
+        )
+
+
+def test_nifti_slices_are_axial_with_anterior_up(values, tmp_path):
+    axial = values.astype(float)  # (z up, rows to the back, x right)
+    stored = axial.transpose(2, 1, 0)[::-1, ::-1]  # x left, y anterior, z up, as many scanners
+    nibabel.save(nibabel.Nifti1Image(stored, np.diag([-1, 1, 1, 1.0])), tmp_path / "x.nii.gz")
+    np.testing.assert_allclose(volume.read_volume(tmp_path / "x.nii.gz"), axial, atol=1e-3)
+
+
+def write_dicom(
+    path, pixels, position, slope=2.0, intercept=-1000.0, orientation=(1, 0, 0, 0, 1, 0)
+):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    d = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    d.Rows, d.Columns = pixels.shape
+    d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
+    d.ImagePositionPatient = [float(v) for v in position]
+    d.ImageOrientationPatient = [float(v) for v in orientation]
+    d.RescaleSlope, d.RescaleIntercept = slope, intercept
+    d.PixelData = pixels.tobytes()
+    pydicom.dcmwrite(path, d)
+
+
+def test_dicom_slices_stand_in_the_patients_order_in_hounsfield_units(values, tmp_path):
+    for name, i in (("a", 2), ("b", 0), ("c", 1)):
+        write_dicom(tmp_path / f"{name}.dcm", values[i], (0, 0, 3.5 * i))
+    expected = values * 2.0 - 1000
+    np.testing.assert_array_equal(volume.read_volume(tmp_path), expected)
+    np.testing.assert_array_equal(volume.read_volume(tmp_path / "b.dcm"), expected[:1])
+    sagittal = tmp_path / "sagittal"
+    sagittal.mkdir()
+    for name, i in (("a", 2), ("b", 0), ("c", 1)):
+        where, turned = (3.5 * i, 0, 0), (0, 1, 0, 0, 0, -1)
+        write_dicom(sagittal / f"{name}.dcm", values[i], where, orientation=turned)
+    np.testing.assert_array_equal(volume.read_volume(sagittal), expected[::-1])
+
+
+def test_a_window_cuts_the_values():
+    made = volume.to_8bit(np.array([[[-5.0, 0, 5, 20]]]), (0, 10))
+    np.testing.assert_array_equal(made, [[[0, 0, 127, 255]]])
+    assert not volume.to_8bit(np.full((1, 2, 2), 7.0)).any()
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("x.mha", b"nonsense", "cannot be read"),
+        ("x.nii", b"nonsense", "cannot be read"),
+        ("x.dcm", b"nonsense", "cannot be read"),
+        ("x.raw", b"", "none of .mha"),
+        ("gone.mha", None, "does not exist"),
+        ("empty", None, "holds no .dcm"),
+    ],
+)
+def test_what_is_no_volume_is_one_line(tmp_path, capsys, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    if name == "empty":
+        (tmp_path / name).mkdir()
+    assert main(["slices", str(tmp_path / name), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    (tmp_path / "x.nii").write_bytes(b"")
+    monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
+    with pytest.raises(UserError, match=r"NIfTI needs nibabel; .* 'jfusion\[medical\]'"):
+        volume.read_volume(tmp_path / "x.nii")

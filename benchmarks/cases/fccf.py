@@ -1,0 +1,199 @@
+"""Diff-FCCF: its network on one input, and a training step of three planes, with the published network."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests/golden"
+sys.path.insert(0, str(GOLDEN))
+
+import recipe  # noqa: E402
+
+
+class Case(NamedTuple):
+    """The network alone, or a training step; on one image of `size`."""
+
+    training: bool
+    size: tuple[int, int]
+
+
+CASES = {
+    "forward-256x256": Case(False, (256, 256)),
+    "step-256x256": Case(True, (256, 256)),
+    "forward-64x64": Case(False, (64, 64)),
+}
+TIME = 1203
+
+
+def weights() -> dict[str, np.ndarray]:
+    """The golden parameters by the authors' names."""
+    shapes = json.loads((GOLDEN / "fccf/manifest.json").read_text())
+    return recipe.state(shapes, salt="golden")
+
+
+def noisy(case: Case) -> np.ndarray:
+    """The network's input, (1, 4, H, W)."""
+    return np.random.RandomState(0).standard_normal((1, 4, *case.size)).astype(np.float32)
+
+
+def pair() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A PET-MRI pair in [-1, 1]: s (1, 1, 256, 256), f (1, 3, 256, 256); times (3, 1) and noise by plane."""
+    images, step = (np.load(GOLDEN / f"fccf/{x}.npz") for x in ("inputs", "gradients"))
+    s, f = images["gray256"][:, None], np.moveaxis(images["ycrcb256"], 3, 1)
+    s, f = (x.astype(np.float32) / np.float32(255) * 2 - 1 for x in (s, f))
+    noise = step["d256_noise_q"].astype(np.float32) / 32
+    return s, f, step["d256_t"], noise.reshape(3, 1, 1, 256, 256)
+
+
+def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
+    """One run of ours."""
+    import jfusion
+    from jfusion.runtime import jt
+    from jfusion.train.optimizer import Adam
+
+    case = CASES[name]
+    system = jfusion.create("fccf", group="pet", dropout=0.0)
+    system.load_official(weights(), take=True)
+    x, (s, f, t, noise) = jt.array(noisy(case)), pair()
+    noise = jt.array(noise)
+    (group,) = system.parameter_groups(system.stages()[0])
+    optimizer = Adam(group.parameters, weight_decay=group.weight_decay, decoupled=True)
+
+    def forward() -> dict[str, np.ndarray]:
+        jt.sync_all(True)
+        with jt.no_grad():
+            found = system(x, np.array([TIME]))
+            return {"noise": found.noise.numpy(), "field": found.field.numpy()}
+
+    def step() -> dict[str, np.ndarray]:
+        jt.sync_all(True)
+        total = system.losses_of(s, f, t, noise)["total"]
+        value = total.item()
+        optimizer.step(total, 2e-4)
+        jt.sync_all(True)
+        return {"loss": np.array([value])}
+
+    system.train() if case.training else system.eval()
+    return step if case.training else forward
+
+
+def stand_in(name: str, **content: Any) -> types.ModuleType:
+    """A module of this name with nothing but `content`."""
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__dict__.update(content)
+    return module
+
+
+def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
+    """One run of the authors' network and training losses on the CPU.
+
+    What their files import beside PyTorch is not used in a step, but for the per-label mean, which one
+    line of PyTorch does, and for the missing file of the quality loss.
+    """
+    import torch
+
+    def scatter_mean(src: Any, index: Any, dim: int, dim_size: int) -> Any:
+        shape = [dim_size, *src.shape[1:]]
+        return torch.zeros(shape).index_reduce_(dim, index, src, "mean", include_self=False)
+
+    for module in ("cv2", "skimage", "matplotlib", "torchvision"):
+        stand_in(module)
+    stand_in("matplotlib.pyplot")
+    stand_in("skimage.segmentation", slic=None)
+    # in the group pet they write six pictures a call: not timed
+    stand_in("torchvision.utils", save_image=lambda *args, **kw: None)
+    transforms = stand_in("torchvision.transforms")
+    transforms.functional = stand_in("torchvision.transforms.functional", to_pil_image=None)
+    for parent, child in (
+        ("matplotlib", "pyplot"),
+        ("torchvision", "utils"),
+        ("torchvision", "transforms"),
+    ):
+        setattr(sys.modules[parent], child, sys.modules[f"{parent}.{child}"])
+    stand_in("torch.utils.tensorboard")
+    stand_in("torch.utils.tensorboard.writer", SummaryWriter=None)
+    stand_in("torch_scatter", scatter_mean=scatter_mean)
+    stand_in("model").loss = stand_in("model.loss", Fusion_loss=_quality_loss())
+    sys.path.insert(0, folder)
+    import CherbGraph
+
+    stand_in("Diffusion", GraformerLayer=CherbGraph.GraformerLayer)
+    from Denoiser_Unet.UNet import NoisePred
+
+    del sys.modules["Diffusion"]
+    from Diffusion import GaussianDiffusion
+
+    case = CASES[name]
+    network = NoisePred(4, 1, 64, 2, 0.0, 4, [1, 2, 4, 8])
+    state = {k: torch.from_numpy(np.asarray(v)) for k, v in weights().items()}
+    missing = network.load_state_dict(state, strict=False).missing_keys
+    assert missing == ["positional_embedding"], missing
+    x, (s, f, t, noise) = torch.from_numpy(noisy(case)), map(torch.from_numpy, pair())
+    diffusion = GaussianDiffusion(2000, "cosine")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4)
+
+    def forward() -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = network(x, torch.tensor([TIME]))
+        return {"noise": found[0].numpy(), "field": found[3].numpy()}
+
+    def step() -> dict[str, np.ndarray]:
+        optimizer.zero_grad()
+        total = 0
+        for c in range(3):
+            torch.randn_like = lambda x, c=c: noise[c]  # what its noising draws
+            plane = f[:, c : c + 1].contiguous()
+            parts = diffusion.train_losses(network, s, plane, t[c].long(), 128, "pet", pick=c)
+            total = total + sum(w * v for w, v in zip((10, 1, 1, 1, 10), parts[:5], strict=True))
+        total.backward()
+        optimizer.step()
+        return {"loss": np.array([total.item()])}
+
+    network.train() if case.training else network.eval()
+    return step if case.training else forward
+
+
+def _quality_loss() -> type:
+    """The published code lacks this file; as the specification (6.4) reads it, in PyTorch."""
+    import torch
+    from torch.nn import functional
+
+    kernels = torch.tensor(
+        [[[[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]], [[[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]]]
+    )
+    ramp = torch.exp(-((torch.arange(11.0) - 5) ** 2) / 4.5)
+    window = torch.outer(ramp, ramp)[None, None] / ramp.sum() ** 2
+
+    def edges(x: Any) -> Any:
+        return functional.conv2d(x, kernels, padding=1).abs().sum(1, keepdim=True)
+
+    def ssim(x: Any, y: Any) -> Any:
+        mx, my, xx, yy, xy = (
+            functional.conv2d(v, window, padding=5) for v in (x, y, x * x, y * y, x * y)
+        )
+        top = (2 * mx * my + 1e-4) * (2 * (xy - mx * my) + 9e-4)
+        return (top / ((mx * mx + my * my + 1e-4) * (xx - mx * mx + yy - my * my + 9e-4))).mean()
+
+    class Quality(torch.nn.Module):
+        def __init__(self, lambda1: float, lambda2: float, lambda3: float):
+            super().__init__()
+            self.weights = lambda1, lambda2, lambda3
+
+        def forward(self, a: Any, b: Any, fused: Any) -> Any:
+            of_a, of_b = edges(a), edges(b)
+            share = of_a.mean() / (of_a.mean() + of_b.mean())
+            alike = 1 - share * ssim(a, fused) - (1 - share) * ssim(b, fused)
+            gradient = (torch.maximum(of_a, of_b) - edges(fused)).abs().mean()
+            intensity = (fused - torch.maximum(a, b)).abs().mean()
+            return sum(
+                w * v for w, v in zip(self.weights, (alike, gradient, intensity), strict=True)
+            )
+
+    return Quality

@@ -162,25 +162,25 @@ static inline void patches(const float* x, float* col, int64_t C, int64_t K, int
 class _Conv(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, weight
-        return _convolve(x, weight, bias)
+        return convolve(x, weight, bias)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-        return _slopes(*self.saved, g)
+        return slopes(*self.saved, g)
 
 
 class _SiLUConv(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, weight
-        return _convolve(silu_forward(x), weight, bias)
+        return convolve(silu_forward(x), weight, bias)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
         x, weight = self.saved
-        slope, dw, db = _slopes(silu_forward(x, after=g), weight, g)
+        slope, dw, db = slopes(silu_forward(x, after=g), weight, g)
         return silu_backward(x, slope), dw, db
 
 
-def _slopes(x: jt.Var, weight: jt.Var, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-    """Of a convolution's input, weight and bias."""
+def slopes(x: jt.Var, weight: jt.Var, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+    """Of a convolution's input, weight and bias, from that of its result."""
     dw, db = jt.code(
         [weight.shape, [weight.shape[0]]],
         [x.dtype] * 2,
@@ -219,10 +219,11 @@ def _slopes(x: jt.Var, weight: jt.Var, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Va
             """,
     )
     turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-    return _convolve(g, turned, jt.zeros(weight.shape[1]), True), dw, db
+    return convolve(g, turned, jt.zeros(weight.shape[1]), True), dw, db
 
 
-def _convolve(x: jt.Var, weight: jt.Var, bias: jt.Var, slope: bool = False) -> jt.Var:
+def convolve(x: jt.Var, weight: jt.Var, bias: jt.Var, slope: bool = False) -> jt.Var:
+    """The kernel of `conv`, without a gradient; slope: it makes one."""
     n, c, h, w = x.shape
     o, _, k, _ = weight.shape
     return jt.code(

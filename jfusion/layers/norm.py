@@ -219,16 +219,37 @@ def norm_backward(
 class _GroupNorm(jt.Function):
     def __init__(self, groups: int, eps: float, silu: bool):
         super().__init__()
-        self.data = {"groups": groups, "eps": eps, "silu": int(silu)}
+        self.settings = groups, eps, silu
 
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
-        y, statistics = jt.code(
-            [x.shape, [x.shape[0], self.data["groups"], 2]],
-            [x.dtype] * 2,
-            [x, weight, bias],
-            cpu_header=HEADER,
-            data=self.data,
-            cpu_src="""
+        y, statistics = group_norm_forward(x, weight, bias, *self.settings)
+        self.saved = x, weight, bias, statistics
+        return y
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+        return group_norm_backward(*self.saved, g, *self.settings)
+
+
+def group_norm_forward(
+    x: jt.Var,
+    weight: jt.Var,
+    bias: jt.Var,
+    groups: int,
+    eps: float,
+    silu: bool,
+    after: jt.Var | None = None,
+) -> tuple[jt.Var, jt.Var]:
+    """The kernel of `group_norm`, without a gradient; also mean and 1 / deviation, (N, groups, 2).
+
+    weight and bias (1 or N, C). It runs only when `after` is there, as `norm_forward`.
+    """
+    return jt.code(
+        [x.shape, [x.shape[0], groups, 2]],
+        [x.dtype] * 2,
+        [x, weight, bias, *([] if after is None else [after])],
+        cpu_header=HEADER,
+        data={"groups": groups, "eps": eps, "silu": int(silu)},
+        cpu_src="""
             int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
             int64 G = data["groups"], K = C/G;
             double eps = data["eps"];
@@ -267,20 +288,28 @@ class _GroupNorm(jt.Function):
                 out1_p[(n*G + g)*2 + 1] = scale;
             }
             """,
-        )
-        self.saved = x, weight, bias, statistics
-        return y
+    )
 
-    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-        x, weight, bias, statistics = self.saved
-        each = [x.shape[0], weight.shape[1]]
-        dx, dw, db = jt.code(
-            [x.shape, each, each],
-            [x.dtype] * 3,
-            [x, weight, bias, statistics, g],
-            cpu_header=HEADER,
-            data=self.data,
-            cpu_src="""
+
+def group_norm_backward(
+    x: jt.Var,
+    weight: jt.Var,
+    bias: jt.Var,
+    statistics: jt.Var,
+    g: jt.Var,
+    groups: int,
+    eps: float,
+    silu: bool,
+) -> tuple[jt.Var, jt.Var, jt.Var]:
+    """The slopes of x, weight and bias, from that of the result of `group_norm_forward`."""
+    each = [x.shape[0], weight.shape[1]]
+    dx, dw, db = jt.code(
+        [x.shape, each, each],
+        [x.dtype] * 3,
+        [x, weight, bias, statistics, g],
+        cpu_header=HEADER,
+        data={"groups": groups, "eps": eps, "silu": int(silu)},
+        cpu_src="""
             int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
             int64 G = data["groups"], K = C/G;
             bool silu = data["silu"] != 0;
@@ -316,6 +345,6 @@ class _GroupNorm(jt.Function):
                 }
             }
             """,
-        )
-        one = weight.shape[0] == 1
-        return dx, *(v.sum(0, keepdims=True) if one else v for v in (dw, db))
+    )
+    one = weight.shape[0] == 1
+    return dx, *(v.sum(0, keepdims=True) if one else v for v in (dw, db))

@@ -9,7 +9,8 @@ import numpy as np
 from jfusion.diffusion.unet import time_embedding
 from jfusion.layers.activation import silu
 from jfusion.layers.conv import conv, conv1x1
-from jfusion.layers.norm import channel_layer_norm, group_norm
+from jfusion.layers.norm import channel_layer_norm
+from jfusion.layers.norm_conv import norm_silu_conv
 from jfusion.layers.pixel_attention import pixel_attention
 from jfusion.runtime import jt, nn
 
@@ -31,14 +32,15 @@ class Output(NamedTuple):
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm of 32 groups with SiLU after it."""
+    """The parameters of a GroupNorm of 32 groups, with SiLU and a convolution after it."""
 
     def __init__(self, width: int):
         self.weight, self.bias = jt.ones(width), jt.zeros(width)
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        """(N, width, H, W) -> the same shape."""
-        return group_norm(x, GROUPS, self.weight, self.bias, silu=True)
+    def execute(self, x: jt.Var, conv: nn.Conv, dropout: float = 0.0) -> jt.Var:
+        """(N, width, H, W) -> (N, O, H, W), dropout before the convolution."""
+        norm = self.weight, self.bias
+        return norm_silu_conv(x, GROUPS, norm, (conv.weight, conv.bias), dropout)
 
 
 class ResBlock(nn.Module):
@@ -54,10 +56,8 @@ class ResBlock(nn.Module):
     def execute(self, x: jt.Var, waves: jt.Var) -> jt.Var:
         """x (N, width, H, W), waves (N, time), SiLU done -> (N, out, H, W)."""
         time = self.time(waves).reshape(x.shape[0], -1, 1, 1)
-        y = self.norm2(conv(self.norm1(x), self.conv1.weight, self.conv1.bias) + time)
-        if self.is_training() and self.dropout:
-            y = nn.dropout(y, self.dropout, is_train=True)
-        y = conv(y, self.conv2.weight, self.conv2.bias)
+        dropout = self.dropout if self.is_training() else 0.0
+        y = self.norm2(self.norm1(x, self.conv1) + time, self.conv2, dropout)
         return y + (x if self.skip is None else conv1x1(x, self.skip.weight, self.skip.bias))
 
 
@@ -323,4 +323,4 @@ class Head(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """(N, width, H, W) -> (N, 1, H, W)."""
-        return conv(self.norm(x), self.conv.weight, self.conv.bias)
+        return self.norm(x, self.conv)

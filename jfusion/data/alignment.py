@@ -11,7 +11,7 @@ REACH = 12  # the largest shift that is tried, in pixels
 COARSE = 160  # images with a longer side are searched at half the size first
 LENGTH = 2.0  # shifts below are not told
 # by how much the shared information must rise; measured, see docs/alignment.md
-GAIN_OF_VALUES, GAIN_OF_EDGES = 0.12, 0.25
+GAIN_OF_VALUES, GAIN_OF_EDGES = 0.1, 0.25
 
 
 class Shift(NamedTuple):

@@ -337,11 +337,24 @@ def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
     return jittor
 
 
+# Jittor has each kernel compiled to text by its script asm_tuner.py, which looks for marks in it and
+# assembles it: twice the time, and 2 MB a kernel. Without a mark in the source there is nothing to do.
+_INTERPRETER = """#!/bin/sh
+case "$1" in */asm_tuner.py)
+    if ! grep -q @begin "$3"; then
+        compiler=${{2#--cc_path=}}
+        shift 2
+        exec "$compiler" "$@"
+    fi
+esac
+HOME={home} JITTOR_HOME={home} exec {python} "$@"
+"""
+
+
 def _interpreter(home: Path, executable: str) -> Path:
-    """A script that runs this Python with `home` as HOME."""
+    """A script that runs this Python with `home` as HOME, and compiles most kernels without it."""
     script = home / f"python-{_short_hash(executable)}"
-    text = f'#!/bin/sh\nHOME={home} JITTOR_HOME={home} exec {shlex.quote(executable)} "$@"\n'
-    return _script(script, text)
+    return _script(script, _INTERPRETER.format(home=home, python=shlex.quote(executable)))
 
 
 def _script(path: Path, text: str) -> Path:
@@ -512,6 +525,7 @@ def _fingerprint(variables: dict[str, str]) -> str:
         variables["cache_name"],
         os.environ.get("cc_flags", ""),
         _HEADER,
+        _INTERPRETER,
         _cpu_name(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
@@ -611,8 +625,7 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
     """Compiles the headers that every kernel includes. Returns the header's path, "" if g++ cannot.
 
-    A precompiled header is used only when the flags are exactly the kernel's: Jittor's own, and the
-    `-g` that its assembler step adds.
+    A precompiled header is used only when the flags are exactly the kernel's.
     """
     header = home / f"{name}.h"
     header.write_text(_HEADER)
@@ -622,7 +635,6 @@ def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
     ]
     command = [
         core["cc_path"],
-        "-g",
         *flags,
         "-x",
         "c++-header",
@@ -641,7 +653,7 @@ def clean() -> int:
     """Removes what other versions and environments that are gone left; returns the bytes freed.
 
     Kept: this environment, and any other whose interpreter is still there and that was prepared last
-    by it. The assembler text beside each kernel, nearly all of its size, goes too: it is never read.
+    by it. Assembler text beside a kernel goes too: it is never read.
     """
     home = cache_home()
     before = cache_size(home)

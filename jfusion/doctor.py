@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from jfusion import __version__, runtime
+from jfusion.cuda import adapt
 from jfusion.errors import UserError
 
 
@@ -74,7 +75,11 @@ def _onednn() -> tuple[str, str, str]:
 
 def _cuda() -> tuple[str, str, str]:
     nvcc, why_off = runtime.cuda()
-    return "CUDA", nvcc or f"off: {why_off or 'no toolkit found'}", ""
+    if not nvcc:
+        return "CUDA", f"off: {why_off or 'no toolkit found'}", ""
+    found = runtime.usable_toolkit()
+    lines = [found.name, *(f"Jittor's {c.file} adapted: {c.reason}" for c in adapt.needed(found))]
+    return "CUDA", f"\n{'':<13}".join(lines), ""
 
 
 def _cache() -> tuple[str, str, str]:

@@ -37,10 +37,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jfusion.cuda import adapt, toolkit
 from jfusion.errors import UserError
 
 JITTOR_VERSION = "1.3.11.0"
-NEWEST_CUDA = (12, 2)  # the newest toolkit that Jittor 1.3.11 compiles with
 CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
 
 # What every kernel includes, compiled once (see `_precompile`).
@@ -192,33 +192,40 @@ def python_config() -> str | None:
 
 
 def cuda() -> tuple[str, str]:
-    """(path of the nvcc to use, or "" for the CPU; one line that says why it is off, or "")."""
+    """(path of the nvcc to use, or "" for the CPU; one line that says why it is off, or "").
+
+    For a toolkit that Jittor does not take as it is, the path is that of a folder of links in the cache.
+    """
+    found = usable_toolkit()
+    if found is None or isinstance(found, str):
+        return "", found or ""
+    if found.whole and not adapt.needed(found):
+        return str(found.nvcc), ""
+    home = cache_home()
+    return str(toolkit.tree(found, home, _short_hash(repr(found)))), ""
+
+
+def usable_toolkit() -> toolkit.Toolkit | str | None:
+    """The toolkit to use; why there is none, in one line; None when nobody would expect one."""
     if os.environ.get("nvcc_path") == "":
-        return "", ""
-    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc")
-    nvcc = nvcc or next(
-        (p for p in ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc") if Path(p).exists()), ""
-    )
-    if not nvcc:
-        return "", "a GPU is here, but no CUDA toolkit (nvcc)" if _gpu_count() else ""
-    try:
-        text = subprocess.run(
-            [nvcc, "--version"], capture_output=True, text=True, timeout=30
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        return "", f"{nvcc} does not run: {error}"
-    version = re.search(r"release (\d+)\.(\d+)", text)
-    release = tuple(map(int, version.groups())) if version else (0, 0)
-    named = f"CUDA {release[0]}.{release[1]} at {nvcc}"
+        return None
+    nvcc = toolkit.nvcc_of_this_machine()
+    if nvcc is None:
+        return "a GPU is here, but no CUDA toolkit (nvcc)" if _gpu_count() else None
+    found = toolkit.look_at(nvcc)
+    if isinstance(found, str):
+        return found
     if not _gpu_count():
-        return "", f"{named} is passed over: no GPU or no driver on this machine"
-    if not (10, 0) <= release <= NEWEST_CUDA:
-        newest = ".".join(map(str, NEWEST_CUDA))
+        return f"{found.name} is passed over: no GPU or no driver on this machine"
+    if not toolkit.OLDEST <= found.release <= toolkit.NEWEST:
+        oldest, newest = (".".join(map(str, v)) for v in (toolkit.OLDEST, toolkit.NEWEST))
+        return f"{found.name} is passed over: jfusion works with CUDA {oldest} to {newest}"
+    if found.missing:
         return (
-            "",
-            f"{named} is passed over: Jittor {JITTOR_VERSION} works with CUDA 10.0 to {newest}",
+            f"{found.name} is passed over: it lacks {', '.join(found.missing)}; mend: pip install -r "
+            f"requirements-cuda{found.release[0]}.txt"
         )
-    return nvcc, ""
+    return found
 
 
 def _gpu_count() -> int:
@@ -260,6 +267,8 @@ def environment() -> dict[str, str]:
         "nvcc_path": nvcc,
         "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
     }
+    if nvcc:  # these three would be downloaded
+        wanted |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
     config = python_config()
     if config:
         wanted["python_config_path"] = config
@@ -319,10 +328,7 @@ def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
     For each kernel Jittor runs a script of its own with `sys.executable`, unquoted, through a shell:
     a small script that sets HOME stands in for it, and a link for an install path with spaces.
     """
-    executable, site = (
-        sys.executable,
-        Path(metadata.distribution("jittor").locate_file("")).resolve(),
-    )
+    executable, site = sys.executable, _site(home, variables["nvcc_path"])
     if not _shell_safe(site):
         site = _link(home / f"site-{_short_hash(str(site))}", site)
     sys.path.insert(0, str(site))
@@ -335,6 +341,15 @@ def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
         sys.executable = executable
         sys.path.remove(str(site))
     return jittor
+
+
+def _site(home: Path, nvcc: str) -> Path:
+    """The folder to import Jittor from: where it is installed, or that of a copy adapted to CUDA."""
+    installed = Path(metadata.distribution("jittor").locate_file("")).resolve()
+    found = usable_toolkit() if nvcc else None
+    if isinstance(found, toolkit.Toolkit) and adapt.needed(found):
+        return adapt.adapted(installed / "jittor", home, found)
+    return installed
 
 
 # Jittor has each kernel compiled to text by its script asm_tuner.py, which looks for marks in it and

@@ -113,24 +113,6 @@ def test_numpy_2_is_refused_with_the_mend(monkeypatch):
         runtime.check_numpy()
 
 
-def test_an_unusable_cuda_is_explained_in_one_line(monkeypatch, tmp_path):
-    nvcc = tmp_path / "nvcc"
-    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.1'\n")
-    nvcc.chmod(0o755)
-    monkeypatch.setenv("nvcc_path", str(nvcc))
-    monkeypatch.setattr(runtime, "_gpu_count", lambda: 0)
-    assert runtime.cuda() == (
-        "",
-        f"CUDA 13.0 at {nvcc} is passed over: no GPU or no driver on this machine",
-    )
-    monkeypatch.setattr(runtime, "_gpu_count", lambda: 1)
-    assert "works with CUDA 10.0 to 12.2" in runtime.cuda()[1]
-    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.2, V12.2.1'\n")
-    assert runtime.cuda() == (str(nvcc), "")
-    monkeypatch.setenv("nvcc_path", "")
-    assert runtime.cuda() == ("", "")
-
-
 @pytest.mark.parametrize(
     ("function", "mend"),
     [

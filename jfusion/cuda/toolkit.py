@@ -1,0 +1,176 @@
+"""Finds a CUDA toolkit with its libraries: the system's, or that of the `nvidia-*` packages of PyPI.
+
+Jittor wants one folder with bin/nvcc, include and lib64, libraries by their unversioned names. The
+packages have neither that layout nor those names, so a folder of links is made in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+OLDEST, NEWEST = (10, 0), (13, 0)  # up to 12.2 Jittor compiles as it is, see adapt.py
+LIBRARIES = ("cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusparse")
+USUAL = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
+SYSTEM = Path("/usr")  # where Debian puts cuDNN
+
+# nvidia's packages lack NPP, and of NPP Jittor's sources use these limits alone
+_NPP = """#pragma once
+#define NPP_MIN_32U (0)
+#define NPP_MAX_32U (4294967295U)
+#define NPP_MIN_32S (-2147483647 - 1)
+#define NPP_MAX_32S (2147483647)
+#define NPP_MIN_64U (0)
+#define NPP_MAX_64U (18446744073709551615ULL)
+#define NPP_MIN_64S (-9223372036854775807LL - 1)
+#define NPP_MAX_64S (9223372036854775807LL)
+"""
+
+
+class Toolkit(NamedTuple):
+    """A compiler and where its headers and libraries are.
+
+    release: of CUDA, (13, 0); cudnn: its major number, 0 if there is none; folders: of headers and
+    libraries, in the order of the search; missing: LIBRARIES that were not found.
+    """
+
+    nvcc: Path
+    release: tuple[int, int]
+    cudnn: int
+    folders: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether Jittor finds everything by itself: nothing lies in packages."""
+        own = tuple(f for f in self.folders if f not in packages())
+        return not any(_library(name, own, self.release) is None for name in LIBRARIES)
+
+    @property
+    def name(self) -> str:
+        """Such as "CUDA 13.0 with cuDNN 9 at /usr/local/cuda/bin/nvcc"."""
+        cudnn = f" with cuDNN {self.cudnn}" if self.cudnn else ""
+        return f"CUDA {self.release[0]}.{self.release[1]}{cudnn} at {self.nvcc}"
+
+
+def packages() -> list[Path]:
+    """The folders of NVIDIA's packages in this environment: <site>/nvidia/cu13, .../cudnn, ..."""
+    site = Path(metadata.distribution("jittor").locate_file("nvidia"))
+    return sorted(p for p in site.glob("*") if p.is_dir()) if site.is_dir() else []
+
+
+def nvcc_of_this_machine() -> Path | None:
+    """`$nvcc_path`, else that of the packages, on the path, or in the usual places."""
+    chosen = os.environ.get("nvcc_path")
+    if chosen:
+        return Path(chosen)
+    own = [p / "bin" / "nvcc" for p in packages()]
+    on_path = shutil.which("nvcc")
+    found = [*own, *([Path(on_path)] if on_path else []), *map(Path, USUAL)]
+    return next((p for p in found if p.is_file()), None)
+
+
+@lru_cache(maxsize=8)
+def look_at(nvcc: Path) -> Toolkit | str:
+    """The toolkit of this compiler; what is wrong with it otherwise, in one line."""
+    try:
+        text = subprocess.run(
+            [str(nvcc), "--version"], capture_output=True, text=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{nvcc} does not run: {error}"
+    found = re.search(r"release (\d+)\.(\d+)", text)
+    if not found:
+        return f"{nvcc} does not tell its version"
+    release = int(found[1]), int(found[2])
+    # nvcc may be a script or a link: its own folder is where it takes its headers from
+    folders = (_home_of(nvcc), *packages(), SYSTEM)
+    cudnn = _cudnn_of(folders)
+    missing = tuple(name for name in LIBRARIES if _library(name, folders, release) is None)
+    return Toolkit(nvcc, release, cudnn, folders, missing)
+
+
+def _home_of(nvcc: Path) -> Path:
+    """The toolkit's folder, asked for by a dry run."""
+    done = subprocess.run(
+        [str(nvcc), "--dryrun", "-x", "cu", "/dev/null"], capture_output=True, text=True
+    )
+    top = re.search(r"^#\$ TOP=(.*)$", done.stderr, re.M)
+    return Path(top[1]).resolve() if top else nvcc.resolve().parent.parent
+
+
+def _cudnn_of(folders: tuple[Path, ...]) -> int:
+    for folder in folders:
+        header = folder / "include" / "cudnn_version.h"
+        if header.is_file():
+            major = re.search(r"#define CUDNN_MAJOR (\d+)", header.read_text())
+            return int(major[1]) if major else 0
+    return 0
+
+
+def _library(name: str, folders: tuple[Path, ...], release: tuple[int, int]) -> Path | None:
+    """lib<name>.so, or the one with a number; packages of CUDA 12 and 13 may lie side by side."""
+    for folder in folders:
+        if not _fits(folder, release):
+            continue
+        for place in ("lib64", "lib", "targets/x86_64-linux/lib", "lib/x86_64-linux-gnu"):
+            found = sorted((folder / place).glob(f"lib{name}.so*"), key=lambda p: len(p.name))
+            if found:
+                return found[0]
+    return None
+
+
+def _fits(folder: Path, release: tuple[int, int]) -> bool:
+    """Packages of CUDA 12 (nvidia/cublas, ...) and of 13 (nvidia/cu13) may lie side by side."""
+    if folder.parent.name != "nvidia":
+        return True
+    if release[0] >= 13:
+        return folder.name in (f"cu{release[0]}", "cudnn")
+    return re.fullmatch(r"cu\d+", folder.name) is None
+
+
+def tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
+    """Makes the folder of links for a toolkit and returns its bin/nvcc. Made anew each time."""
+    folder = home / f"cuda-{toolkit.release[0]}.{toolkit.release[1]}-{mark}"
+    for part in ("bin", "include", "lib64"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    nvcc = folder / "bin" / "nvcc"
+    real = shlex.quote(str(toolkit.nvcc))
+    includes = f"-I{folder / 'include'}"
+    text = f'#!/bin/sh\nexec {real} {includes} "$@"\n'
+    if not nvcc.is_file() or nvcc.read_text() != text:
+        fresh = nvcc.with_name(f".nvcc.{os.getpid()}")
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(nvcc)
+    fitting = [f for f in toolkit.folders if _fits(f, toolkit.release)]
+    for source in reversed(fitting):  # what comes first in the search is linked last
+        for header in (source / "include").glob("cudnn*" if source == SYSTEM else "*"):
+            _point(folder / "include" / header.name, header)
+    for name in LIBRARIES:
+        library = _library(name, toolkit.folders, toolkit.release)
+        if library is None:
+            continue
+        for sibling in library.parent.glob(f"lib{name}[._]*so*"):
+            _point(folder / "lib64" / sibling.name, sibling)
+        _point(folder / "lib64" / f"lib{name}.so", library)
+    if not (folder / "include" / "npp.h").exists():
+        (folder / "include" / "npp.h").write_text(_NPP)
+    return nvcc
+
+
+def _point(link: Path, target: Path) -> None:
+    """Makes `link` point to `target` in one step."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 OLDEST, NEWEST = (10, 0), (13, 0)  # up to 12.2 Jittor compiles as it is, see adapt.py
 LIBRARIES = ("cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusparse")
+STATIC = ("libcudadevrt.a", "libcudart_static.a")  # nvcc links the first into all it makes
 USUAL = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
 SYSTEM = Path("/usr")  # where Debian puts cuDNN
 
@@ -143,8 +144,7 @@ def tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
         (folder / part).mkdir(parents=True, exist_ok=True)
     nvcc = folder / "bin" / "nvcc"
     real = shlex.quote(str(toolkit.nvcc))
-    includes = f"-I{folder / 'include'}"
-    text = f'#!/bin/sh\nexec {real} {includes} "$@"\n'
+    text = f'#!/bin/sh\nexec {real} -I{folder}/include -L{folder}/lib64 "$@"\n'
     if not nvcc.is_file() or nvcc.read_text() != text:
         fresh = nvcc.with_name(f".nvcc.{os.getpid()}")
         fresh.write_text(text)
@@ -161,6 +161,11 @@ def tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
         for sibling in library.parent.glob(f"lib{name}[._]*so*"):
             _point(folder / "lib64" / sibling.name, sibling)
         _point(folder / "lib64" / f"lib{name}.so", library)
+    for name in STATIC:
+        found = (f / place / name for f in fitting for place in ("lib64", "lib"))
+        static = next((p for p in found if p.is_file()), None)
+        if static is not None:
+            _point(folder / "lib64" / name, static)
     if not (folder / "include" / "npp.h").exists():
         (folder / "include" / "npp.h").write_text(_NPP)
     return nvcc

@@ -61,7 +61,9 @@ class Config:
     timesteps: int = setting(2000, "T, steps of the diffusion process")
     noise_schedule: str = setting("cosine", "cosine or linear")
     steps: str = setting("", "take fewer steps in inference: a number, or ddimN (default: all T)")
-    sampler: str = setting("ddpm", "ddpm, or ddim for fewer steps")
+    sampler: str = setting(
+        "ddpm", "ddpm (the published one, with fewer steps too), or ddim (keeps the starting noise)"
+    )
     add_noise: bool = setting(False, "noise in every step back (published: none but the start's)")
     region: str = setting("published", "regions in inference: published, or as_training")
     region_guard: bool = setting(

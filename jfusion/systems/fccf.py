@@ -190,7 +190,7 @@ class FCCF(System):
         def adam(name: str, module: nn.Module, rate: float, clip: float | None) -> ParameterGroup:
             return ParameterGroup(
                 name,
-                dict(module.state_dict()),
+                {f"{name}.{k}": p for k, p in module.state_dict().items()},
                 lambda epoch: rate * c.decay ** (epoch // c.decay_every),
                 weight_decay=c.weight_decay,
                 decoupled=True,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class UserError(Exception):
@@ -19,6 +21,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def optional(module: str, package: str, purpose: str, extra: str) -> ModuleType:
+    """The module of a package that only an extra of jfusion installs; UserError naming it if it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{purpose} needs {package}; install it with: pip install 'jfusion[{extra}]'"
+        ) from error
 
 
 def writing(what: str, path: object, error: Exception) -> UserError:

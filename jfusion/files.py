@@ -73,6 +73,26 @@ def write_text(path: str | Path, text: str, what: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_script(path: Path, text: str) -> Path:
+    """Writes an executable in one step, unless it is there already."""
+    if not path.is_file() or path.read_text() != text:
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    return path
+
+
+def point_link(link: Path, target: Path) -> Path:
+    """Makes `link` point to `target` in one step, whatever another process is doing."""
+    if not (link.is_symlink() and link.readlink() == target):
+        fresh = link.with_name(f".{link.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
+    return link
+
+
 def read_text(path: str | Path, what: str) -> str:
     """A UTF-8 text file, or one line that says why it cannot be read."""
     try:

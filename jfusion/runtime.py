@@ -39,6 +39,7 @@ from typing import Any
 
 from jfusion.cuda import adapt, toolkit
 from jfusion.errors import UserError
+from jfusion.files import point_link, write_script
 
 JITTOR_VERSION = "1.3.11.0"
 CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
@@ -330,7 +331,7 @@ def _import_jittor(home: Path, variables: dict[str, str]) -> Any:
     """
     executable, site = sys.executable, _site(home, variables["nvcc_path"])
     if not _shell_safe(site):
-        site = _link(home / f"site-{_short_hash(str(site))}", site)
+        site = point_link(home / f"site-{_short_hash(str(site))}", site)
     sys.path.insert(0, str(site))
     sys.executable = str(_interpreter(home, executable))
     try:
@@ -369,27 +370,7 @@ HOME={home} JITTOR_HOME={home} exec {python} "$@"
 def _interpreter(home: Path, executable: str) -> Path:
     """A script that runs this Python with `home` as HOME, and compiles most kernels without it."""
     script = home / f"python-{_short_hash(executable)}"
-    return _script(script, _INTERPRETER.format(home=home, python=shlex.quote(executable)))
-
-
-def _script(path: Path, text: str) -> Path:
-    """Writes an executable in one step, unless it is there already."""
-    if not path.exists() or path.read_text() != text:
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_text(text)
-        fresh.chmod(0o755)
-        fresh.replace(path)
-    return path
-
-
-def _link(link: Path, target: Path) -> Path:
-    """Makes `link` point to `target` in one step, whatever another process is doing."""
-    if not (link.is_symlink() and link.readlink() == target):
-        fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(target)
-        fresh.replace(link)
-    return link
+    return write_script(script, _INTERPRETER.format(home=home, python=shlex.quote(executable)))
 
 
 def _short_hash(text: str) -> str:
@@ -420,8 +401,9 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     _check_needed()
     home = cache_home()
     variables = environment()
-    if not quiet and cuda()[1]:
-        print(f"jfusion: running on the CPU ({cuda()[1]})", file=sys.stderr)
+    why_off = usable_toolkit()
+    if not quiet and isinstance(why_off, str):
+        print(f"jfusion: running on the CPU ({why_off})", file=sys.stderr)
     _link_onednn(home)
     stamp = _stamp(home, variables)
     ready = _read_stamp(stamp)
@@ -477,11 +459,11 @@ def _without_spaces(home: Path, compiler: Path) -> str:
     if _shell_safe(prefix):
         return str(compiler)
     mark = _short_hash(str(prefix))
-    link = _link(home / f"mpi-{mark}", prefix)
+    link = point_link(home / f"mpi-{mark}", prefix)
     places = {str(prefix), str(prefix.resolve())}
     swaps = " ".join(f"-e {shlex.quote(f's|{place}|{link}|g')}" for place in sorted(places))
     text = f'#!/bin/sh\n{shlex.quote(str(compiler))} "$@" | sed {swaps}\n'
-    return str(_script(home / f"mpicc-{mark}", text))
+    return str(write_script(home / f"mpicc-{mark}", text))
 
 
 def _outside_mpi() -> dict[str, str]:
@@ -517,7 +499,7 @@ def _link_onednn(home: Path) -> None:
         ("lib/libmkldnn.so", library),
         ("lib/libdnnl.so.2", library),
     ):
-        _link(folder / name, target)
+        point_link(folder / name, target)
 
 
 def _stamp(home: Path, variables: dict[str, str]) -> Path:

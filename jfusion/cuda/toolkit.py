@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from jfusion.files import point_link, write_script
+
 OLDEST, NEWEST = (10, 0), (13, 0)  # up to 12.2 Jittor compiles as it is, see adapt.py
 LIBRARIES = ("cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusparse")
 STATIC = ("libcudadevrt.a", "libcudart_static.a")  # nvcc links the first into all it makes
@@ -142,40 +144,25 @@ def tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
     folder = home / f"cuda-{toolkit.release[0]}.{toolkit.release[1]}-{mark}"
     for part in ("bin", "include", "lib64"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    nvcc = folder / "bin" / "nvcc"
     real = shlex.quote(str(toolkit.nvcc))
     text = f'#!/bin/sh\nexec {real} -I{folder}/include -L{folder}/lib64 "$@"\n'
-    if not nvcc.is_file() or nvcc.read_text() != text:
-        fresh = nvcc.with_name(f".nvcc.{os.getpid()}")
-        fresh.write_text(text)
-        fresh.chmod(0o755)
-        fresh.replace(nvcc)
+    nvcc = write_script(folder / "bin" / "nvcc", text)
     fitting = [f for f in toolkit.folders if _fits(f, toolkit.release)]
     for source in reversed(fitting):  # what comes first in the search is linked last
         for header in (source / "include").glob("cudnn*" if source == SYSTEM else "*"):
-            _point(folder / "include" / header.name, header)
+            point_link(folder / "include" / header.name, header)
     for name in LIBRARIES:
         library = _library(name, toolkit.folders, toolkit.release)
         if library is None:
             continue
         for sibling in library.parent.glob(f"lib{name}[._]*so*"):
-            _point(folder / "lib64" / sibling.name, sibling)
-        _point(folder / "lib64" / f"lib{name}.so", library)
+            point_link(folder / "lib64" / sibling.name, sibling)
+        point_link(folder / "lib64" / f"lib{name}.so", library)
     for name in STATIC:
         found = (f / place / name for f in fitting for place in ("lib64", "lib"))
         static = next((p for p in found if p.is_file()), None)
         if static is not None:
-            _point(folder / "lib64" / name, static)
+            point_link(folder / "lib64" / name, static)
     if not (folder / "include" / "npp.h").exists():
         (folder / "include" / "npp.h").write_text(_NPP)
     return nvcc
-
-
-def _point(link: Path, target: Path) -> None:
-    """Makes `link` point to `target` in one step."""
-    if link.is_symlink() and link.readlink() == target:
-        return
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(link)

@@ -198,9 +198,9 @@ def resize_8bit(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return ((((first * upper) >> 16) + ((second * lower) >> 16) + 2) >> 2).astype(np.uint8)
 
 
-def write(path: str | Path, pixels: np.ndarray) -> None:
-    """Writes (H, W) or (H, W, 3) uint8 as a PNG, under a temporary name first."""
+def write(path: str | Path, pixels: np.ndarray, kind: str = "png") -> None:
+    """Writes (H, W) or (H, W, 3) uint8 in Pillow's format `kind`, under a temporary name first."""
     from PIL import Image
 
     with replacing(path, "the picture") as temporary:
-        Image.fromarray(pixels).save(temporary, format="png")
+        Image.fromarray(pixels).save(temporary, format=kind)

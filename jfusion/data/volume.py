@@ -5,14 +5,13 @@ The libraries that read them are the optional extra `medical`.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from jfusion.errors import UserError
-from jfusion.files import replacing
+from jfusion.data import image
+from jfusion.errors import UserError, optional
 
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
 
@@ -63,7 +62,6 @@ def write_slices(
     window: tuple[float, float] | None = None,
 ) -> list[Path]:
     """Writes <folder>/0.png, 1.png, ... of a volume and returns them."""
-    from PIL import Image
     from tqdm import tqdm
 
     if kind not in FORMATS:
@@ -72,19 +70,13 @@ def write_slices(
     slices = to_8bit(read_volume(source), window)
     for i, pixels in enumerate(tqdm(slices, desc=Path(source).name, unit="slice", delay=2)):
         path = Path(folder, f"{i}.{kind}")
-        with replacing(path, "the slice") as temporary:
-            Image.fromarray(pixels).save(temporary, format={"jpg": "jpeg"}.get(kind, kind))
+        image.write(path, pixels, {"jpg": "jpeg"}.get(kind, kind))
         written.append(path)
     return written
 
 
 def _library(name: str, what: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"reading {what} needs {name}; install it with: pip install 'jfusion[medical]'"
-        ) from error
+    return optional(name, name, f"reading {what}", "medical")
 
 
 def _metaimage(path: Path) -> np.ndarray:

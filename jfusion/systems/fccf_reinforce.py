@@ -9,11 +9,9 @@ running mean; the gradient is REINFORCE (Williams 1992) with an entropy term.
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 
-from jfusion.errors import UserError
+from jfusion.errors import optional
 from jfusion.runtime import jt, nn
 from jfusion.systems.fccf_policy import AdaptiveBoundary, Policy, composite_loss
 
@@ -25,12 +23,7 @@ FORGET = 0.95  # of the baseline
 
 def superpixels(luma: np.ndarray) -> np.ndarray:
     """SLIC on gray images: (N, H, W) in [0, 1] -> labels (N, H, W)."""
-    try:
-        slic = importlib.import_module("skimage.segmentation").slic
-    except ImportError as error:
-        raise UserError(
-            "--reinforce needs scikit-image; install it with: pip install 'jfusion[reinforce]'"
-        ) from error
+    slic = optional("skimage.segmentation", "scikit-image", "--reinforce", "reinforce").slic
     return np.stack(
         [
             slic(x, n_segments=SEGMENTS, compactness=COMPACTNESS, channel_axis=None)

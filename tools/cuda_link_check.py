@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -185,22 +186,28 @@ def defined(library: Path) -> set[str]:
 
 def stand_in(name: str, library: Path, symbols: set[str], tree: Path) -> None:
     """Puts a library of the same name with functions that return 0 in the tree's lib64."""
-    own = RUNTIME if name == "cudart" else ""
     source, out = tree / f"{name}.cc", tree / "lib64" / f"lib{name}.so"
-    taken = {s for s in symbols if f"{s}(" in own or f"({s}," in own}
-    lines = [
-        f'asm(".globl {s}\\n.type {s},@function\\n{s}: xor %eax,%eax\\nret");'
-        for s in symbols - taken
-    ]
-    source.write_text(own + "\n".join(lines))
+    build = ["g++", "-shared", "-fPIC", f"-I{tree / 'include'}", str(source), "-o"]
     for link in (tree / "lib64").glob(f"lib{name}.so*"):
         link.unlink()
-    soname = library.resolve().name if ".so." in library.resolve().name else library.name
-    soname = next((p.name for p in [library] if ".so." in p.name), soname)
-    command = ["g++", "-shared", "-fPIC", f"-I{tree / 'include'}", f"-Wl,-soname,{soname}"]
-    subprocess.run([*command, str(source), "-o", str(out)], check=True)
-    if not (tree / "lib64" / soname).exists():
+    own = RUNTIME if name == "cudart" else ""
+    source.write_text(own)
+    subprocess.run([*build, str(out)], check=True)
+    lines = [
+        f'asm(".globl {s}\\n.type {s},@function\\n{s}: xor %eax,%eax\\nret");'
+        for s in symbols - defined(out)  # headers may give what is defined here another name
+    ]
+    source.write_text(own + "\n".join(lines))
+    soname = soname_of(library)
+    subprocess.run([*build, str(out), f"-Wl,-soname,{soname}"], check=True)
+    if soname != out.name:
         (tree / "lib64" / soname).symlink_to(out)
+
+
+def soname_of(library: Path) -> str:
+    """The name that what is linked with a library asks for."""
+    text = subprocess.run(["readelf", "-d", str(library)], capture_output=True, text=True).stdout
+    return re.search(r"SONAME.*\[(.*)\]", text)[1]
 
 
 def unresolved(home: Path, symbols: set[str]) -> int:

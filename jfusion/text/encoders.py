@@ -14,9 +14,8 @@ FILES = ("*.json", "*.safetensors", "vocab.txt")  # what is fetched from the hub
 
 @dataclass(frozen=True)
 class Known:
-    """An encoder with a name: what it is, and the package or the hub repository that carries it.
-
-    revision: the commit to take; None: the newest, whose commit is then recorded. NAME@COMMIT pins it.
+    """An encoder with a name: what it is, and the package, or the hub's repository and its commit, that
+    carries it. NAME@COMMIT takes another commit.
     """
 
     title: str
@@ -33,6 +32,7 @@ KNOWN = {
     "blip2": Known(
         "the text branch of BLIP-2's Q-Former, 12 layers, 768 wide: the paper's encoder",
         repository="Salesforce/blip2-itm-vit-g",
+        revision="520bf73fd0ef6ccce791cd3f06908040aef2d8cc",
     ),
     "bert-base": Known(
         "BERT base, uncased, 12 layers, 768 wide",
@@ -102,7 +102,7 @@ def _from_hub(name: str, known: Known, revision: str | None) -> Found:
         raise UserError(
             f"encoder {name} is not on this machine and cannot be fetched ({reason}); on a machine that "
             f"reaches the Hugging Face hub, download config.json, the tokenizer's files and "
-            f"*.safetensors of {known.repository} into a folder and pass --encoder FOLDER, or take "
+            f"*.safetensors of {known.repository} (commit {revision}) into a folder and pass --encoder FOLDER, or take "
             "--encoder minilm"
         ) from error
     return Found(name, Path(folder), Path(folder).name)

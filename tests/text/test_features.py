@@ -167,10 +167,24 @@ def test_an_encoder_that_is_not_there_says_how_to_get_it(world, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    with pytest.raises(
-        UserError, match=r"blip2 is not on this machine.*no route.*--encoder FOLDER"
-    ):
+    told = r"blip2 is not on this machine.*no route.*\(commit abc\).*--encoder FOLDER"
+    with pytest.raises(UserError, match=told):
         embed(options(world, encoder="blip2@abc"))
+
+
+@pytest.mark.parametrize("name", ["blip2", "bert-base"])
+def test_an_encoder_of_the_hub_is_that_of_one_commit(name, tmp_path, monkeypatch):
+    known, another = encoders.KNOWN[name], "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / f"models--{known.repository.replace('/', '--')}"
+    for commit in (known.revision, another):
+        (cache / "snapshots" / commit).mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text(another)  # what the hub has since
+    found = encoders.find(name)
+    assert found == encoders.Found(name, cache / "snapshots" / known.revision, known.revision)
+    assert encoders.find(f"{name}@{another}").revision == another
+    assert len(known.revision) == 40 and int(known.revision, 16)
 
 
 def test_tokenizer_and_weights_must_belong_together(world):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,17 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=int, default=2, help="threads of each process (default 2)"
     )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where both sides run (default cpu); on the GPU the memory is the GPU's",
+    )
     parser.add_argument("--check", action="store_true", help="run ours once on the smallest case")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return work(options.worker, options.system, options.case[0], options.reference)
+        return work(options)
     if bool(options.reference) != bool(options.python):
         parser.error("--reference and --python belong together")
     cases = importlib.import_module(f"cases.{options.system}").CASES
@@ -47,6 +54,7 @@ def main() -> int:
         names, options.rounds = [min(cases, key=lambda n: np.prod(cases[n].size))], 1
     print(
         f"{time.strftime('%Y-%m-%d')}, {options.threads} threads, {options.rounds} pairs of runs, {cpu()}"
+        + (f", {gpu()}" if options.device == "cuda" else "")
     )
     for name in names:
         compare(options, name)
@@ -59,6 +67,12 @@ def cpu() -> str:
     return next(
         (x.split(": ")[1] for x in lines if x.startswith("model name")), "unknown processor"
     )
+
+
+def gpu() -> str:
+    """The GPU's name and its driver."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def compare(options: argparse.Namespace, case: str) -> None:
@@ -109,6 +123,8 @@ class Worker:
             side,
             "--case",
             case,
+            "--device",
+            options.device,
         ]
         if options.reference:
             command += ["--reference", options.reference]
@@ -121,6 +137,10 @@ class Worker:
             "OMP_WAIT_POLICY": "passive",
             "BENCHMARK_OUTPUT": str(self.output),
         }
+        if options.device == "cpu":
+            variables["nvcc_path"] = ""
+        else:  # true float32 on both sides, as jfusion's default is
+            variables.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         started = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
@@ -148,21 +168,48 @@ class Worker:
         return peak, np.load(self.output)
 
 
-def work(side: str, system: str, case: str, reference: str | None) -> int:
+def work(options: argparse.Namespace) -> int:
     """The worker: answers each `run` with its seconds, `finish` with the peak memory."""
-    module = importlib.import_module(f"cases.{system}")
-    function = module.ours(case) if side == "ours" else module.reference(case, reference)
+    wait, memory = lambda: None, host_memory
+    if options.device == "cuda":
+        wait, memory = on_gpu(options.worker)
+    module, (case,) = importlib.import_module(f"cases.{options.system}"), options.case
+    function = (
+        module.ours(case) if options.worker == "ours" else module.reference(case, options.reference)
+    )
     outputs: dict[str, np.ndarray] = {}
     answer(ready=True)
     for line in sys.stdin:
         if line.strip() == "finish":
             np.savez(os.environ["BENCHMARK_OUTPUT"], **outputs)
-            answer(answer=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            answer(answer=memory())
             break
+        wait()
         started = time.perf_counter()
         outputs = function()
+        wait()
         answer(answer=time.perf_counter() - started)
     return 0
+
+
+def host_memory() -> float:
+    """The peak of this process in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def on_gpu(side: str) -> tuple[Callable[[], None], Callable[[], float]]:
+    """(waits for the GPU, GiB of it that the framework's allocator has taken) of one side."""
+    if side == "ours":
+        from jfusion.runtime import jt
+
+        if not jt.flags.use_cuda:
+            raise SystemExit("CUDA is off: jfusion doctor says why")
+        # an allocator that keeps what it has taken: at the end it holds the peak
+        return lambda: jt.sync_all(True), lambda: jt.get_mem_info().total_cuda_used / 2**30
+    import torch
+
+    torch.set_default_device("cuda")
+    return torch.cuda.synchronize, lambda: torch.cuda.max_memory_reserved() / 2**30
 
 
 def answer(**values: Any) -> None:

@@ -92,7 +92,7 @@ def _cache() -> tuple[str, str, str]:
 
 
 def _core(quiet: bool) -> int:
-    """Compiles and runs something small through oneDNN; 1 when it fails."""
+    """Compiles and runs something small through oneDNN or cuDNN; 1 when it fails."""
     try:
         from jfusion.runtime import jt, nn
 
@@ -100,12 +100,17 @@ def _core(quiet: bool) -> int:
     except UserError as error:
         print(f"MISSING jittor: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:  # Jittor's own, in many lines
+        reasons = re.findall(r"Check failed.*|Reason: .*|.*rror: .*", str(error)) or [str(error)]
+        print(f"MISSING jittor: a convolution failed: {reasons[-1].strip()[:200]}", file=sys.stderr)
+        return 1
     works = out == 100.0
     if not quiet or not works:
-        threads = runtime.physical_cores()
+        threads = f"{runtime.physical_cores()} threads"
+        where = "on the GPU" if jt.flags.use_cuda else threads
         place = re.sub(rf"^{re.escape(str(Path.home()))}", "~", jt.flags.cache_path)
         print(
-            f"{'jittor runs':<12} {'yes' if works else 'no: a convolution is wrong'}, {threads} threads, {place}"
+            f"{'jittor runs':<12} {'yes' if works else 'no: a convolution is wrong'}, {where}, {place}"
         )
     return 0 if works else 1
 

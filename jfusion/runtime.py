@@ -268,8 +268,9 @@ def environment() -> dict[str, str]:
         "nvcc_path": nvcc,
         "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
     }
-    if nvcc:  # these three would be downloaded
+    if nvcc:  # the three would be downloaded; TF32 rounds what a convolution reads to 10 bits
         wanted |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
+        wanted |= {"NVIDIA_TF32_OVERRIDE": "0"}
     config = python_config()
     if config:
         wanted["python_config_path"] = config
@@ -285,6 +286,8 @@ def _load() -> Any:
     jittor = _import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})
     if jittor.has_cuda:
         jittor.flags.use_cuda = 1
+        # its sine of a large number (a diffusion step's, say) has few digits left
+        jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
     return _with_our_signals(jittor)
 
 

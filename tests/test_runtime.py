@@ -140,6 +140,18 @@ def test_doctor_is_content_here(capsys):
         assert word in printed
 
 
+def test_doctor_tells_in_one_line_what_jittor_fails_at(monkeypatch, capsys):
+    from jfusion.doctor import diagnose
+
+    def fail(*_, **__):
+        raise RuntimeError("fused operator failed\n[Reason]: Check failed: no algorithm\n\nand more")
+
+    monkeypatch.setattr(runtime.nn, "conv2d", fail)
+    assert diagnose(quiet=True) == 1
+    said = capsys.readouterr().err
+    assert said == "MISSING jittor: a convolution failed: Check failed: no algorithm\n"
+
+
 def test_the_same_seed_gives_the_same_numbers():
     from jfusion.runtime import jt
 

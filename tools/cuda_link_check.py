@@ -13,62 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
 
+from cuda_stand_ins.libraries import OWN, find, stand_in_for, used
+
 from jfusion import runtime
 from jfusion.cuda import adapt, toolkit
-
-RUNTIME = r"""
-#include <cuda_runtime_api.h>
-#include <cstdlib>
-#include <cstring>
-extern "C" {
-#define OK { return cudaSuccess; }
-#define SET(name, type, value) cudaError_t name(type* p) { *p = value; return cudaSuccess; }
-SET(cudaGetDeviceCount, int, 1) SET(cudaGetDevice, int, 0)
-SET(cudaRuntimeGetVersion, int, CUDART_VERSION) SET(cudaDriverGetVersion, int, CUDART_VERSION)
-SET(cudaStreamCreate, cudaStream_t, (cudaStream_t)8) SET(cudaEventCreate, cudaEvent_t, (cudaEvent_t)8)
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { *e = (cudaEvent_t)8; return cudaSuccess; }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* e, unsigned) { *e = (cudaStream_t)8; return cudaSuccess; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-    memset(p, 0, sizeof *p); strcpy(p->name, "none");
-    p->major = 9; p->multiProcessorCount = 1; p->totalGlobalMem = 1u << 31; p->warpSize = 32;
-    p->maxThreadsPerBlock = 1024; p->sharedMemPerBlock = 49152; p->regsPerBlock = 65536;
-    return cudaSuccess;
-}
-cudaError_t cudaDeviceGetAttribute(int* v, cudaDeviceAttr a, int) {
-    *v = a == cudaDevAttrComputeCapabilityMajor ? 9 : a == cudaDevAttrComputeCapabilityMinor ||
-         a == cudaDevAttrComputeMode ? 0 : 1024;
-    return cudaSuccess;
-}
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* p, const void*) {
-    memset(p, 0, sizeof *p); p->ptxVersion = p->binaryVersion = 90; p->maxThreadsPerBlock = 1024;
-    return cudaSuccess;
-}
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* n, const void*, int, size_t) { *n = 1; OK }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, const void*, int, size_t, unsigned) { *n = 1; OK }
-#define ALLOCATE { *p = calloc(1, n + 256); return cudaSuccess; }
-cudaError_t cudaMalloc(void** p, size_t n) ALLOCATE
-cudaError_t cudaMallocManaged(void** p, size_t n, unsigned) ALLOCATE
-cudaError_t cudaMallocHost(void** p, size_t n) ALLOCATE
-cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) ALLOCATE
-cudaError_t cudaFree(void* p) { free(p); OK }
-cudaError_t cudaFreeHost(void* p) { free(p); OK }
-cudaError_t cudaMemcpy(void* a, const void* b, size_t n, cudaMemcpyKind) { memmove(a, b, n); OK }
-cudaError_t cudaMemcpyAsync(void* a, const void* b, size_t n, cudaMemcpyKind, cudaStream_t) { memmove(a, b, n); OK }
-cudaError_t cudaMemset(void* a, int v, size_t n) { memset(a, v, n); OK }
-cudaError_t cudaMemsetAsync(void* a, int v, size_t n, cudaStream_t) { memset(a, v, n); OK }
-cudaError_t cudaMemGetInfo(size_t* a, size_t* b) { *a = *b = 1u << 31; OK }
-const char* cudaGetErrorString(cudaError_t) { return "none"; }
-const char* cudaGetErrorName(cudaError_t) { return "none"; }
-void** __cudaRegisterFatBinary(void*) { static void* handle; return &handle; }
-}
-"""
 
 # each in a process of its own: what runs on garbage may end it
 WORKLOADS = {
@@ -126,18 +80,10 @@ def main() -> int:
     options = parser.parse_args()
     home = options.work.resolve()
     home.mkdir(parents=True, exist_ok=True)
-    if options.packages:
-        folders = sorted((options.packages.resolve() / "nvidia").glob("*"))
-        toolkit.packages = lambda: folders
-    found = toolkit.look_at(toolkit.nvcc_of_this_machine())
-    print(found.name, "missing: " + ", ".join(found.missing) if found.missing else "")
+    found = find(options.packages)
+    print(found.name)
     nvcc = toolkit.tree(found, home, "check")
-    real = {
-        name: toolkit._library(name, found.folders, found.release) for name in toolkit.LIBRARIES
-    }
-    symbols = {name: defined(path) for name, path in real.items()}
-    for name, path in real.items():
-        stand_in(name, path, symbols[name], nvcc.parent.parent)
+    offered = stand_in_for(found, nvcc.parent.parent, OWN)
     installed = Path(metadata.distribution("jittor").locate_file("")).resolve()
     site = adapt.adapted(installed / "jittor", home, found) if adapt.needed(found) else installed
     for change in adapt.needed(found):
@@ -148,7 +94,7 @@ def main() -> int:
     failed = compile_all(home, site, variables)
     if failed is None:
         return 1
-    return unresolved(home, set().union(*symbols.values())) or int(failed)
+    return unresolved(home, offered) or int(failed)
 
 
 def compile_all(home: Path, site: Path, variables: dict[str, str]) -> bool | None:
@@ -176,57 +122,12 @@ def compile_all(home: Path, site: Path, variables: dict[str, str]) -> bool | Non
     return failed
 
 
-def defined(library: Path) -> set[str]:
-    """The functions that a shared library offers."""
-    text = subprocess.run(
-        ["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True
-    )
-    return {line.split()[-1].split("@")[0] for line in text.stdout.splitlines()}
-
-
-def stand_in(name: str, library: Path, symbols: set[str], tree: Path) -> None:
-    """Puts a library of the same name with functions that return 0 in the tree's lib64."""
-    source, out = tree / f"{name}.cc", tree / "lib64" / f"lib{name}.so"
-    build = ["g++", "-shared", "-fPIC", f"-I{tree / 'include'}", str(source), "-o"]
-    for link in (tree / "lib64").glob(f"lib{name}.so*"):
-        link.unlink()
-    own = RUNTIME if name == "cudart" else ""
-    source.write_text(own)
-    subprocess.run([*build, str(out)], check=True)
-    lines = [
-        f'asm(".globl {s}\\n.type {s},@function\\n{s}: xor %eax,%eax\\nret");'
-        for s in symbols - defined(out)  # headers may give what is defined here another name
-    ]
-    source.write_text(own + "\n".join(lines))
-    soname = soname_of(library)
-    subprocess.run([*build, str(out), f"-Wl,-soname,{soname}"], check=True)
-    if soname != out.name:
-        (tree / "lib64" / soname).symlink_to(out)
-
-
-def soname_of(library: Path) -> str:
-    """The name that what is linked with a library asks for."""
-    text = subprocess.run(["readelf", "-d", str(library)], capture_output=True, text=True).stdout
-    return re.search(r"SONAME.*\[(.*)\]", text)[1]
-
-
-def unresolved(home: Path, symbols: set[str]) -> int:
+def unresolved(home: Path, offered: set[str]) -> int:
     """Whether something compiled uses a CUDA function that the real libraries lack."""
-    used: set[str] = set()
-    libraries = [
-        p for p in home.glob(".cache/jittor/**/*.so") if "cu13" in str(p) or "cu1" in str(p)
-    ]
-    for library in libraries:
-        text = subprocess.run(
-            ["nm", "-D", "--undefined-only", str(library)], capture_output=True, text=True
-        )
-        used |= {line.split()[-1].split("@")[0] for line in text.stdout.splitlines()}
-    cuda = {
-        s
-        for s in used
-        if s.startswith(("cuda", "__cuda", "cublas", "cudnn", "cufft", "curand", "cusparse"))
-    }
-    lacking = sorted(cuda - symbols)
+    libraries = list(home.glob(".cache/jittor/**/cu1*/**/*.so"))
+    names = ("cuda", "__cuda", "cublas", "cudnn", "cufft", "curand", "cusparse")
+    cuda = {f for library in libraries for f in used(library) if f.startswith(names)}
+    lacking = sorted(cuda - offered)
     print(
         f"{len(libraries)} libraries use {len(cuda)} CUDA functions; the real ones lack {len(lacking)} {lacking}"
     )

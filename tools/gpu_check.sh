@@ -4,8 +4,10 @@
 #     tools/gpu_check.sh [WORK]
 #
 # Wants jfusion with its tests installed (make test does it, or pip install -e '.[test]'), and CUDA:
-# pip install -r requirements-cuda13.txt. REFERENCE=DIR and PYTHON_WITH_TORCH=PY add the comparison with the
-# authors' FILM; DATA=DIR (VLFDataset with RoadScene) adds a training on it, of MINUTES minutes (default 10).
+# pip install -r requirements-cuda13.txt. Where time is short: ONLY='issue 8|4 layers' runs the rows whose
+# names match it, and WORK keeps what earlier calls made; LIMIT seconds for a row (default 480).
+# REFERENCES=DIR (film/, cddfuse/, ddfm/: the authors' code) and PYTHON_WITH_TORCH=PY add the comparisons with
+# it; DATA=DIR (VLFDataset with RoadScene) adds a training on it, of MINUTES minutes (default 7).
 set -u
 work=$(mkdir -p "${1:-gpu_check}" && cd "${1:-gpu_check}" && pwd)
 cd "$(dirname "$0")/.." || exit 2
@@ -13,14 +15,16 @@ python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=python3
 jfusion() { "$python" -m jfusion "$@"; }
 rows=$work/rows.txt
-: > "$rows"
+touch "$rows"
 
 row() {  # row NAME COMMAND...: runs it, keeps its output, notes how it ended
     local name=$1 log="$work/$(echo "$1" | tr -c 'a-zA-Z0-9\n' '_').log" start=$SECONDS
     shift
-    if "$@" > "$log" 2>&1; then state=passed; else state=FAILED; fi
+    echo "$name" | grep -qE "${ONLY:-.}" || return 0
+    if timeout -k 10 "${LIMIT:-480}" bash -c '"$@"' - "$@" > "$log" 2>&1; then state=passed; else state=FAILED; fi
     printf '%-8s %5d s  %-44s %s\n' "$state" $((SECONDS - start)) "$name" \
-        "$(grep -E '^RESULT|passed|failed' "$log" | tail -1 | cut -c1-100)" | tee -a "$rows"
+        "$(grep -aE '^RESULT|passed|failed|ours / reference: time' "$log" | tail -4 | cut -c1-100 | paste -sd';')" |
+        tee -a "$rows"
 }
 
 on_gpu() { "$python" -c 'from jfusion.runtime import jt; assert jt.flags.use_cuda, "CUDA is off"'; }
@@ -42,18 +46,9 @@ print(f"RESULT losses of {len(x)} steps differ by at most {worst:.1e}")
 sys.exit(worst > bound)
 PY
 }
-weights() { "$python" - "$@" <<'PY'
-import sys, numpy as np
-from jfusion.checkpoint import load
-from pathlib import Path
-a, b = (load(sorted(Path(f).glob("*/model/*.pkl"))[-1])["model"] for f in sys.argv[1:3])
-worst = max(abs(a[k] - b[k]).max() for k in a)
-print(f"RESULT weights differ by at most {worst:.1e}")
-sys.exit(worst > float(sys.argv[3]))
-PY
-}
 data=$work/demo/VLFDataset_h5/Demo_MFF_train.h5
 film() {  # film FOLDER STEPS: a small FILM on the demo's pairs
+    rm -rf "$1"
     jfusion train film --data "$data" --exp "$1" --max-steps "$2" --seed 1 --pictures 0 --keep-last 1
 }
 moved() {  # moved FIRST SECOND: 3 steps on one, 3 more on the other, beside 6 on the GPU
@@ -63,9 +58,26 @@ moved() {  # moved FIRST SECOND: 3 steps on one, 3 more on the other, beside 6 o
         losses "$work/moved" "$work/gpu_1" 1e-2
 }
 
-row "4 golden fixtures, TF32 off" env jt_allow_tf32=0 "$python" -m pytest -q tests/systems tests/diffusion tests/text
-row "4 layers" "$python" -m pytest -q tests/layers
-row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/test_ddfm.py
+beside() {  # beside SYSTEM CASE...: the authors' code on the same GPU
+    local system=$1 cases=()
+    shift
+    for name in "$@"; do cases+=(--case "$name"); done
+    "$python" benchmarks/compare.py "$system" "${cases[@]}" --device cuda --threads 8 \
+        --reference "$REFERENCES/$system" --python "${PYTHON_WITH_TORCH:-python3}"
+}
+road() {
+    [ -f "$work/road.h5" ] || jfusion preprocess --dataset RoadScene --split train --root "$DATA" \
+        --text minilm --out "$work/road.h5" || return 1
+    local newest=$(ls -d "$work"/road/* 2> /dev/null | tail -1)
+    timeout -s INT "$((${MINUTES:-7} * 60))" "$python" -m jfusion train \
+        $(if [ -n "$newest" ]; then echo --resume "$newest"; else echo film --data "$work/road.h5" --exp "$work/road"; fi)
+    jfusion test film --weights "$work/road" --dataset RoadScene --root "$DATA" --text minilm --out "$work/out"
+}
+export -f jfusion film moved losses beside road
+export python data work
+
+row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/test_ddfm.py tests/diffusion
+row "4 golden fixtures of FILM, TF32 off" "$python" -m pytest -q tests/systems/test_film.py
 row "the whole job" jfusion demo --out "$work/demo" --steps 30
 row "4 FILM, 6 steps on the GPU" film "$work/gpu_1" 6
 row "4 FILM, the same 6 steps again" film "$work/gpu_2" 6
@@ -75,19 +87,21 @@ row "4 FILM, 6 steps on the CPU" env nvcc_path= "$python" -m jfusion train film 
 row "4 the GPU's losses follow the CPU's" losses "$work/gpu_1" "$work/cpu" 1e-2
 row "(issue 6) begun on the GPU, ended on the CPU" moved A=A nvcc_path=
 row "(issue 6) begun on the CPU, ended on the GPU" moved nvcc_path= A=A
-if [ -n "${REFERENCE:-}" ]; then
-    row "5 speed beside the authors' FILM" "$python" benchmarks/compare.py film --reference "$REFERENCE" \
-        --python "${PYTHON_WITH_TORCH:-python3}"
+if [ -n "${REFERENCES:-}" ]; then
+    row "5 speed: FILM" beside film forward-480x640 train-2x288x384
+    row "5 speed: CDDFuse" beside cddfuse
+    row "5 speed: DDFM" beside ddfm
 fi
+row "4 differences, TF32 off" "$python" tools/measure_golden.py
+row "4 differences, TF32 on" env NVIDIA_TF32_OVERRIDE=1 use_tensorcore=1 "$python" tools/measure_golden.py
 if [ -n "${DATA:-}" ]; then
-    road() {
-        jfusion preprocess --dataset RoadScene --split train --root "$DATA" --text minilm --out "$work/road.h5" &&
-            timeout -s INT "$((${MINUTES:-10} * 60))" "$python" -m jfusion train film --data "$work/road.h5" \
-                --exp "$work/road"
-        jfusion test film --weights "$work/road" --dataset RoadScene --root "$DATA" --text minilm --out "$work/out"
-    }
-    row "6 FILM on RoadScene, ${MINUTES:-10} minutes" road
+    LIMIT=$((${MINUTES:-7} * 60 + 170)) row "6 FILM on RoadScene, ${MINUTES:-7} minutes" road
 fi
+for name in cddfuse sfdfuse lfdt fccf; do
+    row "4 golden fixtures of $name, TF32 off" "$python" -m pytest -q "tests/systems/test_$name.py"
+done
+row "4 golden fixtures of the text encoder" "$python" -m pytest -q tests/text
+row "4 layers" "$python" -m pytest -q tests/layers
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
     row "7 two processes, a GPU each" "$python" -m pytest -q tests/test_parallel.py
 fi

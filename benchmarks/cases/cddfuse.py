@@ -91,7 +91,7 @@ def run_of_ours(
 
 
 def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
-    """One run of the authors' networks, on the CPU; losses written after the specification, because
+    """One run of the authors' networks; losses written after the specification, because
     theirs need a kornia of 2020."""
     sys.path.insert(0, folder)
     import torch
@@ -115,7 +115,7 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
         }
         network.load_state_dict({k: torch.from_numpy(v) for k, v in own.items()})
     encoder, decoder, base_fusion, detail_fusion = networks.values()
-    ir, vis = (torch.from_numpy(x) for x in inputs(CASES[name]))
+    ir, vis = (torch.tensor(x) for x in inputs(CASES[name]))
 
     def fused() -> tuple:
         (base_v, detail_v, _), (base_i, detail_i, _) = encoder(vis), encoder(ir)
@@ -147,7 +147,7 @@ def losses_of_reference(  # noqa: ANN201
 
     def forward() -> dict[str, np.ndarray]:
         with torch.no_grad():
-            return {"output": fused()[0].numpy()}
+            return {"output": fused()[0].cpu().numpy()}
 
     def step() -> dict[str, np.ndarray]:
         for o in optimizers:

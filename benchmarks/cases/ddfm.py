@@ -72,7 +72,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
 
 
 def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
-    """One run of the authors' code, on the CPU."""
+    """One run of the authors' code."""
     import types
 
     import torch
@@ -82,7 +82,7 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
     package.__path__ = [str(Path(folder, "guided_diffusion"))]
     sys.modules["guided_diffusion"] = package
     config = CASES[name][0]
-    first, *sources = (torch.from_numpy(x) for x in inputs(name))
+    first, *sources = (torch.tensor(x) for x in inputs(name))
     if not config:
         from guided_diffusion.EM_onestep import EM_Initial, EM_onestep
 
@@ -90,7 +90,7 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
 
         def run() -> dict[str, np.ndarray]:
             out, state[0] = EM_onestep(first, *sources, state[0], 0.5, 0.001)
-            return {"output": out.numpy()}
+            return {"output": out.cpu().numpy()}
 
         return run
     from guided_diffusion.unet import create_model
@@ -101,6 +101,6 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
 
     def forward() -> dict[str, np.ndarray]:
         with torch.no_grad():
-            return {"output": network(first, torch.tensor([500.0])).numpy()}
+            return {"output": network(first, torch.tensor([500.0])).cpu().numpy()}
 
     return forward

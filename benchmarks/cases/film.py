@@ -76,7 +76,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
 
 
 def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
-    """One run of the authors' code, on the CPU."""
+    """One run of the authors' code."""
     sys.path.insert(0, folder)
     import torch
     from net.Film import Net
@@ -85,14 +85,14 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
     case = CASES[name]
     net = Net()
     net.load_state_dict({k: torch.from_numpy(v) for k, v in weights().items()})
-    a, b, text = (torch.from_numpy(x) for x in inputs(case))
-    fusion, ssim = Fusionloss(coeff_grad=20, device="cpu"), LpLssimLossweight()
+    a, b, text = (torch.tensor(x) for x in inputs(case))
+    fusion, ssim = Fusionloss(coeff_grad=20, device=torch.get_default_device()), LpLssimLossweight()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-5)
     weight = int((case.size[0] * case.size[1]) ** 0.5)
 
     def forward() -> dict[str, np.ndarray]:
         with torch.no_grad():
-            return {"output": net(a, b, text).numpy()}
+            return {"output": net(a, b, text).cpu().numpy()}
 
     def step() -> dict[str, np.ndarray]:
         fused = net(a, b, text)

@@ -1,4 +1,4 @@
-"""What Jittor 1.3.11's sources need for CUDA 13 and cuDNN 9, applied to a private copy in the cache.
+"""What Jittor 1.3.11's sources need for CUDA after 12.2 and cuDNN 9, applied to a private copy in the cache.
 
 The installed package is never touched. CUDA up to 12.2 with cuDNN 7 or 8 needs nothing.
 """
@@ -25,13 +25,13 @@ class Adaptation(NamedTuple):
     old: str
     new: str
     reason: str
-    cuda: int = 0
+    cuda: tuple[int, int] = (0, 0)
     cudnn: int = 0
     count: int = 1
 
     def applies(self, toolkit: Toolkit) -> bool:
         """Whether this toolkit needs it."""
-        return toolkit.release[0] >= self.cuda and toolkit.cudnn >= self.cudnn
+        return toolkit.release >= self.cuda and toolkit.cudnn >= self.cudnn
 
 
 _ATTRIBUTE = """
@@ -49,7 +49,7 @@ ADAPTATIONS = (
         "-Wno-unknown-pragmas -std=c++14 -fPIC",
         "-Wno-unknown-pragmas -std=c++17 -fPIC",
         "CUDA 13's CCCL (CUB, Thrust) needs C++17",
-        cuda=13,
+        cuda=(13, 0),
         count=2,
     ),
     Adaptation(
@@ -57,28 +57,28 @@ ADAPTATIONS = (
         "if nvcc_version >= [11,4]:",
         "if nvcc_version >= [13]:\n            pass\n        elif nvcc_version >= [11,4]:",
         "nvcc's C++17 must not be turned into C++14",
-        cuda=13,
+        cuda=(13, 0),
     ),
     Adaptation(
         "compiler.py",
         "    max_arch = 90\n",
         "    max_arch = 121\n",
         "kernels are compiled for the GPU's own architecture: RTX 50 (120) cannot run those of 90",
-        cuda=13,
+        cuda=(12, 8),
     ),
     Adaptation(
         "extern/cuda/inc/helper_cuda.h",
         "deviceProp.computeMode == cudaComputeModeProhibited",
         f"{_MODE.format('devID')} == cudaComputeModeProhibited",
         "CUDA 13 removed the field computeMode",
-        cuda=13,
+        cuda=(13, 0),
     ),
     Adaptation(
         "extern/cuda/inc/helper_cuda.h",
         "deviceProp.computeMode != cudaComputeModeProhibited",
         f"{_MODE.format('current_device')} != cudaComputeModeProhibited",
         "CUDA 13 removed the field computeMode",
-        cuda=13,
+        cuda=(13, 0),
         count=2,
     ),
     Adaptation(
@@ -86,14 +86,14 @@ ADAPTATIONS = (
         "deviceProp.clockRate",
         "attribute_of(cudaDevAttrClockRate, current_device)",
         "CUDA 13 removed the field clockRate",
-        cuda=13,
+        cuda=(13, 0),
     ),
     Adaptation(
         "extern/cuda/inc/helper_cuda.h",
         "// General GPU Device CUDA Initialization\n",
         f"{_ATTRIBUTE}// General GPU Device CUDA Initialization\n",
         "the function that reads what the removed fields held",
-        cuda=13,
+        cuda=(13, 0),
     ),
     Adaptation(
         "compile_extern.py",
@@ -117,18 +117,25 @@ ADAPTATIONS = (
         cudnn=9,
     ),
     Adaptation(
+        "extern/cuda/cufft/ops/cufft_fft_op.cc",
+        "#include <cufft.h>\n",
+        "#include <array>\n#include <cufft.h>\n",
+        "it uses std::array, which no header of CUDA 12's C++14 brings in",
+        cuda=(12, 3),
+    ),
+    Adaptation(
         "other/code_softmax.py",
         "cub::Max()",
         "cuda::maximum<>{{}}",
         "CCCL 3 removed cub::Max",
-        cuda=13,
+        cuda=(13, 0),
     ),
     Adaptation(
         "depthwise_conv.py",
         "cub::LaneId()",
         "(threadIdx.x & 31)",
         "CCCL 3 removed cub::LaneId",
-        cuda=13,
+        cuda=(13, 0),
     ),
 )
 

@@ -11,8 +11,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,9 +64,9 @@ class Toolkit(NamedTuple):
 
 
 def packages() -> list[Path]:
-    """The folders of NVIDIA's packages in this environment: <site>/nvidia/cu13, .../cudnn, ..."""
-    site = Path(metadata.distribution("jittor").locate_file("nvidia"))
-    return sorted(p for p in site.glob("*") if p.is_dir()) if site.is_dir() else []
+    """The folders of NVIDIA's packages on Python's path: <site>/nvidia/cu13, .../cudnn, ..."""
+    found = [sorted(Path(entry, "nvidia").glob("*/")) for entry in sys.path if entry]
+    return list(dict.fromkeys(p for folders in found for p in folders if p.is_dir()))
 
 
 def nvcc_of_this_machine() -> Path | None:

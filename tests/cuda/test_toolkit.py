@@ -94,6 +94,26 @@ def test_libraries_of_packages_beside_a_toolkit_of_cuda_12(machine):
     assert made.read_text() == "cudnn cudnn.so.8"
 
 
+def test_packages_are_found_everywhere_on_pythons_path(tmp_path, monkeypatch):
+    for place in ("one/nvidia/cu13", "two/nvidia/cudnn", "two/nvidia/cu13"):
+        (tmp_path / place / "lib").mkdir(parents=True)
+    (tmp_path / "two/nvidia/__init__.py").touch()
+    path = [str(tmp_path / "two"), "", str(tmp_path / "one"), str(tmp_path / "two")]
+    monkeypatch.setattr("sys.path", path)
+    found = [str(p.relative_to(tmp_path)) for p in toolkit.packages()]
+    assert found == ["two/nvidia/cu13", "two/nvidia/cudnn", "one/nvidia/cu13"]
+
+
+def test_a_gpu_computes_in_true_float32_unless_asked(machine, monkeypatch):
+    machine("13.0", 13)
+    assert runtime.environment()["NVIDIA_TF32_OVERRIDE"] == "0"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert runtime.environment()["NVIDIA_TF32_OVERRIDE"] == "1"
+    monkeypatch.setenv("nvcc_path", "")
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    assert "NVIDIA_TF32_OVERRIDE" not in runtime.environment()
+
+
 @pytest.mark.parametrize(
     "version, packages, said",
     [

@@ -1,0 +1,69 @@
+"""Runs a command on a GPU that is not there: Jittor's CUDA kernels, one thread after another on the CPU.
+
+    python tools/cuda_on_cpu.py WORK [--packages SITE] -- COMMAND...
+
+The kernels that Jittor writes for CUDA are compiled as plain C++ (cuda_stand_ins/nvcc.py); cuBLAS, cuDNN
+and cuRAND are plain loops. So this shows that jfusion's path on a GPU computes the right numbers, as far as
+the sources go: not what NVIDIA's compiler and libraries make of it, and nothing of speed. Kernels whose
+threads wait for each other (CUB's sorting and scans, shared memory) do not compile.
+
+WORK is a folder for everything compiled; SITE holds `nvidia/` with the packages of requirements-cuda13.txt,
+if they are not in this environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from cuda_stand_ins.libraries import COMPUTING, HERE, find, stand_in_for
+from cuda_stand_ins.nvcc import translated
+
+from jfusion.cuda import toolkit
+from jfusion.files import write_script
+
+DRIVER = "int cuInit(unsigned f) { return 0; } int cuDeviceGetCount(int* n) { *n = 1; return 0; }"
+
+
+def main() -> None:
+    """Makes the toolkit once, then becomes the command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--packages", type=Path, help="a folder that holds nvidia/")
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    tree = work / "toolkit"
+    if not (tree / "ready").exists():
+        make_toolkit(find(options.packages), work, tree)
+    environment = {
+        "nvcc_path": str(tree / "bin" / "nvcc"),
+        "JFUSION_HOME": str(work / "home"),
+        "LD_LIBRARY_PATH": f"{tree / 'lib64'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+    }
+    os.execvpe(options.command[0], options.command, {**os.environ, **environment})
+
+
+def make_toolkit(found: toolkit.Toolkit, work: Path, tree: Path) -> None:
+    """A folder with bin/nvcc, include and lib64, and a driver."""
+    toolkit.tree(found, work, "real").parents[1].rename(tree)
+    stand_in_for(found, tree, COMPUTING)
+    driver = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tree / "lib64" / "libcuda.so.1")]
+    subprocess.run(driver, input=DRIVER, text=True, check=True)
+    header = "misc/cuda_atomic.h"  # the one header that launches kernels
+    source = Path(metadata.distribution("jittor").locate_file(f"jittor/src/{header}"))
+    (tree / "translated/misc").mkdir(parents=True)
+    (tree / "translated" / header).write_text(translated(source.read_text()))
+    own = [sys.executable, HERE / "nvcc.py", found.nvcc, tree]
+    words = " ".join(shlex.quote(str(word)) for word in own)
+    write_script(tree / "bin" / "nvcc", f'#!/bin/sh\nexec {words} "$@"\n')
+    (tree / "ready").touch()
+
+
+if __name__ == "__main__":
+    main()

@@ -144,7 +144,9 @@ def test_doctor_tells_in_one_line_what_jittor_fails_at(monkeypatch, capsys):
     from jfusion.doctor import diagnose
 
     def fail(*_, **__):
-        raise RuntimeError("fused operator failed\n[Reason]: Check failed: no algorithm\n\nand more")
+        raise RuntimeError(
+            "fused operator failed\n[Reason]: Check failed: no algorithm\n\nand more"
+        )
 
     monkeypatch.setattr(runtime.nn, "conv2d", fail)
     assert diagnose(quiet=True) == 1

@@ -4,7 +4,7 @@
 #     tools/gpu_check.sh [WORK]
 #
 # Wants jfusion with its tests installed (make test does it, or pip install -e '.[test]'), and CUDA:
-# pip install -r requirements-cuda13.txt. Where time is short: ONLY='issue 8|4 layers' runs the rows whose
+# pip install -r requirements-cuda13.txt. Where time is short: ONLY="issue 8|seed" runs the rows whose
 # names match it, and WORK keeps what earlier calls made; LIMIT seconds for a row (default 480).
 # REFERENCES=DIR (film/, cddfuse/, ddfm/: the authors' code) and PYTHON_WITH_TORCH=PY add the comparisons with
 # it; DATA=DIR (VLFDataset with RoadScene) adds a training on it, of MINUTES minutes (default 7).
@@ -101,7 +101,6 @@ for name in cddfuse sfdfuse lfdt fccf; do
     row "4 golden fixtures of $name, TF32 off" "$python" -m pytest -q "tests/systems/test_$name.py"
 done
 row "4 golden fixtures of the text encoder" "$python" -m pytest -q tests/text
-row "4 layers" "$python" -m pytest -q tests/layers
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
     row "7 two processes, a GPU each" "$python" -m pytest -q tests/test_parallel.py
 fi

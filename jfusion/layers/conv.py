@@ -22,7 +22,7 @@ def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
 
 def plain_conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """The same as a stock convolution."""
-    return nn.conv2d(x, weight, bias)
+    return _plus(nn.conv2d(x, weight), bias)
 
 
 def conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
@@ -41,7 +41,12 @@ def silu_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
 
 def plain_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """The same as a stock convolution."""
-    return nn.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+    return _plus(nn.conv2d(x, weight, padding=weight.shape[2] // 2), bias)
+
+
+def _plus(x: jt.Var, bias: jt.Var | None) -> jt.Var:
+    # Jittor's own way cannot be compiled for a bias of one number that has just been loaded
+    return x if bias is None else x + bias.reshape(1, -1, 1, 1)
 
 
 def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:

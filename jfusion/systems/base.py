@@ -197,6 +197,8 @@ class System(nn.Module):
             value = state.pop(name) if take else state[name]
             parameter.update(jt.array(np.ascontiguousarray(value, np.float32)))
             parameter.start_grad()
+            if value.size == 1:  # as a constant, Jittor cannot always spread it over an image
+                parameter.sync()
 
     def load_official(
         self, state: dict[str, np.ndarray], where: str = "the checkpoint", take: bool = False

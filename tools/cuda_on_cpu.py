@@ -4,8 +4,8 @@
 
 The kernels that Jittor writes for CUDA are compiled as plain C++ (cuda_stand_ins/nvcc.py); cuBLAS, cuDNN
 and cuRAND are plain loops. So this shows that jfusion's path on a GPU computes the right numbers, as far as
-the sources go: not what NVIDIA's compiler and libraries make of it, and nothing of speed. Kernels whose
-threads wait for each other (CUB's sorting and scans, shared memory) do not compile.
+the sources go: not what NVIDIA's compiler and libraries make of it, and nothing of speed. CUB's sorting and
+scans do not compile.
 
 WORK is a folder for everything compiled; SITE holds `nvidia/` with the packages of requirements-cuda13.txt,
 if they are not in this environment.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from jfusion.files import point_link, write_script
 
-OLDEST, NEWEST = (10, 0), (13, 0)  # up to 12.2 Jittor compiles as it is, see adapt.py
+OLDEST, NEWEST = (10, 0), (13, 5)  # up to 12.2 Jittor compiles as it is, see adapt.py
 LIBRARIES = ("cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusparse")
 STATIC = ("libcudadevrt.a", "libcudart_static.a")  # nvcc links the first into all it makes
 USUAL = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")

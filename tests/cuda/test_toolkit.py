@@ -119,8 +119,8 @@ def test_a_gpu_computes_in_true_float32_unless_asked(machine, monkeypatch):
     [
         ("13.0", (), "lacks cudart, cublas, .*; mend: pip install -r requirements-cuda13.txt"),
         ("12.1", (13,), "lacks .*; mend: pip install -r requirements-cuda12.txt"),
-        ("13.4", (13,), r"jfusion works with CUDA 10.0 to 13.0"),
-        ("9.2", (), r"jfusion works with CUDA 10.0 to 13.0"),
+        ("13.6", (13,), r"jfusion works with CUDA 10.0 to 13.5"),
+        ("9.2", (), r"jfusion works with CUDA 10.0 to 13.5"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(machine, version, packages, said):

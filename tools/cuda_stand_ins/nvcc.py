@@ -39,12 +39,22 @@ def main(real: str, tree: Path, arguments: list[str]) -> int:
     sources = [a for a in arguments if a.endswith((".cc", ".cu", ".cpp"))]
     if not sources and not any(a.endswith(".o") for a in arguments):
         os.execv(real, [real, *arguments])
-    command = ["g++", "-w", "-include", str(HERE / "kernels.h"), f"-I{tree}/translated"]
+    command = [
+        "g++",
+        "-w",
+        "-include",
+        str(HERE / "kernels.h"),
+        f"-I{HERE}",
+        f"-I{tree}/translated",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         for argument in arguments:
             if argument in sources:
                 made = Path(folder) / (Path(argument).name + ".cc")
-                made.write_text(translated(Path(argument).read_text()))
+                text = Path(argument).read_text()
+                made.write_text(translated(text))
+                if "__syncthreads" in text or "cub::" in text:
+                    command.append("-DON_CPU_TOGETHER")
                 command += [f"-I{Path(argument).parent}", str(made)]
             elif argument != "-Xcompiler" and not LEFT_OUT.match(argument):
                 command.append(argument)

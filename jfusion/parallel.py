@@ -7,6 +7,10 @@ anything. Jittor's MPI operations do the work (they go with gradients).
 
 from __future__ import annotations
 
+import numpy as np
+
+from jfusion import runtime
+from jfusion.errors import UserError
 from jfusion.runtime import jt
 
 
@@ -39,3 +43,26 @@ def randn(shape: tuple[int, ...]) -> jt.Var:
     """Normal noise (N, ...): this process's part of what one process would draw for all of them."""
     n = shape[0]
     return jt.randn((n * count(), *shape[1:]))[rank() * n : (rank() + 1) * n]
+
+
+def check_gpus() -> None:
+    """Raises UserError, in all of them, unless each has a GPU of its own, or none has one."""
+    if count() > 1:
+        names = np.zeros((count(), 16), np.float32)
+        names[rank()] = np.frombuffer(runtime.gpu_name().ljust(16, b"\0"), np.uint8)
+        check_names((mean(jt.array(names)) * count()).numpy())
+
+
+def check_names(names: np.ndarray) -> None:
+    """The same for their GPUs' names (processes, 16), zeros for none."""
+    with_one = names[names.any(1)]
+    if len(with_one) not in (0, len(names)):
+        raise UserError(
+            f"{len(names)} processes and only {len(with_one)} with a GPU; mend: mpirun -np "
+            f"{len(with_one)}, or nvcc_path= mpirun ... for the CPU"
+        )
+    if len(np.unique(with_one, axis=0)) < len(with_one):
+        raise UserError(
+            f"{len(names)} processes share {len(np.unique(with_one, axis=0))} GPUs; mend: a GPU for "
+            "each (CUDA_VISIBLE_DEVICES names those to use)"
+        )

@@ -230,15 +230,44 @@ def usable_toolkit() -> toolkit.Toolkit | str | None:
 
 
 def _gpu_count() -> int:
-    """How many GPUs the NVIDIA driver offers; 0 without a driver."""
+    """How many GPUs the NVIDIA driver offers to this process; 0 without a driver."""
+    driver = _driver()
+    count = ctypes.c_int(0)
+    return 0 if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+def gpu_name() -> bytes:
+    """What tells this process's GPU from all others: 16 bytes of its driver; b"" on the CPU."""
+    driver, uuid = _driver(), ctypes.create_string_buffer(16)
+    found = _gpu_count() and usable_toolkit()
+    return (
+        uuid.raw
+        if isinstance(found, toolkit.Toolkit) and not driver.cuDeviceGetUuid(uuid, 0)
+        else b""
+    )
+
+
+def _driver() -> Any:
+    """NVIDIA's driver, started; None when there is none."""
+    _take_one_gpu()
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
+        return None
+    return None if driver.cuInit(0) else driver
+
+
+def _take_one_gpu() -> None:
+    """Of several processes of mpirun on one machine, each sees a GPU of its own: that of its number.
+    The driver reads this when it starts, and never again."""
+    rank, count = (
+        int(os.environ.get(f"OMPI_COMM_WORLD_LOCAL_{key}", value))
+        for key, value in (("RANK", "0"), ("SIZE", "1"))
+    )
+    if count == 1 or "JFUSION_GPU" in os.environ:
+        return
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["JFUSION_GPU"] = (seen + [""] * count)[rank]
 
 
 def physical_cores() -> int:

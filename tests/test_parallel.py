@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jfusion import checkpoint, runtime
+from jfusion import checkpoint, parallel, runtime
 from jfusion.data.h5 import PairFile
 from jfusion.data.loader import Batches
 from jfusion.data.preprocess import preprocess
+from jfusion.errors import UserError
 from tests.data.test_preprocess import make_dataset, options, random_pair
 
 MPIRUN = Path(runtime.mpicc() or "").with_name("mpirun")
@@ -35,6 +36,38 @@ def test_the_parts_of_a_batch_are_the_batch(data):
     for batch, first, second in zip(whole, *parts, strict=True):
         assert batch.names == first.names + second.names
         np.testing.assert_array_equal(batch.a, np.concatenate([first.a, second.a]))
+
+
+@pytest.mark.parametrize(
+    "listed, rank, count, seen",
+    [
+        (None, 1, 2, "1"),
+        ("3,GPU-5", 1, 2, "GPU-5"),
+        ("3,GPU-5", 2, 3, ""),  # none is left for the third
+        ("0,1", 0, 1, "0,1"),  # one process alone chooses for itself
+    ],
+)
+def test_each_process_of_a_machine_sees_one_gpu(listed, rank, count, seen, monkeypatch):
+    monkeypatch.setenv("JFUSION_GPU", "")  # monkeypatch takes away again what is set here
+    monkeypatch.delenv("JFUSION_GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed or "")
+    if listed is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(count))
+    for _ in range(2):  # asked again, nothing changes
+        runtime._take_one_gpu()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_processes_that_share_gpus_are_refused():
+    own, none = np.random.default_rng(0).integers(1, 256, (3, 16)), np.zeros((1, 16))
+    parallel.check_names(own)
+    parallel.check_names(np.repeat(none, 3, 0))
+    with pytest.raises(UserError, match="3 processes share 2 GPUs"):
+        parallel.check_names(own[[0, 1, 0]])
+    with pytest.raises(UserError, match="4 processes and only 3 with a GPU; mend: mpirun -np 3"):
+        parallel.check_names(np.concatenate([own, none]))
 
 
 @needs_mpi

@@ -27,7 +27,15 @@ from cuda_stand_ins.nvcc import translated
 from jfusion.cuda import toolkit
 from jfusion.files import write_script
 
-DRIVER = "int cuInit(unsigned f) { return 0; } int cuDeviceGetCount(int* n) { *n = 1; return 0; }"
+# one GPU, or with CUDA_VISIBLE_DEVICES the one that it names
+DRIVER = """
+#include <stdlib.h>
+#include <string.h>
+static const char* named(void) { const char* s = getenv("CUDA_VISIBLE_DEVICES"); return s ? s : "0"; }
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int* n) { *n = *named() != 0; return 0; }
+int cuDeviceGetUuid(char* name, int device) { memset(name, 1, 16); strncpy(name, named(), 16); return 0; }
+"""
 
 
 def main() -> None:

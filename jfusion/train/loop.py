@@ -358,6 +358,7 @@ class _Trainer:
 
 def _created(name: str, config: dict[str, Any], seed: int) -> System:
     """The system with its first weights, drawn now: Jittor is lazy, and steps seed it anew."""
+    parallel.check_gpus()
     runtime.seed(seed)
     system = create(name, **config)
     jt.sync_all()

@@ -7,7 +7,8 @@
 # pip install -r requirements-cuda13.txt. Where time is short: ONLY="issue 8|seed" runs the rows whose
 # names match it, and WORK keeps what earlier calls made; LIMIT seconds for a row (default 480).
 # REFERENCES=DIR (film/, cddfuse/, ddfm/: the authors' code) and PYTHON_WITH_TORCH=PY add the comparisons with
-# it; DATA=DIR (VLFDataset with RoadScene) adds a training on it, of MINUTES minutes (default 7).
+# it; DATA=DIR (VLFDataset with RoadScene) adds a training on it, of MINUTES minutes (default 7). The short runs
+# of FILM are on the demo's pairs, or on those of H5=FILE.
 set -u
 work=$(mkdir -p "${1:-gpu_check}" && cd "${1:-gpu_check}" && pwd)
 cd "$(dirname "$0")/.." || exit 2
@@ -46,7 +47,7 @@ print(f"RESULT losses of {len(x)} steps differ by at most {worst:.1e}")
 sys.exit(worst > bound)
 PY
 }
-data=$work/demo/VLFDataset_h5/Demo_MFF_train.h5
+data=${H5:-$work/demo/VLFDataset_h5/Demo_MFF_train.h5}
 film() {  # film FOLDER STEPS: a small FILM on the demo's pairs
     rm -rf "$1"
     jfusion train film --data "$data" --exp "$1" --max-steps "$2" --seed 1 --pictures 0 --keep-last 1

@@ -58,9 +58,9 @@ def plain_group_norm(
     silu: bool = False,
 ) -> jt.Var:
     """The same from stock Jittor."""
-    flat = x.reshape(x.shape[0], groups, -1)
-    centred = flat - flat.mean(2, keepdims=True)
-    variance = (centred * centred).mean(2, keepdims=True)
+    rows = x.reshape(x.shape[0], groups, -1, x.shape[3])  # first: one long float32 sum loses digits
+    centred = rows - rows.mean(3, keepdims=True).mean(2, keepdims=True)
+    variance = (centred * centred).mean(3, keepdims=True).mean(2, keepdims=True)
     normal = (centred / jt.sqrt(variance + eps)).reshape(x.shape)
     weight, bias = (v.reshape(-1, x.shape[1], 1, 1) for v in (weight, bias))
     y = normal * weight + bias

@@ -238,13 +238,10 @@ def _gpu_count() -> int:
 
 def gpu_name() -> bytes:
     """What tells this process's GPU from all others: 16 bytes of its driver; b"" on the CPU."""
-    driver, uuid = _driver(), ctypes.create_string_buffer(16)
-    found = _gpu_count() and usable_toolkit()
-    return (
-        uuid.raw
-        if isinstance(found, toolkit.Toolkit) and not driver.cuDeviceGetUuid(uuid, 0)
-        else b""
-    )
+    if not isinstance(usable_toolkit(), toolkit.Toolkit):
+        return b""
+    uuid = ctypes.create_string_buffer(16)
+    return b"" if _driver().cuDeviceGetUuid(uuid, 0) else uuid.raw
 
 
 def _driver() -> Any:

@@ -102,7 +102,7 @@ def _from_hub(name: str, known: Known, revision: str | None) -> Found:
         raise UserError(
             f"encoder {name} is not on this machine and cannot be fetched ({reason}); on a machine that "
             f"reaches the Hugging Face hub, download config.json, the tokenizer's files and "
-            f"*.safetensors of {known.repository} (commit {revision}) into a folder and pass --encoder FOLDER, or take "
-            "--encoder minilm"
+            f"*.safetensors of {known.repository} (commit {revision}) into a folder and pass --encoder "
+            "FOLDER, or take --encoder minilm"
         ) from error
     return Found(name, Path(folder), Path(folder).name)

@@ -61,8 +61,9 @@ def check_names(names: np.ndarray) -> None:
             f"{len(names)} processes and only {len(with_one)} with a GPU; mend: mpirun -np "
             f"{len(with_one)}, or nvcc_path= mpirun ... for the CPU"
         )
-    if len(np.unique(with_one, axis=0)) < len(with_one):
+    different = len(np.unique(with_one, axis=0))
+    if different < len(with_one):
         raise UserError(
-            f"{len(names)} processes share {len(np.unique(with_one, axis=0))} GPUs; mend: a GPU for "
+            f"{len(names)} processes share {different} GPUs; mend: a GPU for "
             "each (CUDA_VISIBLE_DEVICES names those to use)"
         )

@@ -257,14 +257,16 @@ def _driver() -> Any:
 def _take_one_gpu() -> None:
     """Of several processes of mpirun on one machine, each sees a GPU of its own: that of its number.
     The driver reads this when it starts, and never again."""
-    rank, count = (
-        int(os.environ.get(f"OMPI_COMM_WORLD_LOCAL_{key}", value))
-        for key, value in (("RANK", "0"), ("SIZE", "1"))
-    )
+    rank, count = _on_this_machine("RANK", 0), _on_this_machine("SIZE", 1)
     if count == 1 or "JFUSION_GPU" in os.environ:
         return
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["JFUSION_GPU"] = (seen + [""] * count)[rank]
+
+
+def _on_this_machine(what: str, alone: int) -> int:
+    """Of mpirun's processes here this one's RANK, or their SIZE; `alone` without mpirun."""
+    return int(os.environ.get(f"OMPI_COMM_WORLD_LOCAL_{what}", alone))
 
 
 def physical_cores() -> int:
@@ -284,7 +286,7 @@ def physical_cores() -> int:
 def environment() -> dict[str, str]:
     """The variables that Jittor reads while it is imported. The user's own settings win."""
     nvcc, _ = cuda()
-    local = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))  # processes that share the cores
+    local = _on_this_machine("SIZE", 1)  # processes that share the cores
     wanted = {
         "log_silent": "1",
         "use_mpi": "0",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -59,6 +60,7 @@ def main() -> None:
 
 def make_toolkit(found: toolkit.Toolkit, work: Path, tree: Path) -> None:
     """A folder with bin/nvcc, include and lib64, and a driver."""
+    shutil.rmtree(tree, ignore_errors=True)  # of a call that did not get to its end
     toolkit.tree(found, work, "real").parents[1].rename(tree)
     stand_in_for(found, tree, COMPUTING)
     driver = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tree / "lib64" / "libcuda.so.1")]

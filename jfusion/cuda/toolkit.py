@@ -53,7 +53,8 @@ class Toolkit(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether Jittor finds everything by itself: nothing lies in packages."""
-        own = tuple(f for f in self.folders if f not in packages())
+        foreign = packages()
+        own = tuple(f for f in self.folders if f not in foreign)
         return not any(_library(name, own, self.release) is None for name in LIBRARIES)
 
     @property

@@ -33,11 +33,17 @@ template <class F> static void rows(const Tensor& x, const Tensor& y, const Shap
         if (u >= 0 && u < x.size[2]) f((offset)u*x.size[3], (offset)i*y.size[3], from, to, right);
     }
 }
-// f(channel of x, place of the tap's number in w, a, b) for output o
-template <class F> static void taps(const Tensor& w, const Shape& s, int o, int outputs, F f) {
-    int each = w.size[1], first = o/(outputs/s.groups)*each;
-    for (int c = 0; c < each; c++) for (int a = 0; a < w.size[2]; a++) for (int b = 0; b < w.size[3]; b++)
-        f(first + c, w.plane(o, c) + (offset)a*w.size[3] + b, a, b);
+// All products of item n and output o, a row at a time: f(place in w, in x, in y, first and last column of y);
+// column j of y goes with x[place + j*step].
+template <class F> static void products(const Tensor& x, const Tensor& w, const Tensor& y, const Shape& s, int n,
+                                        int o, F f) {
+    int each = w.size[1], first = o/(y.size[1]/s.groups)*each;
+    for (int c = 0; c < each; c++) for (int a = 0; a < w.size[2]; a++) for (int b = 0; b < w.size[3]; b++) {
+        offset tap = w.plane(o, c) + (offset)a*w.size[3] + b;
+        rows(x, y, s, a, b, [&](offset xi, offset yi, int from, int to, int right) {
+            f(tap, x.plane(n, first + c) + xi + right, y.plane(n, o) + yi, from, to);
+        });
+    }
 }
 static Tensor& T(const void* p) { return *(Tensor*)p; }
 static Shape& S(const void* p) { return *(Shape*)p; }
@@ -92,13 +98,8 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t, const void* alpha, cudnnTen
     std::vector<double> out(Y.count());
     #pragma omp parallel for collapse(2)
     for (int n = 0; n < Y.size[0]; n++) for (int o = 0; o < Y.size[1]; o++)
-        taps(W, s, o, Y.size[1], [&](int c, offset tap, int a, int b) {
-            double v = k[tap];
-            rows(X, Y, s, a, b, [&](offset xi, offset yi, int from, int to, int right) {
-                const double* p = &in[X.plane(n, c) + xi] + right;
-                double* q = &out[Y.plane(n, o) + yi];
-                for (int j = from; j < to; j++) q[j] += v*p[j*s.step[1]];
-            });
+        products(X, W, Y, s, n, o, [&](offset tap, offset p, offset q, int from, int to) {
+            for (int j = from; j < to; j++) out[q + j] += k[tap]*in[p + j*s.step[1]];
         });
     Y.write(y, out, *(float*)alpha, *(float*)beta);
     DONE;
@@ -110,13 +111,8 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t, const void* alpha, cud
     std::vector<double> out(X.count());
     #pragma omp parallel for
     for (int n = 0; n < Y.size[0]; n++) for (int o = 0; o < Y.size[1]; o++)
-        taps(W, s, o, Y.size[1], [&](int c, offset tap, int a, int b) {
-            double v = k[tap];
-            rows(X, Y, s, a, b, [&](offset xi, offset yi, int from, int to, int right) {
-                double* p = &out[X.plane(n, c) + xi] + right;
-                const double* q = &slope[Y.plane(n, o) + yi];
-                for (int j = from; j < to; j++) p[j*s.step[1]] += v*q[j];
-            });
+        products(X, W, Y, s, n, o, [&](offset tap, offset p, offset q, int from, int to) {
+            for (int j = from; j < to; j++) out[p + j*s.step[1]] += k[tap]*slope[q + j];
         });
     X.write(x, out, *(float*)alpha, *(float*)beta);
     DONE;
@@ -128,13 +124,8 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t, const void* alpha, c
     std::vector<double> out(W.count());
     #pragma omp parallel for
     for (int o = 0; o < Y.size[1]; o++) for (int n = 0; n < Y.size[0]; n++)
-        taps(W, s, o, Y.size[1], [&](int c, offset tap, int a, int b) {
-            double sum = 0;
-            rows(X, Y, s, a, b, [&](offset xi, offset yi, int from, int to, int right) {
-                const double *p = &in[X.plane(n, c) + xi] + right, *q = &slope[Y.plane(n, o) + yi];
-                for (int j = from; j < to; j++) sum += q[j]*p[j*s.step[1]];
-            });
-            out[tap] += sum;
+        products(X, W, Y, s, n, o, [&](offset tap, offset p, offset q, int from, int to) {
+            for (int j = from; j < to; j++) out[tap] += slope[q + j]*in[p + j*s.step[1]];
         });
     W.write(w, out, *(float*)alpha, *(float*)beta);
     DONE;

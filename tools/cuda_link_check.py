@@ -52,6 +52,16 @@ x, w = jt.rand(1, 4, 8, 8), jt.rand(4, 1, 3, 3); y = DepthwiseConv(padding=1)(x,
     "sorting, scans (CUB)": "x = jt.rand(4, 9); x.argsort(1)[0].sync(); x.argmax(1)[0].sync(); x.cumsum(1).sync()",
     "Fourier transforms (cuFFT)": "jt.nn._fft2(jt.rand(2, 8, 8, 2)).sync()",
     "half precision": "x = jt.rand(4, 5).float16(); (x * 2 + jt.matmul(x, x.transpose())[:, :1]).sync()",
+    "jfusion's kernels": """
+runtime.jt, runtime.nn = jt, jt.nn
+from jfusion.layers import activation, attention, channel_attention, depthwise, group_norm, norm
+x, w = jt.rand(1, 8, 6, 5), jt.rand(8)
+made = [f(x) for f in (activation.silu, activation.squared_relu, activation.relu6, activation.gelu_gate)]
+made += [norm.channel_layer_norm(x, w, w), group_norm.group_norm(x, 2, w, w, silu=True), attention.softmax(x)]
+made += [depthwise.depthwise(x, jt.rand(8, 1, 7, 7)), attention.averaged_attention(x[0], x[0], x[0], 5)]
+made += [channel_attention.cosine_attention(jt.rand(1, 48, 6, 5), jt.rand(2, 1, 1))]
+[v.sync() for v in jt.grad(sum((y * y).sum() for y in made), [x, w])]
+""",
     "Adam": """
 p = jt.rand(5, 6); o = jt.optim.AdamW([p], 1e-3); o.step((p * p).sum()); p.sync()
 """,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, use_kernel
 from jfusion.layers.matmul import matmul
 from jfusion.runtime import jt
 

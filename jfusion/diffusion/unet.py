@@ -11,7 +11,7 @@ from jfusion.diffusion.options import UNetConfig
 from jfusion.errors import UserError
 from jfusion.layers.activation import silu
 from jfusion.layers.conv import conv, conv1x1
-from jfusion.layers.norm import group_norm
+from jfusion.layers.group_norm import group_norm
 from jfusion.layers.pixel_attention import pixel_attention
 from jfusion.layers.resize import nearest
 from jfusion.runtime import jt, nn

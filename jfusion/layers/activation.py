@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -21,7 +21,7 @@ def gelu_gate(x: jt.Var) -> jt.Var:
 
     x (N, 2C, H, W) -> (N, C, H, W).
     """
-    return _GeluGate()(x) if use_kernel(x) else plain_gelu_gate(x)
+    return _GeluGate()(x) if use_kernel(x, cuda=True) else plain_gelu_gate(x)
 
 
 def plain_gelu_gate(x: jt.Var) -> jt.Var:
@@ -32,7 +32,7 @@ def plain_gelu_gate(x: jt.Var) -> jt.Var:
 
 def squared_relu(x: jt.Var) -> jt.Var:
     """max(x, 0)^2, of any shape."""
-    return _SquaredReLU()(x) if use_kernel(x) else plain_squared_relu(x)
+    return _SquaredReLU()(x) if use_kernel(x, cuda=True) else plain_squared_relu(x)
 
 
 def plain_squared_relu(x: jt.Var) -> jt.Var:
@@ -53,7 +53,7 @@ def plain_star_relu(x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
 
 def silu(x: jt.Var) -> jt.Var:
     """x sigmoid(x), of any shape."""
-    return _SiLU()(x) if use_kernel(x) else plain_silu(x)
+    return _SiLU()(x) if use_kernel(x, cuda=True) else plain_silu(x)
 
 
 def plain_silu(x: jt.Var) -> jt.Var:
@@ -74,7 +74,7 @@ def tanh(x: jt.Var) -> jt.Var:
 
 def relu6(x: jt.Var) -> jt.Var:
     """x cut to [0, 6], of any shape."""
-    return _ReLU6()(x) if use_kernel(x) else plain_relu6(x)
+    return _ReLU6()(x) if use_kernel(x, cuda=True) else plain_relu6(x)
 
 
 def plain_relu6(x: jt.Var) -> jt.Var:
@@ -95,9 +95,10 @@ def plain_add_scaled(x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
 
 def _each(expression: str, *inputs: jt.Var, after: jt.Var | None = None) -> jt.Var:
     """A new value from x (and g) at each place, by all threads; when `after` is there."""
-    names = ", ".join(
-        f"{name} = in{i}_p[i]" for i, name in zip(range(len(inputs)), "xg", strict=False)
-    )
+    names = "xg"[: len(inputs)]
+    values = ", ".join(f"{name} = in{i}_p[i]" for i, name in enumerate(names))
+    arguments = ", ".join(f"const float* in{i}_p" for i in range(len(names)))
+    given = ", ".join(f"in{i}_p" for i in range(len(names)))
     return jt.code(
         inputs[0].shape,
         inputs[0].dtype,
@@ -105,9 +106,21 @@ def _each(expression: str, *inputs: jt.Var, after: jt.Var | None = None) -> jt.V
         cpu_header=HEADER,
         cpu_src=f"""
         #pragma omp parallel for simd
-        for (int64 i = 0; i < in0->num; i++) {{ float {names}; out_p[i] = {expression}; }}
+        for (int64 i = 0; i < in0->num; i++) {{ float {values}; out_p[i] = {expression}; }}
         """,
+        cuda_header=CUDA_HEADER
+        + f"""
+static __global__ void each({arguments}, float* out_p, int n) {{
+    for OWN(i, n) {{ float {values}; out_p[i] = {expression}; }}
+}}
+""",
+        cuda_src=f"each<<<grid_for(1, in0->num), THREADS>>>({given}, out_p, in0->num);",
     )
+
+
+def copy(x: jt.Var, after: jt.Var) -> jt.Var:
+    """x, float32 and any shape, when `after` is there: what is made of it is not made before."""
+    return _each("x", x, after=after)
 
 
 class _SquaredReLU(jt.Function):
@@ -120,7 +133,7 @@ class _SquaredReLU(jt.Function):
 
 
 # the sigmoid; at -Ofast a quotient by infinity is not 0 but NaN
-_SHARE = "(1/(1 + std::exp(-std::max(x, -80.f))))"
+_SHARE = "(1/(1 + expf(-fmaxf(x, -80.f))))"
 
 
 class _SiLU(jt.Function):
@@ -154,7 +167,7 @@ class _Tanh(jt.Function):
 class _ReLU6(jt.Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
-        return _each("std::min(std::max(x, 0.f), 6.f)", x)
+        return _each("fminf(fmaxf(x, 0.f), 6.f)", x)
 
     def grad(self, g: jt.Var) -> jt.Var:
         return _each("x > 0 && x < 6 ? g : 0.f", self.saved, g)
@@ -329,6 +342,26 @@ static inline float erf_fast(float x) {
 )
 
 
+_GATE = (
+    CUDA_HEADER
+    + """
+// A piece is a sample. x: M values u, then M values v
+static __global__ void gate(const float* x, float* y, int M) {
+    const float *u = x + blockIdx.x*(int64_t)2*M, *v = u + M;
+    for OWN(i, M) y[blockIdx.x*(int64_t)M + i] = 0.5f*u[i]*(1.f + erff(u[i]*0.70710678f))*v[i];
+}
+static __global__ void gate_slope(const float* x, const float* g, float* dx, int M) {
+    x += blockIdx.x*(int64_t)2*M; dx += blockIdx.x*(int64_t)2*M; g += blockIdx.x*(int64_t)M;
+    for OWN(i, M) {
+        float u = x[i], v = x[M + i], c = 0.5f*(1.f + erff(u*0.70710678f));
+        dx[i] = g[i]*v*(c + u*0.39894228f*expf(-0.5f*u*u));
+        dx[M + i] = g[i]*u*c;
+    }
+}
+"""
+)
+
+
 class _GeluGate(jt.Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
@@ -347,6 +380,11 @@ class _GeluGate(jt.Function):
                 for (int64 i = 0; i < M; i++)
                     y[i] = 0.5f*u[i]*(1.f + erf_fast(u[i]*0.70710678f))*v[i];
             }
+            """,
+            cuda_header=_GATE,
+            cuda_src="""
+            int M = out_shape1*in0_shape2*in0_shape3;
+            gate<<<grid_for(in0_shape0, M), THREADS>>>(in0_p, out_p, M);
             """,
         )
 
@@ -369,5 +407,10 @@ class _GeluGate(jt.Function):
                     dv[i] = g[i]*u[i]*c;
                 }
             }
+            """,
+            cuda_header=_GATE,
+            cuda_src="""
+            int M = in1_shape1*in0_shape2*in0_shape3;
+            gate_slope<<<grid_for(in0_shape0, M), THREADS>>>(in0_p, in1_p, out_p, M);
             """,
         )

@@ -9,7 +9,8 @@ ninths of the multiplications at less than a decimal digit of accuracy.
 from __future__ import annotations
 
 from jfusion.layers.activation import plain_silu, silu_backward, silu_forward
-from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.depthwise import depthwise
+from jfusion.layers.kernels import HEADER, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -51,18 +52,7 @@ def _plus(x: jt.Var, bias: jt.Var | None) -> jt.Var:
 
 def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
     """Each channel with its own kernel, zero padding 1. x (N, C, H, W), weight (C, 1, 3, 3)."""
-    return _Depthwise3x3()(x, weight) if use_kernel(x, weight) else plain_depthwise3x3(x, weight)
-
-
-def plain_depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
-    """The same as nine shifted products."""
-    n, c, h, w = x.shape
-    out = 0
-    for i in range(3):
-        for j in range(3):
-            moved = x.reindex([n, c, h, w], ["i0", "i1", f"i2+{i - 1}", f"i3+{j - 1}"])
-            out = out + moved * weight[:, 0, i, j].reshape(1, c, 1, 1)
-    return out
+    return _Depthwise3x3()(x, weight) if use_kernel(x, weight) else depthwise(x, weight)
 
 
 _SHARES = (
@@ -455,7 +445,7 @@ static inline void weight_gradient(const float* x, const float* g, float* dw, in
 class _Depthwise3x3(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var) -> jt.Var:
         self.saved = x, weight
-        return _depthwise(x, weight, flip=False)
+        return _rows(x, weight, flip=False)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var]:
         x, weight = self.saved
@@ -478,10 +468,10 @@ class _Depthwise3x3(jt.Function):
             }
             """,
         )
-        return _depthwise(g, weight, flip=True), dw
+        return _rows(g, weight, flip=True), dw
 
 
-def _depthwise(x: jt.Var, weight: jt.Var, flip: bool) -> jt.Var:
+def _rows(x: jt.Var, weight: jt.Var, flip: bool) -> jt.Var:
     return jt.code(
         x.shape,
         x.dtype,

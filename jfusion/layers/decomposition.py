@@ -6,7 +6,7 @@ CDDFuse (CVPR 2023), which SFDFuse builds on.
 from __future__ import annotations
 
 from jfusion.layers.activation import gelu_gate, relu6
-from jfusion.layers.attention import cosine_attention
+from jfusion.layers.channel_attention import cosine_attention
 from jfusion.layers.conv import conv, conv1x1, depthwise3x3
 from jfusion.layers.depthwise import depthwise
 from jfusion.layers.matmul import matmul

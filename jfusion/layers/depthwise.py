@@ -8,7 +8,7 @@ four phases are four planes, and a tap of the kernel reads one of them, moved by
 from __future__ import annotations
 
 from jfusion.layers.activation import ERF
-from jfusion.layers.cpu import use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, shares, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -18,9 +18,9 @@ def depthwise(x: jt.Var, weight: jt.Var, padding: int | None = None) -> jt.Var:
     x (N, C, H, W), weight (C, 1, K, K) -> (N, C, H + 2 padding - K + 1, ...).
     """
     padding = weight.shape[2] // 2 if padding is None else padding
-    if not use_kernel(x, weight):
-        return plain_depthwise(x, weight, padding)
-    return _Depthwise()(x, weight, padding)
+    if use_kernel(x, weight, cuda=weight.shape[2] in _CUDA_SIZES):
+        return _Depthwise()(x, weight, padding)
+    return plain_depthwise(x, weight, padding)
 
 
 def plain_depthwise(x: jt.Var, weight: jt.Var, padding: int) -> jt.Var:
@@ -146,20 +146,79 @@ static inline void totals(const float* sums, int64_t T, float* out) {
 )
 
 
+# The sizes of kernel that a GPU's kernels are compiled for: they hold the taps in registers.
+_CUDA_SIZES = (1, 3, 5, 7)
+_CUDA = (
+    CUDA_HEADER
+    + """
+// A piece is a plane: x (H, W) -> y (h, w).
+template <int K> static __global__ void filter(const float* x, const float* weight, float* y, int C, int H, int W,
+                                               int h, int w, int pad, bool flip) {
+    x += blockIdx.x*(int64_t)H*W; y += blockIdx.x*(int64_t)h*w; weight += blockIdx.x % C*K*K;
+    float k[K*K];
+    #pragma unroll
+    for (int t = 0; t < K*K; t++) k[t] = weight[flip ? K*K - 1 - t : t];
+    for OWN(p, h*w) {
+        int i = p/w - pad, j = p%w - pad;
+        float sum = 0;
+        #pragma unroll
+        for (int t = 0; t < K*K; t++) {
+            int u = i + t/K, v = j + t%K;
+            if (u >= 0 && u < H && v >= 0 && v < W) sum += k[t]*x[u*W + v];
+        }
+        y[p] = sum;
+    }
+}
+// A piece is a channel in the whole batch. parts (shares, C, K*K).
+template <int K> static __global__ void weight_slopes(const float* x, const float* g, float* parts, int N, int C,
+                                                      int H, int W, int h, int w, int pad) {
+    float sums[K*K] = {};
+    for (int n = 0; n < N; n++) {
+        const float *from = x + (n*C + blockIdx.x)*(int64_t)H*W, *slope = g + (n*C + blockIdx.x)*(int64_t)h*w;
+        for OWN(p, h*w) {
+            int i = p/w - pad, j = p%w - pad;
+            #pragma unroll
+            for (int t = 0; t < K*K; t++) {
+                int u = i + t/K, v = j + t%K;
+                if (u >= 0 && u < H && v >= 0 && v < W) sums[t] += slope[p]*from[u*W + v];
+            }
+        }
+    }
+    #pragma unroll
+    for (int t = 0; t < K*K; t++) {
+        float sum = block_sum(sums[t]);
+        if (threadIdx.x == 0) parts[(blockIdx.y*C + blockIdx.x)*K*K + t] = sum;
+    }
+}
+#define FOR_SIZE(K, call) switch (K) { \\
+    case 1: call(1); break; case 3: call(3); break; case 5: call(5); break; case 7: call(7); }
+"""
+)
+
+
 class _Depthwise(jt.Function):
     def execute(self, x: jt.Var, weight: jt.Var, padding: int) -> jt.Var:
         self.saved = x, weight, padding
+        if jt.flags.use_cuda:
+            return _filter_cuda(x, weight, padding, False)
         return _filter(x, weight, padding)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, None]:
         x, weight, padding = self.saved
-        dw = jt.code(
-            weight.shape,
-            x.dtype,
-            [x, g],
-            cpu_header=_PLANES,
-            data={"pad": padding},
-            cpu_src="""
+        reach = weight.shape[2] - 1 - padding
+        if jt.flags.use_cuda:
+            return _filter_cuda(g, weight, reach, True), _slopes_cuda(x, weight, g, padding), None
+        return _filter(g, weight[:, :, ::-1, ::-1], reach), _slopes(x, weight, g, padding), None
+
+
+def _slopes(x: jt.Var, weight: jt.Var, g: jt.Var, padding: int) -> jt.Var:
+    return jt.code(
+        weight.shape,
+        x.dtype,
+        [x, g],
+        cpu_header=_PLANES,
+        data={"pad": padding},
+        cpu_src="""
             int64 N = in0_shape0, C = in0_shape1, H = in0_shape2, W = in0_shape3, K = out_shape2;
             int64 h = in1_shape2, w = in1_shape3, pad = data["pad"], T = K*K;
             #pragma omp parallel
@@ -181,9 +240,7 @@ class _Depthwise(jt.Function):
                 }
             }
             """,
-        )
-        reach = weight.shape[2] - 1 - padding
-        return _filter(g, weight[:, :, ::-1, ::-1], reach), dw, None
+    )
 
 
 def _filter(x: jt.Var, weight: jt.Var, padding: int) -> jt.Var:
@@ -212,6 +269,41 @@ def _filter(x: jt.Var, weight: jt.Var, padding: int) -> jt.Var:
         }
         """,
     )
+
+
+def _filter_cuda(x: jt.Var, weight: jt.Var, padding: int, flip: bool) -> jt.Var:
+    n, c, h, w = x.shape
+    more = 2 * padding - weight.shape[2] + 1
+    return jt.code(
+        [n, c, h + more, w + more],
+        x.dtype,
+        [x, weight],
+        cuda_header=_CUDA,
+        data={"pad": padding, "flip": int(flip)},
+        cuda_src="""
+        dim3 grid = grid_for(in0_shape0*in0_shape1, out_shape2*out_shape3);
+        #define RUN(K) filter<K><<<grid, THREADS>>>(in0_p, in1_p, out_p, in0_shape1, in0_shape2, in0_shape3, \\
+            out_shape2, out_shape3, data["pad"], data["flip"])
+        FOR_SIZE(in1_shape2, RUN)
+        """,
+    )
+
+
+def _slopes_cuda(x: jt.Var, weight: jt.Var, g: jt.Var, padding: int) -> jt.Var:
+    parts = jt.code(
+        [shares(g.numel() // g.shape[1]), *weight.shape],
+        x.dtype,
+        [x, g],
+        cuda_header=_CUDA,
+        data={"pad": padding},
+        cuda_src="""
+        dim3 grid(out_shape1, out_shape0);
+        #define RUN(K) weight_slopes<K><<<grid, THREADS>>>(in0_p, in1_p, out_p, in0_shape0, in0_shape1, \\
+            in0_shape2, in0_shape3, in1_shape2, in1_shape3, data["pad"])
+        FOR_SIZE(out_shape3, RUN)
+        """,
+    )
+    return parts.sum(0)
 
 
 # activation(x), and its derivative

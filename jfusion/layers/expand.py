@@ -7,10 +7,10 @@ never write them to memory; the gradient makes them again from the input instead
 
 from __future__ import annotations
 
-from jfusion.layers.activation import ERF, plain_gelu_gate
-from jfusion.layers.conv import ROWS, plain_conv1x1, plain_depthwise3x3
-from jfusion.layers.cpu import use_kernel
-from jfusion.layers.norm import norm_backward, norm_forward, plain_channel_layer_norm
+from jfusion.layers.activation import ERF, gelu_gate
+from jfusion.layers.conv import ROWS, conv1x1, depthwise3x3
+from jfusion.layers.kernels import use_kernel
+from jfusion.layers.norm import channel_layer_norm, norm_backward, norm_forward
 from jfusion.runtime import jt
 
 
@@ -22,8 +22,8 @@ def expand_depthwise(x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> jt.Var:
 
 
 def plain_expand_depthwise(x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> jt.Var:
-    """The same from the plain forms of its parts."""
-    return plain_depthwise3x3(plain_conv1x1(x, expand), depthwise)
+    """The same, part by part."""
+    return depthwise3x3(conv1x1(x, expand), depthwise)
 
 
 def gated_feed_forward(
@@ -42,11 +42,9 @@ def gated_feed_forward(
 def plain_gated_feed_forward(
     x: jt.Var, norm: tuple[jt.Var, jt.Var], expand: jt.Var, depthwise: jt.Var, project: jt.Var
 ) -> jt.Var:
-    """The same from the plain forms of its parts."""
-    normal = plain_channel_layer_norm(x, *norm)
-    return plain_conv1x1(
-        plain_gelu_gate(plain_expand_depthwise(normal, expand, depthwise)), project
-    )
+    """The same, part by part."""
+    hidden = plain_expand_depthwise(channel_layer_norm(x, *norm), expand, depthwise)
+    return conv1x1(gelu_gate(hidden), project)
 
 
 _BANDS = ROWS + (

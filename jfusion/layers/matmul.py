@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, use_kernel
 from jfusion.runtime import jt
 
 

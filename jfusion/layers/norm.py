@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, shares, use_kernel
 from jfusion.runtime import jt
 
 
@@ -14,7 +14,7 @@ def channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
 
     x (N, C, H, W), weight and bias (C,).
     """
-    kernel = use_kernel(x, weight, bias)
+    kernel = use_kernel(x, weight, bias, cuda=True)
     return (
         _ChannelLayerNorm()(x, weight, bias)
         if kernel
@@ -28,43 +28,6 @@ def plain_channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
     variance = (centred * centred).mean(1, keepdims=True)
     normal = centred / jt.sqrt(variance + 1e-5)
     return normal * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
-
-
-def group_norm(
-    x: jt.Var,
-    groups: int,
-    weight: jt.Var,
-    bias: jt.Var,
-    eps: float = 1e-5,
-    silu: bool = False,
-) -> jt.Var:
-    """Normalises each of `groups` groups of channels over its channels and pixels.
-
-    x (N, C, H, W), weight and bias (C,), or (N, C) to scale and shift each sample in its own way;
-    biased variance. silu: of the result y, y * sigmoid(y).
-    """
-    weight, bias = (v.reshape(-1, x.shape[1]) for v in (weight, bias))
-    if use_kernel(x, weight, bias):
-        return _GroupNorm(groups, eps, silu)(x, weight, bias)
-    return plain_group_norm(x, groups, weight, bias, eps, silu)
-
-
-def plain_group_norm(
-    x: jt.Var,
-    groups: int,
-    weight: jt.Var,
-    bias: jt.Var,
-    eps: float = 1e-5,
-    silu: bool = False,
-) -> jt.Var:
-    """The same from stock Jittor."""
-    rows = x.reshape(x.shape[0], groups, -1, x.shape[3])  # first: one long float32 sum loses digits
-    centred = rows - rows.mean(3, keepdims=True).mean(2, keepdims=True)
-    variance = (centred * centred).mean(3, keepdims=True).mean(2, keepdims=True)
-    normal = (centred / jt.sqrt(variance + eps)).reshape(x.shape)
-    weight, bias = (v.reshape(-1, x.shape[1], 1, 1) for v in (weight, bias))
-    y = normal * weight + bias
-    return y * jt.sigmoid(y) if silu else y
 
 
 def leaky_batch_norm(
@@ -162,14 +125,74 @@ def norm_forward(
             std::copy(scale, scale + m, out1_p + n*2*P + P + p);
         }
         """,
+        cuda_header=_PIXELS,
+        cuda_src="""
+        int C = in0_shape1, P = in0_shape2*in0_shape3;
+        normalise<<<grid_for(in0_shape0, P), THREADS>>>(in0_p, in1_p, in2_p, out0_p, out1_p, C, P);
+        """,
     )
     return y, statistics
+
+
+_PIXELS = (
+    CUDA_HEADER
+    + """
+// A piece is a sample, and a thread takes a pixel of it. x (N, C, P), statistics (N, 2, P).
+static __global__ void normalise(const float* x, const float* w, const float* b, float* y, float* statistics,
+                                 int C, int P) {
+    x += blockIdx.x*(int64_t)C*P; y += blockIdx.x*(int64_t)C*P; statistics += blockIdx.x*(int64_t)2*P;
+    for OWN(p, P) {
+        float mean = 0, left = 0, square = 0;
+        for (int c = 0; c < C; c++) mean += x[c*P + p];
+        mean /= C;
+        for (int c = 0; c < C; c++) { float d = x[c*P + p] - mean; left += d; square += d*d; }
+        left /= C;  // what rounding left out of the mean
+        mean += left;
+        float scale = 1/sqrtf(square/C - left*left + 1e-5f);
+        for (int c = 0; c < C; c++) y[c*P + p] = (x[c*P + p] - mean)*scale*w[c] + b[c];
+        statistics[p] = mean; statistics[P + p] = scale;
+    }
+}
+static __global__ void normalise_slope(const float* x, const float* w, const float* statistics, const float* g,
+                                       float* dx, int C, int P) {
+    int64_t at = blockIdx.x*(int64_t)C*P;
+    x += at; g += at; dx += at; statistics += blockIdx.x*(int64_t)2*P;
+    for OWN(p, P) {
+        float mean = statistics[p], scale = statistics[P + p], a = 0, b = 0;
+        for (int c = 0; c < C; c++) {
+            float slope = g[c*P + p]*w[c];
+            a += slope; b += slope*(x[c*P + p] - mean)*scale;
+        }
+        a /= C; b /= C;
+        for (int c = 0; c < C; c++)
+            dx[c*P + p] = scale*(g[c*P + p]*w[c] - a - (x[c*P + p] - mean)*scale*b);
+    }
+}
+// A piece is a channel in the whole batch. parts (shares, 2, C): sums for its weight and its bias.
+static __global__ void parameter_slopes(const float* x, const float* statistics, const float* g, float* parts,
+                                        int N, int C, int P) {
+    float dw = 0, db = 0;
+    for (int n = 0; n < N; n++) {
+        const float *from = x + (n*C + blockIdx.x)*(int64_t)P, *slope = g + (n*C + blockIdx.x)*(int64_t)P;
+        const float* mean = statistics + n*(int64_t)2*P;
+        for OWN(p, P) { dw += slope[p]*(from[p] - mean[p])*mean[P + p]; db += slope[p]; }
+    }
+    dw = block_sum(dw); db = block_sum(db);
+    if (threadIdx.x == 0) {
+        parts[blockIdx.y*2*C + blockIdx.x] = dw;
+        parts[blockIdx.y*2*C + C + blockIdx.x] = db;
+    }
+}
+"""
+)
 
 
 def norm_backward(
     x: jt.Var, weight: jt.Var, statistics: jt.Var, g: jt.Var
 ) -> tuple[jt.Var, jt.Var, jt.Var]:
     """The gradients of x, weight and bias from the slope g of the output."""
+    if jt.flags.use_cuda:
+        return _norm_backward_cuda(x, weight, statistics, g)
     return tuple(
         jt.code(
             [x.shape, weight.shape, weight.shape],
@@ -216,135 +239,20 @@ def norm_backward(
     )
 
 
-class _GroupNorm(jt.Function):
-    def __init__(self, groups: int, eps: float, silu: bool):
-        super().__init__()
-        self.settings = groups, eps, silu
-
-    def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
-        y, statistics = group_norm_forward(x, weight, bias, *self.settings)
-        self.saved = x, weight, bias, statistics
-        return y
-
-    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-        return group_norm_backward(*self.saved, g, *self.settings)
-
-
-def group_norm_forward(
-    x: jt.Var,
-    weight: jt.Var,
-    bias: jt.Var,
-    groups: int,
-    eps: float,
-    silu: bool,
-    after: jt.Var | None = None,
-) -> tuple[jt.Var, jt.Var]:
-    """The kernel of `group_norm`, without a gradient; also mean and 1 / deviation, (N, groups, 2).
-
-    weight and bias (1 or N, C). It runs only when `after` is there, as `norm_forward`.
-    """
-    return jt.code(
-        [x.shape, [x.shape[0], groups, 2]],
-        [x.dtype] * 2,
-        [x, weight, bias, *([] if after is None else [after])],
-        cpu_header=HEADER,
-        data={"groups": groups, "eps": eps, "silu": int(silu)},
-        cpu_src="""
-            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
-            int64 G = data["groups"], K = C/G;
-            double eps = data["eps"];
-            bool silu = data["silu"] != 0;
-            #pragma omp parallel for collapse(2)
-            for (int64 n = 0; n < N; n++) for (int64 g = 0; g < G; g++) {
-                const float* x = in0_p + (n*C + g*K)*P;
-                int64 own = (in1_shape0 > 1 ? n : 0)*C + g*K;
-                float* y = out0_p + (n*C + g*K)*P;
-                double sum = 0, squares = 0;
-                for (int64 c = 0; c < K; c++) {
-                    float s = 0;
-                    #pragma omp simd reduction(+:s)
-                    for (int64 j = 0; j < P; j++) s += x[c*P + j];
-                    sum += s;
-                }
-                float mean = sum/(K*P);
-                for (int64 c = 0; c < K; c++) {
-                    float s = 0;
-                    #pragma omp simd reduction(+:s)
-                    for (int64 j = 0; j < P; j++) { float d = x[c*P + j] - mean; s += d*d; }
-                    squares += s;
-                }
-                float scale = 1/std::sqrt(squares/(K*P) + eps);
-                for (int64 c = 0; c < K; c++) {
-                    float w = in1_p[own + c]*scale, b = in2_p[own + c];
-                    const float* from = x + c*P;
-                    float* to = y + c*P;
-                    #pragma omp simd
-                    for (int64 j = 0; j < P; j++) to[j] = (from[j] - mean)*w + b;
-                    if (!silu) continue;
-                    #pragma omp simd
-                    for (int64 j = 0; j < P; j++) to[j] /= 1.f + std::exp(-std::max(to[j], -80.f));
-                }
-                out1_p[(n*G + g)*2] = mean;
-                out1_p[(n*G + g)*2 + 1] = scale;
-            }
-            """,
-    )
-
-
-def group_norm_backward(
-    x: jt.Var,
-    weight: jt.Var,
-    bias: jt.Var,
-    statistics: jt.Var,
-    g: jt.Var,
-    groups: int,
-    eps: float,
-    silu: bool,
+def _norm_backward_cuda(
+    x: jt.Var, weight: jt.Var, statistics: jt.Var, g: jt.Var
 ) -> tuple[jt.Var, jt.Var, jt.Var]:
-    """The slopes of x, weight and bias, from that of the result of `group_norm_forward`."""
-    each = [x.shape[0], weight.shape[1]]
-    dx, dw, db = jt.code(
-        [x.shape, each, each],
-        [x.dtype] * 3,
-        [x, weight, bias, statistics, g],
-        cpu_header=HEADER,
-        data={"groups": groups, "eps": eps, "silu": int(silu)},
-        cpu_src="""
-            int64 N = in0_shape0, C = in0_shape1, P = (int64)in0_shape2*in0_shape3;
-            int64 G = data["groups"], K = C/G;
-            bool silu = data["silu"] != 0;
-            #pragma omp parallel for collapse(2)
-            for (int64 n = 0; n < N; n++) for (int64 g = 0; g < G; g++) {
-                float mean = in3_p[(n*G + g)*2], scale = in3_p[(n*G + g)*2 + 1];
-                const float *x = in0_p + (n*C + g*K)*P, *slope = in4_p + (n*C + g*K)*P;
-                float* dx = out0_p + (n*C + g*K)*P;
-                int64 own = (in1_shape0 > 1 ? n : 0)*C + g*K;
-                double a = 0, b = 0;
-                for (int64 c = 0; c < K; c++) {
-                    float s = 0, t = 0, w = in1_p[own + c], shift = in2_p[own + c];
-                    float* q = dx + c*P;  // for now: the slope before SiLU
-                    if (silu) {
-                        #pragma omp simd
-                        for (int64 j = 0; j < P; j++) {
-                            float y = (x[c*P + j] - mean)*scale*w + shift, part = 1/(1 + std::exp(-std::max(y, -80.f)));
-                            q[j] = slope[c*P + j]*part*(1 + y*(1 - part));
-                        }
-                    } else std::copy(slope + c*P, slope + c*P + P, q);
-                    #pragma omp simd reduction(+:s,t)
-                    for (int64 j = 0; j < P; j++) { s += q[j]; t += q[j]*(x[c*P + j] - mean); }
-                    t *= scale;
-                    out2_p[n*C + g*K + c] = s; out1_p[n*C + g*K + c] = t;
-                    a += (double)s*w; b += (double)t*w;
-                }
-                float shift = a/(K*P), turn = b/(K*P);
-                for (int64 c = 0; c < K; c++) {
-                    float w = in1_p[own + c];
-                    #pragma omp simd
-                    for (int64 j = 0; j < P; j++)
-                        dx[c*P + j] = scale*(dx[c*P + j]*w - shift - (x[c*P + j] - mean)*scale*turn);
-                }
-            }
-            """,
+    c = x.shape[1]
+    dx, parts = jt.code(
+        [x.shape, [shares(x.numel() // c), 2, c]],
+        [x.dtype] * 2,
+        [x, weight, statistics, g],
+        cuda_header=_PIXELS,
+        cuda_src="""
+        int N = in0_shape0, C = in0_shape1, P = in0_shape2*in0_shape3;
+        normalise_slope<<<grid_for(N, P), THREADS>>>(in0_p, in1_p, in2_p, in3_p, out0_p, C, P);
+        parameter_slopes<<<dim3(C, out1_shape0), THREADS>>>(in0_p, in2_p, in3_p, out1_p, N, C, P);
+        """,
     )
-    one = weight.shape[0] == 1
-    return dx, *(v.sum(0, keepdims=True) if one else v for v in (dw, db))
+    d_weight, d_bias = parts.sum(0)
+    return dx, d_weight, d_bias

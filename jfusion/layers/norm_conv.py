@@ -7,9 +7,9 @@ convolution: the gradient makes it again.
 from __future__ import annotations
 
 from jfusion.layers.conv import convolve, plain_conv, slopes
-from jfusion.layers.cpu import HEADER, use_kernel
-from jfusion.layers.norm import group_norm_backward, group_norm_forward, plain_group_norm
-from jfusion.runtime import jt, nn
+from jfusion.layers.group_norm import group_norm, group_norm_backward, group_norm_forward
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, use_kernel
+from jfusion.runtime import jt
 
 EPS = 1e-5
 
@@ -26,10 +26,10 @@ def norm_silu_conv(
     x (N, C, H, W); norm: weight and bias (C,); conv: weight (O, C, K, K), K odd, and bias (O,).
     """
     scale, shift = (v.reshape(1, -1) for v in norm)
-    if not use_kernel(x, scale, conv[0]):
-        y = plain_group_norm(x, groups, scale, shift, EPS, silu=True)
-        return plain_conv(nn.dropout(y, dropout) if dropout else y, *conv)
     seed = jt.rand(1) if dropout else jt.zeros(1)
+    if not use_kernel(x, scale, conv[0]):
+        y = group_norm(x, groups, scale, shift, EPS, silu=True)
+        return plain_conv(_Dropout(dropout)(y, seed) if dropout else y, *conv)
     return _NormSiLUConv(groups, dropout)(x, scale, shift, *conv, seed)
 
 
@@ -63,6 +63,19 @@ class _NormSiLUConv(jt.Function):
         return dropped(x, seed, self.dropout) if self.dropout else x
 
 
+class _Dropout(jt.Function):
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def execute(self, x: jt.Var, seed: jt.Var) -> jt.Var:
+        self.saved = seed
+        return dropped(x, seed, self.share)
+
+    def grad(self, g: jt.Var) -> tuple[jt.Var, None]:
+        return dropped(g, self.saved, self.share), None
+
+
 def dropped(x: jt.Var, seed: jt.Var, share: float) -> jt.Var:
     """x with a share of its values 0 and the rest scaled up; which ones depends on `seed` (1,) alone.
 
@@ -86,5 +99,21 @@ def dropped(x: jt.Var, seed: jt.Var, share: float) -> jt.Var:
             h ^= h >> 16; h *= 0x85ebca6bu; h ^= h >> 13; h *= 0xc2b2ae35u; h ^= h >> 16;
             out_p[i] = h < limit ? 0.f : in0_p[i]*scale;
         }
+        """,
+        cuda_header=CUDA_HEADER
+        + """
+static __global__ void drop(const float* x, const float* seed, float* y, int n, unsigned limit, float scale) {
+    unsigned start = __float_as_uint(seed[0]);
+    for OWN(i, n) {
+        unsigned h = start*0x9e3779b9u + (unsigned)i;
+        h ^= h >> 16; h *= 0x85ebca6bu; h ^= h >> 13; h *= 0xc2b2ae35u; h ^= h >> 16;
+        y[i] = h < limit ? 0.f : x[i]*scale;
+    }
+}
+""",
+        cuda_src="""
+        double share = data["share"];
+        drop<<<grid_for(1, in0->num), THREADS>>>(in0_p, in1_p, out_p, in0->num, (unsigned)(share*4294967296.0),
+                                                 1/(1 - share));
         """,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from jfusion.layers.cpu import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, use_kernel
 from jfusion.runtime import jt, nn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.layers.attention import channel_attention
+from jfusion.layers.channel_attention import channel_attention
 from jfusion.layers.conv import conv1x1
 from jfusion.layers.expand import gated_feed_forward
 from jfusion.layers.norm import channel_layer_norm

@@ -24,7 +24,8 @@ from jfusion.diffusion.samplers import Callback, ddim
 from jfusion.diffusion.schedule import Schedule
 from jfusion.errors import UserError
 from jfusion.layers.activation import prelu, silu, tanh
-from jfusion.layers.attention import cosine_attention, softmax
+from jfusion.layers.attention import softmax
+from jfusion.layers.channel_attention import cosine_attention
 from jfusion.layers.conv import conv, conv1x1, silu_conv
 from jfusion.layers.depthwise import pixel_shuffle
 from jfusion.layers.expand import expand_depthwise

@@ -19,7 +19,7 @@ from jfusion.checkpoint import NameMap
 from jfusion.config import setting
 from jfusion.errors import UserError
 from jfusion.layers.activation import add_scaled, relu6, squared_relu, star_relu
-from jfusion.layers.attention import crossed_cosine_attention
+from jfusion.layers.channel_attention import crossed_cosine_attention
 from jfusion.layers.conv import conv, conv1x1, depthwise3x3
 from jfusion.layers.decomposition import OFFICIAL_BASE, BaseExtractor, DetailExtractor
 from jfusion.layers.depthwise import depthwise, pixel_shuffle, pixel_unshuffle, shuffled_gate

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from jfusion.layers import (
     activation,
     attention,
+    channel_attention,
     conv,
     depthwise,
     encoder,
     expand,
     filters,
+    group_norm,
     matmul,
     norm,
     norm_conv,
@@ -43,7 +45,8 @@ def arrays(seed, *shapes):
 def both(kernel, plain, inputs, tolerance=2e-5):
     """Outputs and gradients of a random weighted sum of them agree."""
     out, gradients = run(kernel, inputs, np.float32)
-    expected, expected_gradients = run(plain, inputs, np.float64)
+    with jt.flag_scope(use_cuda=0):  # a GPU has no products of float64
+        expected, expected_gradients = run(plain, inputs, np.float64)
     for found, wanted in zip([*out, *gradients], [*expected, *expected_gradients], strict=True):
         assert found.shape == wanted.shape
         scale = max(1.0, np.abs(wanted).max(initial=0))
@@ -105,7 +108,11 @@ def test_winograd(n, c, o, h, w):
 @given(few, few, sizes, sizes)
 @settings(max_examples=8)
 def test_depthwise3x3(n, c, h, w):
-    both(conv.depthwise3x3, conv.plain_depthwise3x3, arrays(2, (n, c, h, w), (c, 1, 3, 3)))
+    both(
+        conv.depthwise3x3,
+        lambda x, w: depthwise.plain_depthwise(x, w, 1),
+        arrays(2, (n, c, h, w), (c, 1, 3, 3)),
+    )
 
 
 @given(few, few, sizes, sizes, st.sampled_from([3, 5, 7]), st.integers(0, 3))
@@ -174,8 +181,8 @@ def test_group_norm(n, groups, k, h, w):
     h += 1  # one value alone is normalised to nothing
     inputs = arrays(14, (n, groups * k, h, w), (groups * k,), (groups * k,))
     both(
-        lambda x, *rest: norm.group_norm(x, groups, *rest),
-        lambda x, *rest: norm.plain_group_norm(x, groups, *rest),
+        lambda x, *rest: group_norm.group_norm(x, groups, *rest),
+        lambda x, *rest: group_norm.plain_group_norm(x, groups, *rest),
         inputs,
         3e-4,
     )
@@ -190,7 +197,8 @@ def test_norms_keep_their_digits_far_from_zero(function):
         (exact**2).mean((1, 2, 3) if function == "group_norm" else 1, keepdims=True) + 1e-5
     )
     groups = (1,) if function == "group_norm" else ()
-    found = getattr(norm, function)(jt.array(x.astype(np.float32)), *groups, ones, zeros).numpy()
+    module = {"channel_layer_norm": norm, "group_norm": group_norm}[function]
+    found = getattr(module, function)(jt.array(x.astype(np.float32)), *groups, ones, zeros).numpy()
     np.testing.assert_allclose(found, exact, atol=5e-3)  # the input itself is rounded to 3e-5
 
 
@@ -272,7 +280,10 @@ def test_channel_attention(n, heads_and_width, h, w):
     def call(function):
         return lambda x, w, b, *rest: function(x, (w, b), *rest)
 
-    kernel, plain = call(attention.channel_attention), call(attention.plain_channel_attention)
+    kernel, plain = (
+        call(channel_attention.channel_attention),
+        call(channel_attention.plain_channel_attention),
+    )
     tolerance = 1e-3 if h * w < 9 else 3e-4  # a few pixels: norms near zero
     both(lambda *x: kernel(*x)[0], lambda *x: plain(*x)[0], inputs, tolerance)
     out, weights = (v.numpy() for v in kernel(*map(jt.array, inputs)))
@@ -371,7 +382,8 @@ def test_encoder_layers(n, length, heads, size):
         inputs = arrays(0, *shapes)
         more = [jt.array(m) if isinstance(m, np.ndarray) else m for m in more]
         found = kernel(*(jt.array(x) for x in inputs), *more).numpy()
-        wanted = plain(*(jt.array(x.astype(np.float64)) for x in inputs), *more).numpy()
+        with jt.flag_scope(use_cuda=0):
+            wanted = plain(*(jt.array(x.astype(np.float64)) for x in inputs), *more).numpy()
         np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
 
 
@@ -403,8 +415,8 @@ def test_pad(n, c, h, w, reach, mode):
 def test_cosine_attention(n, heads, d, h, w):
     qkv, temperature = arrays(0, (n, 3 * heads * d, h, w), (heads, 1, 1))
     both(
-        attention.cosine_attention,
-        lambda *x: attention.plain_cosine_attention(*x)[0],
+        channel_attention.cosine_attention,
+        lambda *x: channel_attention.plain_cosine_attention(*x)[0],
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )
@@ -415,8 +427,8 @@ def test_cosine_attention(n, heads, d, h, w):
 def test_crossed_cosine_attention(n, heads, d, h, w):
     qkv, temperature = arrays(22, (2 * n, 3 * heads * d, h, w), (heads, 1, 1))
     both(
-        attention.crossed_cosine_attention,
-        attention.plain_crossed_cosine_attention,
+        channel_attention.crossed_cosine_attention,
+        channel_attention.plain_crossed_cosine_attention,
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )
@@ -433,7 +445,7 @@ def test_silu_and_tanh_of_large_values_are_finite():
 
 def test_silu_after_a_norm_is_finite_for_large_values():
     x = jt.array(np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 4, 4, 4))
-    y = norm.group_norm(x, 2, jt.ones(4) * 1e3, jt.zeros(4), silu=True)
+    y = group_norm.group_norm(x, 2, jt.ones(4) * 1e3, jt.zeros(4), silu=True)
     assert np.isfinite(y.numpy()).all() and np.isfinite(jt.grad(y.sum(), x).numpy()).all()
 
 
@@ -462,7 +474,7 @@ def test_norm_silu_dropout_and_convolution_in_one_are_the_four_after_each_other(
     jt.set_global_seed(3)
     kept = norm_conv.dropped(jt.ones(x.shape), jt.rand(1), share)
     kept.sync()
-    y = norm.plain_group_norm(x, 2, scale.reshape(1, -1), shift.reshape(1, -1), silu=True)
+    y = group_norm.plain_group_norm(x, 2, scale.reshape(1, -1), shift.reshape(1, -1), silu=True)
     plain = conv.plain_conv(y * kept.detach(), w, b)
     np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
     inputs = [x, scale, shift, w, b]

@@ -82,6 +82,7 @@ template <class T, class U, class V> inline T atomicCAS(T* p, U expected, V b) {
     return old;
 }
 inline int __float_as_int(float v) { return on_cpu::bits<int>(v); }
+inline unsigned __float_as_uint(float v) { return on_cpu::bits<unsigned>(v); }
 inline float __int_as_float(int v) { return on_cpu::bits<float>(v); }
 inline long long __double_as_longlong(double v) { return on_cpu::bits<long long>(v); }
 inline double __longlong_as_double(long long v) { return on_cpu::bits<double>(v); }

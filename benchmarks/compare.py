@@ -41,6 +41,12 @@ def main() -> int:
         default="cpu",
         help="where both sides run (default cpu); on the GPU the memory is the GPU's",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "tf32", "bfloat16"),
+        default="float32",
+        help="of convolutions on the GPU, both sides (the authors' in PyTorch's autocast)",
+    )
     parser.add_argument("--check", action="store_true", help="run ours once on the smallest case")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +60,7 @@ def main() -> int:
         names, options.rounds = [min(cases, key=lambda n: np.prod(cases[n].size))], 1
     print(
         f"{time.strftime('%Y-%m-%d')}, {options.threads} threads, {options.rounds} pairs of runs, {cpu()}"
-        + (f", {gpu()}" if options.device == "cuda" else "")
+        + (f", {gpu()}, {options.precision}" if options.device == "cuda" else "")
     )
     for name in names:
         compare(options, name)
@@ -125,6 +131,8 @@ class Worker:
             case,
             "--device",
             options.device,
+            "--precision",
+            options.precision,
         ]
         if options.reference:
             command += ["--reference", options.reference]
@@ -139,8 +147,9 @@ class Worker:
         }
         if options.device == "cpu":
             variables["nvcc_path"] = ""
-        else:  # true float32 on both sides, as jfusion's default is
-            variables.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+        else:
+            variables["JFUSION_PRECISION"] = options.precision
+            variables["NVIDIA_TF32_OVERRIDE"] = str(int(options.precision == "tf32"))
         started = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
@@ -177,6 +186,10 @@ def work(options: argparse.Namespace) -> int:
     function = (
         module.ours(case) if options.worker == "ours" else module.reference(case, options.reference)
     )
+    if options.precision == "bfloat16" and options.worker == "reference":
+        import torch
+
+        function = torch.autocast("cuda", torch.bfloat16)(function)
     outputs: dict[str, np.ndarray] = {}
     answer(ready=True)
     for line in sys.stdin:

@@ -106,7 +106,11 @@ def _core(quiet: bool) -> int:
         return 1
     works = out == 100.0
     if not quiet or not works:
-        where = "on the GPU" if jt.flags.use_cuda else f"{runtime.physical_cores()} threads"
+        where = (
+            f"on the GPU, {runtime.precision()}"
+            if jt.flags.use_cuda
+            else f"{runtime.physical_cores()} threads"
+        )
         place = re.sub(rf"^{re.escape(str(Path.home()))}", "~", jt.flags.cache_path)
         print(
             f"{'jittor runs':<12} {'yes' if works else 'no: a convolution is wrong'}, {where}, {place}"

@@ -229,6 +229,36 @@ def usable_toolkit() -> toolkit.Toolkit | str | None:
     return found
 
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def precision() -> str:
+    """Of the factors of a network's convolutions on a GPU, `$JFUSION_PRECISION` (default float32).
+
+    tf32 reads them with 10 bits, bfloat16 with 7; sums are float32, and so is all else.
+    """
+    value = os.environ.get("JFUSION_PRECISION") or "float32"
+    if value not in PRECISIONS:
+        raise UserError(f"JFUSION_PRECISION={value} is none of {', '.join(PRECISIONS)}")
+    return value
+
+
+def check_precision() -> None:
+    """Raises UserError when this machine cannot compute in the precision that is asked for."""
+    wanted, found = precision(), usable_toolkit()
+    if wanted == "float32":
+        return
+    asked = f"JFUSION_PRECISION={wanted}"
+    if not isinstance(found, toolkit.Toolkit):
+        why = found or "no toolkit found"
+        raise UserError(f"{asked} is for a GPU, and CUDA is off ({why}); mend: unset it")
+    if wanted == "bfloat16" and found.release < adapt.BFLOAT16:
+        least = ".".join(map(str, adapt.BFLOAT16))
+        raise UserError(
+            f"{asked} needs CUDA {least} or later, not {found.name}: Jittor's convolutions"
+        )
+
+
 def _gpu_count() -> int:
     """How many GPUs the NVIDIA driver offers to this process; 0 without a driver."""
     driver = _driver()
@@ -296,9 +326,9 @@ def environment() -> dict[str, str]:
         "nvcc_path": nvcc,
         "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
     }
-    if nvcc:  # the three would be downloaded; TF32 rounds what a convolution reads to 10 bits
+    if nvcc:  # the three would be downloaded
         wanted |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
-        wanted |= {"NVIDIA_TF32_OVERRIDE": "0"}
+        wanted |= {"NVIDIA_TF32_OVERRIDE": "1" if precision() == "tf32" else "0"}
     config = python_config()
     if config:
         wanted["python_config_path"] = config
@@ -309,6 +339,7 @@ def environment() -> dict[str, str]:
 def _load() -> Any:
     if "jittor" in sys.modules:
         return _with_our_signals(sys.modules["jittor"])
+    check_precision()
     ready = prepare()
     kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
     jittor = _import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})

@@ -51,7 +51,12 @@ x, w = jt.rand(1, 4, 8, 8), jt.rand(4, 1, 3, 3); y = DepthwiseConv(padding=1)(x,
     "random numbers (cuRAND)": "jt.randn(5, 6).sync(); jt.rand(7).sync()",
     "sorting, scans (CUB)": "x = jt.rand(4, 9); x.argsort(1)[0].sync(); x.argmax(1)[0].sync(); x.cumsum(1).sync()",
     "Fourier transforms (cuFFT)": "jt.nn._fft2(jt.rand(2, 8, 8, 2)).sync()",
-    "half precision": "x = jt.rand(4, 5).float16(); (x * 2 + jt.matmul(x, x.transpose())[:, :1]).sync()",
+    "half precision": """
+x = jt.rand(4, 5).float16(); (x * 2 + jt.matmul(x, x.transpose())[:, :1]).sync()
+x, w = jt.rand(1, 3, 8, 8), jt.rand(4, 3, 3, 3)
+y = jt.nn.conv2d(x.bfloat16(), w.bfloat16(), padding=1).float32()
+[v.sync() for v in jt.grad((y * y).sum(), [x, w])]
+""",
     "jfusion's kernels": """
 runtime.jt, runtime.nn = jt, jt.nn
 from jfusion.layers import activation, attention, channel_attention, depthwise, group_norm, norm

@@ -63,7 +63,7 @@ beside() {  # beside SYSTEM CASE...: the authors' code on the same GPU
     local system=$1 cases=()
     shift
     for name in "$@"; do cases+=(--case "$name"); done
-    "$python" benchmarks/compare.py "$system" "${cases[@]}" --device cuda --threads 8 \
+    "$python" benchmarks/compare.py "$system" "${cases[@]}" --device cuda --threads 8 --precision "${PRECISION:-float32}" \
         --reference "$REFERENCES/$system" --python "${PYTHON_WITH_TORCH:-python3}"
 }
 road() {
@@ -78,7 +78,8 @@ export -f jfusion film moved losses beside road
 export python data work
 
 row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/test_ddfm.py tests/diffusion
-row "4 golden fixtures of FILM, TF32 off" "$python" -m pytest -q tests/systems/test_film.py
+row "kernels beside their plain forms" "$python" -m pytest -q tests/layers
+row "4 golden fixtures of FILM, float32" "$python" -m pytest -q tests/systems/test_film.py
 row "the whole job" jfusion demo --out "$work/demo" --steps 30
 row "4 FILM, 6 steps on the GPU" film "$work/gpu_1" 6
 row "4 FILM, the same 6 steps again" film "$work/gpu_2" 6
@@ -92,14 +93,19 @@ if [ -n "${REFERENCES:-}" ]; then
     row "5 speed: FILM" beside film forward-480x640 train-2x288x384
     row "5 speed: CDDFuse" beside cddfuse
     row "5 speed: DDFM" beside ddfm
+    for wanted in tf32 bfloat16; do
+        PRECISION=$wanted row "5 speed in $wanted: FILM" beside film forward-480x640 train-2x288x384
+        PRECISION=$wanted row "5 speed in $wanted: DDFM" beside ddfm
+    done
 fi
-row "4 differences, TF32 off" "$python" tools/measure_golden.py
-row "4 differences, TF32 on" env NVIDIA_TF32_OVERRIDE=1 use_tensorcore=1 "$python" tools/measure_golden.py
+for wanted in float32 tf32 bfloat16; do
+    row "4 differences in $wanted" env JFUSION_PRECISION=$wanted "$python" tools/measure_golden.py
+done
 if [ -n "${DATA:-}" ]; then
     LIMIT=$((${MINUTES:-7} * 60 + 170)) row "6 FILM on RoadScene, ${MINUTES:-7} minutes" road
 fi
 for name in cddfuse sfdfuse lfdt fccf; do
-    row "4 golden fixtures of $name, TF32 off" "$python" -m pytest -q "tests/systems/test_$name.py"
+    row "4 golden fixtures of $name, float32" "$python" -m pytest -q "tests/systems/test_$name.py"
 done
 row "4 golden fixtures of the text encoder" "$python" -m pytest -q tests/text
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then

@@ -1,10 +1,10 @@
 """How far outputs here are from the authors' on the golden fixtures: the largest differences, no verdict.
 
     python tools/measure_golden.py
-    NVIDIA_TF32_OVERRIDE=1 use_tensorcore=1 python tools/measure_golden.py    # on a GPU, with TF32
+    JFUSION_PRECISION=tf32 python tools/measure_golden.py    # on a GPU, with less exact factors
 
 The tests hold these differences below the tolerances of true float32; this shows them where another
-arithmetic (TF32) is allowed on purpose.
+arithmetic is allowed on purpose.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import jfusion
+from jfusion import runtime
 from jfusion.runtime import jt
 from jfusion.systems.base import System
 
@@ -27,7 +28,7 @@ def main() -> None:
     spec = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    print("device:", "GPU" if jt.flags.use_cuda else "CPU")
+    print("device:", f"GPU, {runtime.precision()}" if jt.flags.use_cuda else "CPU")
     film = jfusion.create("film")
     film.load_official(recipe.state(manifest("film"), salt="golden"))
     z = np.load(GOLDEN / "film/forward.npz")

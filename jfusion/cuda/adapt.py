@@ -41,6 +41,7 @@ static inline int attribute_of(cudaDeviceAttr which, int device) {
   return value;
 }
 """
+BFLOAT16 = (12, 3)  # the oldest CUDA that Jittor's convolutions of bfloat16 are adapted for
 _MODE = "attribute_of(cudaDevAttrComputeMode, {})"
 
 ADAPTATIONS = (
@@ -122,6 +123,16 @@ ADAPTATIONS = (
         "#include <array>\n#include <cufft.h>\n",
         "it uses std::array, which no header of CUDA 12's C++14 brings in",
         cuda=(12, 3),
+    ),
+    *(
+        Adaptation(
+            f"extern/cuda/cudnn/ops/cudnn_{operation}_op.cc",
+            "CUDNN_CROSS_CORRELATION, getDataType<Ty>()",
+            "CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT",
+            "cuDNN adds the products of bfloat16 in float32 alone",
+            cuda=BFLOAT16,
+        )
+        for operation in ("conv", "conv_backward_x", "conv_backward_w")
     ),
     Adaptation(
         "other/code_softmax.py",

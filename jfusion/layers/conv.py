@@ -11,7 +11,7 @@ from __future__ import annotations
 from jfusion.layers.activation import plain_silu, silu_backward, silu_forward
 from jfusion.layers.depthwise import depthwise
 from jfusion.layers.kernels import HEADER, use_kernel
-from jfusion.runtime import jt, nn
+from jfusion.runtime import jt, nn, precision
 
 
 def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
@@ -23,7 +23,7 @@ def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
 
 def plain_conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """The same as a stock convolution."""
-    return _plus(nn.conv2d(x, weight), bias)
+    return _plus(_product(x, weight), bias)
 
 
 def conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
@@ -42,7 +42,14 @@ def silu_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
 
 def plain_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """The same as a stock convolution."""
-    return _plus(nn.conv2d(x, weight, padding=weight.shape[2] // 2), bias)
+    return _plus(_product(x, weight), bias)
+
+
+def _product(x: jt.Var, weight: jt.Var) -> jt.Var:
+    padding = weight.shape[2] // 2
+    if precision() == "bfloat16" and jt.flags.use_cuda:
+        return nn.conv2d(x.bfloat16(), weight.bfloat16(), padding=padding).float32()
+    return nn.conv2d(x, weight, padding=padding)
 
 
 def _plus(x: jt.Var, bias: jt.Var | None) -> jt.Var:

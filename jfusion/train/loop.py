@@ -55,6 +55,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         "dataset": dataset,
         **encoder_of(data),
         "version": jfusion.__version__,
+        "precision": runtime.precision(),
     }
     if parallel.first():
         run = Run.new(Path(options.exp), system_name, dataset, record)
@@ -116,6 +117,9 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     options = configs.from_dict(
         Options, {**run.record["options"], **changed}, f"{folder}/config.json"
     )
+    before, now = run.record.get("precision", "float32"), runtime.precision()
+    if before != now:
+        print(f"note: the run was begun in {before} and goes on in {now} ($JFUSION_PRECISION)")
     system = _created(run.record["system"], run.record["config"], options.seed)
     sets = training_data(options.data)
     _check_data(system, sets)

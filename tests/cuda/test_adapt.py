@@ -28,9 +28,11 @@ def test_later_cudas_and_cudnn_9_need_what_is_theirs():
     def files(release, cudnn):
         return {a.file.split("/")[-1] for a in adapt.needed(made(release, cudnn))}
 
-    assert files((12, 4), 8) == {"cufft_fft_op.cc"}
-    assert files((12, 4), 9) == {"cufft_fft_op.cc", "compile_extern.py"}
-    assert files((12, 8), 8) == {"cufft_fft_op.cc", "compiler.py"}  # the first for RTX 50
+    conv = ("conv", "conv_backward_x", "conv_backward_w")
+    all_later = {"cufft_fft_op.cc", *(f"cudnn_{name}_op.cc" for name in conv)}
+    assert files((12, 4), 8) == all_later
+    assert files((12, 4), 9) == all_later | {"compile_extern.py"}
+    assert files((12, 8), 8) == all_later | {"compiler.py"}  # for RTX 50
     assert set(adapt.needed(made((12, 8), 9))) < set(adapt.needed(made((13, 0), 9)))
     assert all(a.reason for a in adapt.ADAPTATIONS)
 

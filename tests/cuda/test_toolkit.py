@@ -9,6 +9,7 @@ import pytest
 
 from jfusion import runtime
 from jfusion.cuda import toolkit
+from jfusion.errors import UserError
 
 LAYOUTS = {
     13: {"cu13": ("cudart.so.13", "cublas.so.13", "cublasLt.so.13", "cufft.so.12", "curand.so.10",
@@ -106,12 +107,27 @@ def test_packages_are_found_everywhere_on_pythons_path(tmp_path, monkeypatch):
 
 def test_a_gpu_computes_in_true_float32_unless_asked(machine, monkeypatch):
     machine("13.0", 13)
+    monkeypatch.delenv("JFUSION_PRECISION", raising=False)
     assert runtime.environment()["NVIDIA_TF32_OVERRIDE"] == "0"
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("JFUSION_PRECISION", "tf32")
     assert runtime.environment()["NVIDIA_TF32_OVERRIDE"] == "1"
+    runtime.check_precision()
+    monkeypatch.setenv("JFUSION_PRECISION", "half")
+    with pytest.raises(UserError, match="half is none of float32, tf32, bfloat16"):
+        runtime.check_precision()
+    monkeypatch.setenv("JFUSION_PRECISION", "bfloat16")
+    runtime.check_precision()
     monkeypatch.setenv("nvcc_path", "")
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
     assert "NVIDIA_TF32_OVERRIDE" not in runtime.environment()
+    with pytest.raises(UserError, match="bfloat16 is for a GPU, and CUDA is off"):
+        runtime.check_precision()
+
+
+def test_bfloat16_needs_jittors_convolutions_adapted(machine, monkeypatch):
+    machine("12.1", 12)
+    monkeypatch.setenv("JFUSION_PRECISION", "bfloat16")
+    with pytest.raises(UserError, match=r"needs CUDA 12\.3 or later, not CUDA 12\.1"):
+        runtime.check_precision()
 
 
 @pytest.mark.parametrize(

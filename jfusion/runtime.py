@@ -321,7 +321,7 @@ def environment() -> dict[str, str]:
         "log_silent": "1",
         "use_mpi": "0",
         "FIX_TORCH_ERROR": "0",  # otherwise Jittor imports PyTorch when it is installed
-        "cache_name": "jfusion",  # otherwise the branch of the git checkout around it
+        "cache_name": _cache_name(),  # otherwise the branch of the git checkout around it
         "gdb_path": "",
         "nvcc_path": nvcc,
         "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
@@ -334,6 +334,13 @@ def environment() -> dict[str, str]:
         wanted["python_config_path"] = config
     chosen = {key: os.environ.get(key, value) for key, value in wanted.items()}
     return {**chosen, "nvcc_path": nvcc}
+
+
+def _cache_name() -> str:
+    """Where Jittor compiles to; other sources go elsewhere, since it ends when its own have changed."""
+    found = usable_toolkit()
+    name = adapt.mark(found) if isinstance(found, toolkit.Toolkit) else ""
+    return f"jfusion-{name}" if name else "jfusion"
 
 
 def _load() -> Any:
@@ -664,7 +671,7 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
     try:
         while child.poll() is None:
             done = 0
-            for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion/**/obj_files"):
+            for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"):
                 done += sum(file.stat().st_mtime > started for file in _files(folder, ".o"))
             bar.n = min(done, CORE_FILES)
             bar.refresh()
@@ -728,7 +735,11 @@ def clean() -> int:
         if file.name.split(".")[0] not in {stamp.stem for stamp in newest.values()}:
             file.unlink()
     used = {Path(_read_stamp(stamp)["cache_path"]) for stamp in newest.values()}
-    for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion"):
+    own = _site(home, environment()["nvcc_path"])
+    for copy in home.glob("jittor-*"):  # adapted sources: who misses them makes them again
+        if copy != own:
+            shutil.rmtree(copy, ignore_errors=True)
+    for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*"):
         if not any(folder == path or folder in path.parents for path in used):
             shutil.rmtree(folder, ignore_errors=True)
     for path in used:

@@ -192,7 +192,9 @@ def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
         stamp.write_text(
             json.dumps({"executable": executable, "header": str(header), "cache_path": str(core)})
         )
+    (tmp_path / "jittor-1234/jittor").mkdir(parents=True)  # sources adapted to a CUDA
     assert runtime.clean() > 4000
+    assert not (tmp_path / "jittor-1234").exists()
     kept = {current.stem, "ready-other"}
     assert {p.stem for p in tmp_path.glob("*.json")} == kept
     assert {p.parent.name for p in tmp_path.glob(".cache/jittor/jt1/g/p/o/c/*/jfusion")} == kept

@@ -156,21 +156,25 @@ def needed(toolkit: Toolkit) -> list[Adaptation]:
     return [a for a in ADAPTATIONS if a.applies(toolkit)]
 
 
+def mark(toolkit: Toolkit) -> str:
+    """A short name of the adaptations for a toolkit; "" when there are none."""
+    text = "\n".join(map(str, needed(toolkit)))
+    return hashlib.sha256(text.encode()).hexdigest()[:8] if text else ""
+
+
 def adapted(jittor: Path, home: Path, toolkit: Toolkit) -> Path:
     """A folder with a copy of Jittor's package, adapted; made once for its sources and adaptations.
 
     jittor: the installed package. Raises UserError when a source is not the one that is expected.
     """
-    changes = needed(toolkit)
-    text = "\n".join([str(jittor), *(str(c) for c in changes)])
-    mark = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = home / f"jittor-cuda{toolkit.release[0]}-{mark}"
+    name = f"{mark(toolkit)}-{hashlib.sha256(str(jittor).encode()).hexdigest()[:8]}"
+    folder = home / f"jittor-{name}"
     if (folder / "jittor").is_dir():
         return folder
-    fresh = home / f".jittor-{mark}.{os.getpid()}"
+    fresh = home / f".jittor-{name}.{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(jittor, fresh / "jittor", ignore=shutil.ignore_patterns("__pycache__"))
-    for change in changes:
+    for change in needed(toolkit):
         path = fresh / "jittor" / change.file
         source = path.read_text()
         if source.count(change.old) != change.count:

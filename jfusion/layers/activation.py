@@ -110,7 +110,7 @@ def _each(expression: str, *inputs: jt.Var, after: jt.Var | None = None) -> jt.V
         """,
         cuda_header=CUDA_HEADER
         + f"""
-static __global__ void each({arguments}, float* out_p, int n) {{
+static __global__ void each({arguments}, float* out_p, int64_t n) {{
     for OWN(i, n) {{ float {values}; out_p[i] = {expression}; }}
 }}
 """,
@@ -346,11 +346,11 @@ _GATE = (
     CUDA_HEADER
     + """
 // A piece is a sample. x: M values u, then M values v
-static __global__ void gate(const float* x, float* y, int M) {
+static __global__ void gate(const float* x, float* y, int64_t M) {
     const float *u = x + blockIdx.x*(int64_t)2*M, *v = u + M;
     for OWN(i, M) y[blockIdx.x*(int64_t)M + i] = 0.5f*u[i]*(1.f + erff(u[i]*0.70710678f))*v[i];
 }
-static __global__ void gate_slope(const float* x, const float* g, float* dx, int M) {
+static __global__ void gate_slope(const float* x, const float* g, float* dx, int64_t M) {
     x += blockIdx.x*(int64_t)2*M; dx += blockIdx.x*(int64_t)2*M; g += blockIdx.x*(int64_t)M;
     for OWN(i, M) {
         float u = x[i], v = x[M + i], c = 0.5f*(1.f + erff(u*0.70710678f));
@@ -383,7 +383,7 @@ class _GeluGate(jt.Function):
             """,
             cuda_header=_GATE,
             cuda_src="""
-            int M = out_shape1*in0_shape2*in0_shape3;
+            int64_t M = (int64_t)out_shape1*in0_shape2*in0_shape3;
             gate<<<grid_for(in0_shape0, M), THREADS>>>(in0_p, out_p, M);
             """,
         )
@@ -410,7 +410,7 @@ class _GeluGate(jt.Function):
             """,
             cuda_header=_GATE,
             cuda_src="""
-            int M = in1_shape1*in0_shape2*in0_shape3;
+            int64_t M = (int64_t)in1_shape1*in0_shape2*in0_shape3;
             gate_slope<<<grid_for(in0_shape0, M), THREADS>>>(in0_p, in1_p, out_p, M);
             """,
         )

@@ -23,7 +23,7 @@ _SOFTMAX = (
     CUDA_HEADER
     + """
 // A piece is a row of S values.
-static __global__ void softmax(const float* x, float* y, int S) {
+static __global__ void softmax(const float* x, float* y, int64_t S) {
     x += blockIdx.x*(int64_t)S; y += blockIdx.x*(int64_t)S;
     float top = -INFINITY, sum = 0;
     for OWN(j, S) top = fmaxf(top, x[j]);
@@ -32,7 +32,7 @@ static __global__ void softmax(const float* x, float* y, int S) {
     sum = block_sum(sum);
     for OWN(j, S) y[j] /= sum;
 }
-static __global__ void slope(const float* y, const float* g, float* dx, int S) {
+static __global__ void slope(const float* y, const float* g, float* dx, int64_t S) {
     y += blockIdx.x*(int64_t)S; g += blockIdx.x*(int64_t)S; dx += blockIdx.x*(int64_t)S;
     float dot = 0;
     for OWN(j, S) dot += y[j]*g[j];
@@ -65,7 +65,7 @@ class _Softmax(jt.Function):
             """,
             cuda_header=_SOFTMAX,
             cuda_src="""
-            int S = in0->shape[in0->shape.size() - 1];
+            int64_t S = in0->shape[in0->shape.size() - 1];
             softmax<<<in0->num/S, THREADS>>>(in0_p, out_p, S);
             """,
         )
@@ -90,7 +90,7 @@ class _Softmax(jt.Function):
             """,
             cuda_header=_SOFTMAX,
             cuda_src="""
-            int S = in0->shape[in0->shape.size() - 1];
+            int64_t S = in0->shape[in0->shape.size() - 1];
             slope<<<in0->num/S, THREADS>>>(in0_p, in1_p, out_p, S);
             """,
         )

@@ -303,7 +303,8 @@ class _CosineAttentionCuda(jt.Function):
             [qkv, weights],
             cuda_header=_HEADS,
             cuda_src="""
-            int heads = in1_shape1, P = in0_shape2*in0_shape3;
+            int heads = in1_shape1;
+            int64_t P = (int64_t)in0_shape2*in0_shape3;
             #define RUN(D) mix<D><<<grid_for(in0_shape0*heads, P), THREADS>>>(in0_p, in1_p, out_p, heads, P)
             FOR_WIDTH(in1_shape2, RUN)
             """,
@@ -326,7 +327,8 @@ class _CosineAttentionCuda(jt.Function):
             [qkv, g, weights, slope / (of_q * of_k), own_q, own_k],
             cuda_header=_HEADS,
             cuda_src="""
-            int heads = in2_shape1, P = in0_shape2*in0_shape3;
+            int heads = in2_shape1;
+            int64_t P = (int64_t)in0_shape2*in0_shape3;
             #define RUN(D) slopes<D><<<grid_for(in0_shape0*heads, P), THREADS>>>( \\
                 in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, out_p, heads, P)
             FOR_WIDTH(in2_shape2, RUN)
@@ -349,7 +351,8 @@ def _products(x: jt.Var, y: jt.Var, places: tuple[int, int], heads: int) -> tupl
         cuda_header=_HEADS,
         data={"x": places[0], "y": places[1]},
         cuda_src="""
-        int heads = out_shape2, P = in0_shape2*in0_shape3, C = in1_shape1/3;
+        int heads = out_shape2, C = in1_shape1/3;
+        int64_t P = (int64_t)in0_shape2*in0_shape3;
         #define RUN(D) products<D><<<dim3(in0_shape0*heads, out_shape0), THREADS>>>( \\
             in0_p + (int64)data["x"]*C*P, in1_p + (int64)data["y"]*C*P, out_p, heads, P, in0_shape1, in1_shape1)
         FOR_WIDTH(out_shape4, RUN)
@@ -362,12 +365,12 @@ _HEADS = (
     CUDA_HEADER
     + """
 // A piece is a head of a sample, of D channels; a thread takes a pixel.
-template <int D> static __device__ inline void read(const float* x, int P, float* to) {
+template <int D> static __device__ inline void read(const float* x, int64_t P, float* to) {
     #pragma unroll
     for (int r = 0; r < D; r++) to[r] = x[r*P];
 }
 // x, y (N, all_x or all_y channels, P); parts (shares, N*heads, D*D products, D squares of x, D of y).
-template <int D> static __global__ void products(const float* x, const float* y, float* parts, int heads, int P,
+template <int D> static __global__ void products(const float* x, const float* y, float* parts, int heads, int64_t P,
                                                  int all_x, int all_y) {
     int n = blockIdx.x/heads, first = blockIdx.x%heads*D;
     x += (n*(int64_t)all_x + first)*P; y += (n*(int64_t)all_y + first)*P;
@@ -389,7 +392,7 @@ template <int D> static __global__ void products(const float* x, const float* y,
     }
 }
 // y = A v
-template <int D> static __global__ void mix(const float* qkv, const float* A, float* y, int heads, int P) {
+template <int D> static __global__ void mix(const float* qkv, const float* A, float* y, int heads, int64_t P) {
     int n = blockIdx.x/heads, first = blockIdx.x%heads*D, C = heads*D;
     const float* v = qkv + (n*(int64_t)3*C + 2*C + first)*P;
     y += (n*(int64_t)C + first)*P; A += blockIdx.x*D*D;
@@ -407,7 +410,7 @@ template <int D> static __global__ void mix(const float* qkv, const float* A, fl
 }
 // dq = S k + own_q q, dk = S^T q + own_k k, dv = A^T g
 template <int D> static __global__ void slopes(const float* qkv, const float* g, const float* A, const float* S,
-                                               const float* own_q, const float* own_k, float* d, int heads, int P) {
+                                               const float* own_q, const float* own_k, float* d, int heads, int64_t P) {
     int n = blockIdx.x/heads, first = blockIdx.x%heads*D, C = heads*D;
     int64_t at = (n*(int64_t)3*C + first)*P, step = (int64_t)C*P;
     g += (n*(int64_t)C + first)*P; A += blockIdx.x*D*D; S += blockIdx.x*D*D;

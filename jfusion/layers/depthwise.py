@@ -159,7 +159,7 @@ template <int K> static __global__ void filter(const float* x, const float* weig
     #pragma unroll
     for (int t = 0; t < K*K; t++) k[t] = weight[flip ? K*K - 1 - t : t];
     for OWN(p, h*w) {
-        int i = p/w - pad, j = p%w - pad;
+        int i = (int)p/w - pad, j = (int)p%w - pad;
         float sum = 0;
         #pragma unroll
         for (int t = 0; t < K*K; t++) {
@@ -176,7 +176,7 @@ template <int K> static __global__ void weight_slopes(const float* x, const floa
     for (int n = 0; n < N; n++) {
         const float *from = x + (n*C + blockIdx.x)*(int64_t)H*W, *slope = g + (n*C + blockIdx.x)*(int64_t)h*w;
         for OWN(p, h*w) {
-            int i = p/w - pad, j = p%w - pad;
+            int i = (int)p/w - pad, j = (int)p%w - pad;
             #pragma unroll
             for (int t = 0; t < K*K; t++) {
                 int u = i + t/K, v = j + t%K;

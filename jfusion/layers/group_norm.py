@@ -132,7 +132,8 @@ def _group_norm_forward_cuda(
         cuda_header=_GROUPS,
         data={"eps": eps, "silu": int(silu)},
         cuda_src="""
-        int N = in0_shape0, C = in0_shape1, K = C/out1_shape1, P = in0_shape2*in0_shape3;
+        int N = in0_shape0, C = in0_shape1, K = C/out1_shape1;
+        int64_t P = (int64_t)in0_shape2*in0_shape3;
         moments<<<dim3(out2_shape1, out2_shape0), THREADS>>>(in0_p, out2_p, K*P);
         combine<<<dim3(out2_shape1), THREADS>>>(out2_p, out1_p, out2_shape0, K*P, data["eps"]);
         normalise<<<grid_for(N*C, P), THREADS>>>(in0_p, in1_p, in2_p, out1_p, out0_p, C, K, P, in1_shape0 > 1,
@@ -156,7 +157,8 @@ def _group_norm_backward_cuda(
         cuda_header=_GROUPS,
         data={"silu": int(silu)},
         cuda_src="""
-        int N = in0_shape0, C = in0_shape1, K = C/in3_shape1, P = in0_shape2*in0_shape3;
+        int N = in0_shape0, C = in0_shape1, K = C/in3_shape1;
+        int64_t P = (int64_t)in0_shape2*in0_shape3;
         channel_slopes<<<dim3(N*C, out_shape1), THREADS>>>(in0_p, in1_p, in2_p, in3_p, in4_p, out_p, C, K, P,
                                                            in1_shape0 > 1, data["silu"]);
         """,
@@ -169,7 +171,8 @@ def _group_norm_backward_cuda(
         cuda_header=_GROUPS,
         data={"silu": int(silu)},
         cuda_src="""
-        int N = in0_shape0, C = in0_shape1, K = C/in3_shape1, P = in0_shape2*in0_shape3;
+        int N = in0_shape0, C = in0_shape1, K = C/in3_shape1;
+        int64_t P = (int64_t)in0_shape2*in0_shape3;
         input_slopes<<<grid_for(N*C, P), THREADS>>>(in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, out_p, C, K, P,
                                                     in1_shape0 > 1, data["silu"]);
         """,
@@ -181,7 +184,7 @@ _GROUPS = (
     CUDA_HEADER
     + """
 // A piece is a group of a sample, M values. parts (shares, N*groups, 3): count, mean, squares around it.
-static __global__ void moments(const float* x, float* parts, int M) {
+static __global__ void moments(const float* x, float* parts, int64_t M) {
     x += blockIdx.x*(int64_t)M;
     float count = 0, mean = 0, square = 0;
     for OWN(j, M) { count++; mean += x[j]; }
@@ -193,7 +196,7 @@ static __global__ void moments(const float* x, float* parts, int M) {
     if (threadIdx.x == 0) { to[0] = count; to[1] = mean; to[2] = square; }
 }
 // Mean and 1/deviation of a group, from its parts.
-static __global__ void combine(const float* parts, float* made, int shares, int M, float eps) {
+static __global__ void combine(const float* parts, float* made, int shares, int64_t M, float eps) {
     float sum = 0, square = 0;
     for (int k = threadIdx.x; k < shares; k += THREADS) {
         const float* part = parts + (k*gridDim.x + blockIdx.x)*3;
@@ -221,7 +224,7 @@ struct Channel {
     }
 };
 static __global__ void normalise(const float* x, const float* w, const float* b, const float* made, float* y,
-                                 int C, int K, int P, bool own, bool silu) {
+                                 int C, int K, int64_t P, bool own, bool silu) {
     Channel c(w, b, made, C, K, own);
     x += blockIdx.x*(int64_t)P; y += blockIdx.x*(int64_t)P;
     for OWN(j, P) {
@@ -231,7 +234,7 @@ static __global__ void normalise(const float* x, const float* w, const float* b,
 }
 // parts (2, shares, N*C): sums for weight and bias.
 static __global__ void channel_slopes(const float* x, const float* w, const float* b, const float* made,
-                                      const float* slope, float* parts, int C, int K, int P, bool own, bool silu) {
+                                      const float* slope, float* parts, int C, int K, int64_t P, bool own, bool silu) {
     Channel c(w, b, made, C, K, own);
     x += blockIdx.x*(int64_t)P; slope += blockIdx.x*(int64_t)P;
     float dw = 0, db = 0;
@@ -245,7 +248,7 @@ static __global__ void channel_slopes(const float* x, const float* w, const floa
 }
 // of_groups (2, N*groups): means over the group of the slopes after the weights, times h and alone.
 static __global__ void input_slopes(const float* x, const float* w, const float* b, const float* made,
-                                    const float* slope, const float* of_groups, float* dx, int C, int K, int P,
+                                    const float* slope, const float* of_groups, float* dx, int C, int K, int64_t P,
                                     bool own, bool silu) {
     Channel c(w, b, made, C, K, own);
     float turn = of_groups[blockIdx.x/K], shift = of_groups[gridDim.x/K + blockIdx.x/K];

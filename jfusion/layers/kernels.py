@@ -32,7 +32,7 @@ static inline dim3 grid_for(int64_t pieces, int64_t n) {
     return dim3(pieces, std::max<int64_t>(1, std::min<int64_t>((n + THREADS - 1)/THREADS, 1 << 15)));
 }
 // The values i < n of a piece that are this thread's.
-#define OWN(i, n) (int i = blockIdx.y*blockDim.x + threadIdx.x; i < (n); i += gridDim.y*blockDim.x)
+#define OWN(i, n) (int64_t i = blockIdx.y*blockDim.x + threadIdx.x; i < (n); i += gridDim.y*blockDim.x)
 // The greatest, or the sum, of v over the threads of a block, to each of them.
 template <bool GREATEST> static __device__ inline float block_fold(float v) {
     __shared__ float part[THREADS];

@@ -127,7 +127,8 @@ def norm_forward(
         """,
         cuda_header=_PIXELS,
         cuda_src="""
-        int C = in0_shape1, P = in0_shape2*in0_shape3;
+        int C = in0_shape1;
+        int64_t P = (int64_t)in0_shape2*in0_shape3;
         normalise<<<grid_for(in0_shape0, P), THREADS>>>(in0_p, in1_p, in2_p, out0_p, out1_p, C, P);
         """,
     )
@@ -139,7 +140,7 @@ _PIXELS = (
     + """
 // A piece is a sample, and a thread takes a pixel of it. x (N, C, P), statistics (N, 2, P).
 static __global__ void normalise(const float* x, const float* w, const float* b, float* y, float* statistics,
-                                 int C, int P) {
+                                 int C, int64_t P) {
     x += blockIdx.x*(int64_t)C*P; y += blockIdx.x*(int64_t)C*P; statistics += blockIdx.x*(int64_t)2*P;
     for OWN(p, P) {
         float mean = 0, left = 0, square = 0;
@@ -154,7 +155,7 @@ static __global__ void normalise(const float* x, const float* w, const float* b,
     }
 }
 static __global__ void normalise_slope(const float* x, const float* w, const float* statistics, const float* g,
-                                       float* dx, int C, int P) {
+                                       float* dx, int C, int64_t P) {
     int64_t at = blockIdx.x*(int64_t)C*P;
     x += at; g += at; dx += at; statistics += blockIdx.x*(int64_t)2*P;
     for OWN(p, P) {
@@ -170,7 +171,7 @@ static __global__ void normalise_slope(const float* x, const float* w, const flo
 }
 // A piece is a channel in the whole batch. parts (shares, 2, C): sums for its weight and its bias.
 static __global__ void parameter_slopes(const float* x, const float* statistics, const float* g, float* parts,
-                                        int N, int C, int P) {
+                                        int N, int C, int64_t P) {
     float dw = 0, db = 0;
     for (int n = 0; n < N; n++) {
         const float *from = x + (n*C + blockIdx.x)*(int64_t)P, *slope = g + (n*C + blockIdx.x)*(int64_t)P;
@@ -249,7 +250,8 @@ def _norm_backward_cuda(
         [x, weight, statistics, g],
         cuda_header=_PIXELS,
         cuda_src="""
-        int N = in0_shape0, C = in0_shape1, P = in0_shape2*in0_shape3;
+        int N = in0_shape0, C = in0_shape1;
+        int64_t P = (int64_t)in0_shape2*in0_shape3;
         normalise_slope<<<grid_for(N, P), THREADS>>>(in0_p, in1_p, in2_p, in3_p, out0_p, C, P);
         parameter_slopes<<<dim3(C, out1_shape0), THREADS>>>(in0_p, in2_p, in3_p, out1_p, N, C, P);
         """,

@@ -102,7 +102,7 @@ def dropped(x: jt.Var, seed: jt.Var, share: float) -> jt.Var:
         """,
         cuda_header=CUDA_HEADER
         + """
-static __global__ void drop(const float* x, const float* seed, float* y, int n, unsigned limit, float scale) {
+static __global__ void drop(const float* x, const float* seed, float* y, int64_t n, unsigned limit, float scale) {
     unsigned start = __float_as_uint(seed[0]);
     for OWN(i, n) {
         unsigned h = start*0x9e3779b9u + (unsigned)i;

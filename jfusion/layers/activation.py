@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.layers.kernels import CUDA_HEADER, HEADER, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, Function, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -123,7 +123,7 @@ def copy(x: jt.Var, after: jt.Var) -> jt.Var:
     return _each("x", x, after=after)
 
 
-class _SquaredReLU(jt.Function):
+class _SquaredReLU(Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
         return _each("x > 0 ? x*x : 0.f", x)
@@ -136,7 +136,7 @@ class _SquaredReLU(jt.Function):
 _SHARE = "(1/(1 + expf(-fmaxf(x, -80.f))))"
 
 
-class _SiLU(jt.Function):
+class _SiLU(Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
         return silu_forward(x)
@@ -155,7 +155,7 @@ def silu_backward(x: jt.Var, g: jt.Var) -> jt.Var:
     return _each(f"g*{_SHARE}*(1 + x*(1 - {_SHARE}))", x, g)
 
 
-class _Tanh(jt.Function):
+class _Tanh(Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = jt.tanh(x)
         return self.saved
@@ -164,7 +164,7 @@ class _Tanh(jt.Function):
         return g * (1 - self.saved * self.saved)
 
 
-class _ReLU6(jt.Function):
+class _ReLU6(Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
         return _each("fminf(fmaxf(x, 0.f), 6.f)", x)
@@ -173,7 +173,7 @@ class _ReLU6(jt.Function):
         return _each("x > 0 && x < 6 ? g : 0.f", self.saved, g)
 
 
-class _StarReLU(jt.Function):
+class _StarReLU(Function):
     def execute(self, x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, scale
         return jt.code(
@@ -224,7 +224,7 @@ class _StarReLU(jt.Function):
         )
 
 
-class _AddScaled(jt.Function):
+class _AddScaled(Function):
     def execute(self, x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
         self.saved = branch, scale
         return jt.code(
@@ -273,7 +273,7 @@ class _AddScaled(jt.Function):
         return g, d_branch, d_scale.sum(0)
 
 
-class _PReLU(jt.Function):
+class _PReLU(Function):
     def execute(self, x: jt.Var, slope: jt.Var) -> jt.Var:
         self.saved = x, slope
         return jt.code(
@@ -362,7 +362,7 @@ static __global__ void gate_slope(const float* x, const float* g, float* dx, int
 )
 
 
-class _GeluGate(jt.Function):
+class _GeluGate(Function):
     def execute(self, x: jt.Var) -> jt.Var:
         self.saved = x
         n, c, h, w = x.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jfusion.layers.activation import copy
-from jfusion.layers.kernels import CUDA_HEADER, HEADER, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, Function, use_kernel
 from jfusion.layers.matmul import linear, matmul
 from jfusion.runtime import jt, nn
 
@@ -43,32 +43,9 @@ static __global__ void slope(const float* y, const float* g, float* dx, int64_t 
 )
 
 
-class _Softmax(jt.Function):
+class _Softmax(Function):
     def execute(self, x: jt.Var) -> jt.Var:
-        self.saved = jt.code(
-            x.shape,
-            x.dtype,
-            [x],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 S = in0->shape[in0->shape.size() - 1], rows = in0->num / S;
-            #pragma omp parallel for
-            for (int64 r = 0; r < rows; r++) {
-                const float* x = in0_p + r*S;
-                float *y = out_p + r*S, top = x[0], sum = 0;
-                #pragma omp simd reduction(max:top)
-                for (int64 j = 0; j < S; j++) top = x[j] > top ? x[j] : top;
-                #pragma omp simd reduction(+:sum)
-                for (int64 j = 0; j < S; j++) { float e = std::exp(x[j] - top); y[j] = e; sum += e; }
-                for (int64 j = 0; j < S; j++) y[j] /= sum;
-            }
-            """,
-            cuda_header=_SOFTMAX,
-            cuda_src="""
-            int64_t S = in0->shape[in0->shape.size() - 1];
-            softmax<<<in0->num/S, THREADS>>>(in0_p, out_p, S);
-            """,
-        )
+        self.saved = softmax_forward(x)
         return self.saved
 
     def grad(self, g: jt.Var) -> jt.Var:
@@ -94,6 +71,34 @@ class _Softmax(jt.Function):
             slope<<<in0->num/S, THREADS>>>(in0_p, in1_p, out_p, S);
             """,
         )
+
+
+def softmax_forward(x: jt.Var) -> jt.Var:
+    """The kernel of `softmax`, without a gradient."""
+    return jt.code(
+        x.shape,
+        x.dtype,
+        [x],
+        cpu_header=HEADER,
+        cpu_src="""
+        int64 S = in0->shape[in0->shape.size() - 1], rows = in0->num / S;
+        #pragma omp parallel for
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + r*S;
+            float *y = out_p + r*S, top = x[0], sum = 0;
+            #pragma omp simd reduction(max:top)
+            for (int64 j = 0; j < S; j++) top = x[j] > top ? x[j] : top;
+            #pragma omp simd reduction(+:sum)
+            for (int64 j = 0; j < S; j++) { float e = std::exp(x[j] - top); y[j] = e; sum += e; }
+            for (int64 j = 0; j < S; j++) y[j] /= sum;
+        }
+        """,
+        cuda_header=_SOFTMAX,
+        cuda_src="""
+        int64_t S = in0->shape[in0->shape.size() - 1];
+        softmax<<<in0->num/S, THREADS>>>(in0_p, out_p, S);
+        """,
+    )
 
 
 class CrossAttention(nn.Module):
@@ -174,7 +179,7 @@ def _joined(x: jt.Var) -> jt.Var:
     return x.transpose(0, 2, 1, 3).reshape(n, t, heads * d)
 
 
-class _AveragedAttentionCuda(jt.Function):
+class _AveragedAttentionCuda(Function):
     """The (N, heads, T, S) weights are not kept; the gradient computes them again."""
 
     def __init__(self, heads: int):
@@ -182,22 +187,24 @@ class _AveragedAttentionCuda(jt.Function):
         self.heads = heads
 
     def execute(self, q: jt.Var, k: jt.Var, x: jt.Var) -> jt.Var:
+        q, k, x = (v.detach() for v in (q, k, x))
         q, k = _split(q, self.heads), _split(k, self.heads)
-        weights = softmax(jt.matmul(q, k.transpose(0, 1, 3, 2))).mean(2)
+        weights = softmax_forward(matmul(q, k, tb=True)).mean(2)
         self.saved = q, k, x, weights
-        return jt.matmul(weights, x)
+        return matmul(weights, x)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
         q, k, x, weights = self.saved
-        d_weights = jt.matmul(g, x.transpose(0, 2, 1)).unsqueeze(2)
-        rows = softmax(jt.matmul(copy(q, after=g), k.transpose(0, 1, 3, 2)))
+        g = g.detach()
+        d_weights = matmul(g, x, tb=True).unsqueeze(2)
+        rows = softmax_forward(matmul(copy(q, after=g), k, tb=True))
         dot = (rows * d_weights).sum(3, keepdims=True)
         slope = rows * (d_weights - dot) / q.shape[2]
-        dq, dk = jt.matmul(slope, k), jt.matmul(slope.transpose(0, 1, 3, 2), q)
-        return _joined(dq), _joined(dk), jt.matmul(weights.transpose(0, 2, 1), g)
+        dq, dk = matmul(slope, k), matmul(slope, q, ta=True)
+        return _joined(dq), _joined(dk), matmul(weights, g, ta=True)
 
 
-class _AveragedAttention(jt.Function):
+class _AveragedAttention(Function):
     """Queries are taken a few at a time, so that their rows of weights stay in the cache and the
     (N, heads, T, S) weights never exist; the gradient computes them again."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jfusion.layers.attention import softmax
 from jfusion.layers.expand import expand_backward, expand_depthwise, expand_forward
-from jfusion.layers.kernels import CUDA_HEADER, HEADER, shares, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, Function, shares, use_kernel
 from jfusion.layers.norm import channel_layer_norm, norm_backward, norm_forward
 from jfusion.runtime import jt
 
@@ -99,7 +99,7 @@ def _unit(x: jt.Var) -> jt.Var:
     return x / jt.maximum(jt.sqrt((x * x).sum(-1, keepdims=True)), 1e-12)
 
 
-class _ChannelAttention(jt.Function):
+class _ChannelAttention(Function):
     """The Gram matrix of q and k is divided by their norms, so normalised q and k are never written;
     sums over pixels are taken in blocks and added in double precision. The gradient makes the
     normalised x and q, k, v again: together they are four times as large as x."""
@@ -128,7 +128,7 @@ class _ChannelAttention(jt.Function):
         return (*d_normed, *d_expansion, d_temperature)
 
 
-class _CosineAttention(jt.Function):
+class _CosineAttention(Function):
     def __init__(self, crossed: bool):
         super().__init__()
         self.crossed = crossed
@@ -287,7 +287,7 @@ def _attend_backward(
 _CUDA_WIDTHS = (1, 2, 4, 8)
 
 
-class _CosineAttentionCuda(jt.Function):
+class _CosineAttentionCuda(Function):
     """q, k and v are read where they are; their products go through small matrices, one for each head."""
 
     def execute(self, qkv: jt.Var, temperature: jt.Var) -> tuple[jt.Var, jt.Var]:

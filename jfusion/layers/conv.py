@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from jfusion.layers.activation import plain_silu, silu_backward, silu_forward
 from jfusion.layers.depthwise import depthwise
-from jfusion.layers.kernels import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, Function, use_kernel
 from jfusion.runtime import jt, nn, precision
 
 
@@ -74,7 +74,7 @@ static inline int64_t share_of(int64_t pixels) {
 )
 
 
-class _Conv1x1(jt.Function):
+class _Conv1x1(Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, weight
         n, _, h, w = x.shape
@@ -161,7 +161,7 @@ static inline void patches(const float* x, float* col, int64_t C, int64_t K, int
 )
 
 
-class _Conv(jt.Function):
+class _Conv(Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, weight
         return convolve(x, weight, bias)
@@ -170,7 +170,7 @@ class _Conv(jt.Function):
         return slopes(*self.saved, g)
 
 
-class _SiLUConv(jt.Function):
+class _SiLUConv(Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         self.saved = x, weight
         return convolve(silu_forward(x), weight, bias)
@@ -449,7 +449,7 @@ static inline void weight_gradient(const float* x, const float* g, float* dw, in
 )
 
 
-class _Depthwise3x3(jt.Function):
+class _Depthwise3x3(Function):
     def execute(self, x: jt.Var, weight: jt.Var) -> jt.Var:
         self.saved = x, weight
         return _rows(x, weight, flip=False)

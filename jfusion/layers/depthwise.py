@@ -8,7 +8,7 @@ four phases are four planes, and a tap of the kernel reads one of them, moved by
 from __future__ import annotations
 
 from jfusion.layers.activation import ERF
-from jfusion.layers.kernels import CUDA_HEADER, shares, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, Function, shares, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -196,7 +196,7 @@ template <int K> static __global__ void weight_slopes(const float* x, const floa
 )
 
 
-class _Depthwise(jt.Function):
+class _Depthwise(Function):
     def execute(self, x: jt.Var, weight: jt.Var, padding: int) -> jt.Var:
         self.saved = x, weight, padding
         if jt.flags.use_cuda:
@@ -327,7 +327,7 @@ static inline float slope(float x) {
 }
 
 
-class _ShuffledGate(jt.Function):
+class _ShuffledGate(Function):
     def __init__(self, activation: str):
         super().__init__()
         self.header = _PLANES + _ACTIVATIONS[activation]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from jfusion.layers.activation import ERF
-from jfusion.layers.kernels import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, Function, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -61,7 +61,7 @@ def plain_bias_gelu(x: jt.Var, bias: jt.Var) -> jt.Var:
     return nn.gelu(x + bias)
 
 
-class _Inference(jt.Function):
+class _Inference(Function):
     def grad(self, *_: jt.Var) -> None:
         raise NotImplementedError("the text encoder is frozen: its layers have no gradient")
 

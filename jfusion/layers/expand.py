@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from jfusion.layers.activation import ERF, gelu_gate
 from jfusion.layers.conv import ROWS, conv1x1, depthwise3x3
-from jfusion.layers.kernels import use_kernel
+from jfusion.layers.kernels import Function, use_kernel
 from jfusion.layers.norm import channel_layer_norm, norm_backward, norm_forward
 from jfusion.runtime import jt
 
@@ -71,7 +71,7 @@ static inline void sum_threads(const std::vector<float>& parts, float* out, int6
 )
 
 
-class _ExpandDepthwise(jt.Function):
+class _ExpandDepthwise(Function):
     def execute(self, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> jt.Var:
         self.saved = x, expand, depthwise
         return expand_forward(x, expand, depthwise)
@@ -166,7 +166,7 @@ def expand_backward(
     )
 
 
-class _GatedFeedForward(jt.Function):
+class _GatedFeedForward(Function):
     def execute(
         self,
         x: jt.Var,

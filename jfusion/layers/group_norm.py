@@ -3,7 +3,7 @@ which loses all digits when the mean is far from zero; this subtracts the mean f
 
 from __future__ import annotations
 
-from jfusion.layers.kernels import CUDA_HEADER, HEADER, shares, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, Function, shares, use_kernel
 from jfusion.runtime import jt
 
 
@@ -44,7 +44,7 @@ def plain_group_norm(
     return y * jt.sigmoid(y) if silu else y
 
 
-class _GroupNorm(jt.Function):
+class _GroupNorm(Function):
     def __init__(self, groups: int, eps: float, silu: bool):
         super().__init__()
         self.settings = groups, eps, silu

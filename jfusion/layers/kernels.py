@@ -54,6 +54,14 @@ static __device__ inline float block_sum(float v) { return block_fold<false>(v);
 """
 
 
+class Function(jt.Function):
+    """Jittor's, with slopes that nothing more can be asked of: it would keep all that they were made from."""
+
+    def _grad(self, *slopes: jt.Var) -> list[jt.Var | None]:
+        made = super()._grad(*slopes)
+        return [v if v is None else v.detach() for v in made]
+
+
 def use_kernel(*inputs: jt.Var, cuda: bool = False) -> bool:
     """Whether a kernel applies: every input float32, and no CUDA unless it has a form for it too."""
     return (cuda or not jt.flags.use_cuda) and all(str(v.dtype) == "float32" for v in inputs)

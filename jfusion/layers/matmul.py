@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.layers.kernels import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, Function, use_kernel
 from jfusion.runtime import jt
 
 
@@ -16,6 +16,8 @@ def matmul(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
 
 def plain_matmul(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
     """The same from stock Jittor."""
+    if jt.flags.use_cuda and a.ndim == b.ndim > 2:  # without copies of what is transposed
+        return jt.compile_extern.cublas_ops.cublas_batched_matmul(a, b, ta, tb)
     return jt.matmul(a.transpose(-1, -2) if ta else a, b.transpose(-1, -2) if tb else b)
 
 
@@ -28,7 +30,7 @@ def linear(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     return out.reshape([*x.shape[:-1], weight.shape[0]])
 
 
-class _Matmul(jt.Function):
+class _Matmul(Function):
     def __init__(self, ta: bool, tb: bool):
         self.ta, self.tb = ta, tb
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jfusion.layers.kernels import CUDA_HEADER, HEADER, shares, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, Function, shares, use_kernel
 from jfusion.runtime import jt
 
 
@@ -42,7 +42,7 @@ def leaky_batch_norm(
     return _LeakyBatchNorm(average)(x, weight, bias, mean.detach(), inverse)
 
 
-class _LeakyBatchNorm(jt.Function):
+class _LeakyBatchNorm(Function):
     """Keeps x alone: with plain operations every step on the way would be kept."""
 
     def __init__(self, average: Callable):
@@ -74,7 +74,7 @@ class _LeakyBatchNorm(jt.Function):
         return dx, own[1] * pixels, own[0] * pixels, None, None
 
 
-class _ChannelLayerNorm(jt.Function):
+class _ChannelLayerNorm(Function):
     def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
         y, statistics = norm_forward(x, weight, bias)
         self.saved = x, weight, statistics

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jfusion.layers.conv import convolve, plain_conv, slopes
 from jfusion.layers.group_norm import group_norm, group_norm_backward, group_norm_forward
-from jfusion.layers.kernels import CUDA_HEADER, HEADER, use_kernel
+from jfusion.layers.kernels import CUDA_HEADER, HEADER, Function, use_kernel
 from jfusion.runtime import jt
 
 EPS = 1e-5
@@ -33,7 +33,7 @@ def norm_silu_conv(
     return _NormSiLUConv(groups, dropout)(x, scale, shift, *conv, seed)
 
 
-class _NormSiLUConv(jt.Function):
+class _NormSiLUConv(Function):
     def __init__(self, groups: int, dropout: float):
         super().__init__()
         self.settings, self.dropout = (groups, EPS, True), dropout
@@ -63,7 +63,7 @@ class _NormSiLUConv(jt.Function):
         return dropped(x, seed, self.dropout) if self.dropout else x
 
 
-class _Dropout(jt.Function):
+class _Dropout(Function):
     def __init__(self, share: float):
         super().__init__()
         self.share = share

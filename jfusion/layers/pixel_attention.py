@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from jfusion.layers.kernels import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, Function, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -56,7 +56,7 @@ static inline void weights_of(const float* q, const float* k, float* S, int64_t 
 )
 
 
-class _PixelAttention(jt.Function):
+class _PixelAttention(Function):
     def __init__(self, heads: int, heads_first: bool):
         super().__init__()
         self.data = {"heads": heads, "heads_first": int(heads_first)}

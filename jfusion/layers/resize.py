@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.layers.kernels import HEADER, use_kernel
+from jfusion.layers.kernels import HEADER, Function, use_kernel
 from jfusion.runtime import jt
 
 
@@ -58,7 +58,7 @@ def plain_gather(x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
     return x[:, :, rows, :][:, :, :, columns]
 
 
-class _Gather(jt.Function):
+class _Gather(Function):
     def execute(self, x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
         self.saved = x.shape, rows, columns
         return jt.code(
@@ -139,7 +139,7 @@ def _taps(n: int, m: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, 
     return low, np.minimum(low + 1, n - 1), (place - low).astype(np.float32)
 
 
-class _Bilinear(jt.Function):
+class _Bilinear(Function):
     def execute(self, x: jt.Var, *taps: jt.Var) -> jt.Var:
         self.saved = x.shape, taps
         return jt.code(

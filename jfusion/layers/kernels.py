@@ -1,6 +1,6 @@
 """What the kernels share: when they apply, and the heads of their C++ and CUDA texts.
 
-A kernel is a `jt.Function` around `jt.code`. Jittor compiles each distinct text once: numbers go
+A kernel is a `Function` around `jt.code`. Jittor compiles each distinct text once: numbers go
 in through `data=`, sizes are read from the inputs, so that a new image size compiles nothing.
 """
 
@@ -55,7 +55,7 @@ static __device__ inline float block_sum(float v) { return block_fold<false>(v);
 
 
 class Function(jt.Function):
-    """Jittor's, with slopes that nothing more can be asked of: it would keep all that they were made from."""
+    """Jittor's, but its slopes have no slopes: for those Jittor would keep all that they were made from."""
 
     def _grad(self, *slopes: jt.Var) -> list[jt.Var | None]:
         made = super()._grad(*slopes)

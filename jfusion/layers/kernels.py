@@ -59,7 +59,7 @@ class Function(jt.Function):
 
     def _grad(self, *slopes: jt.Var) -> list[jt.Var | None]:
         made = super()._grad(*slopes)
-        return [v if v is None else v.detach() for v in made]
+        return [v if v is None else v.stop_grad() for v in made]
 
 
 def use_kernel(*inputs: jt.Var, cuda: bool = False) -> bool:

@@ -245,10 +245,10 @@ def precision() -> str:
 
 def check_precision() -> None:
     """Raises UserError when this machine cannot compute in the precision that is asked for."""
-    wanted, found = precision(), usable_toolkit()
+    wanted = precision()
     if wanted == "float32":
         return
-    asked = f"JFUSION_PRECISION={wanted}"
+    asked, found = f"JFUSION_PRECISION={wanted}", usable_toolkit()
     if not isinstance(found, toolkit.Toolkit):
         why = found or "no toolkit found"
         raise UserError(f"{asked} is for a GPU, and CUDA is off ({why}); mend: unset it")

@@ -17,13 +17,8 @@ from jfusion.runtime import jt, nn, precision
 def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """x (N, C, H, W), weight (O, C, 1, 1), bias (O,) -> (N, O, H, W)."""
     if not use_kernel(x, weight):
-        return plain_conv1x1(x, weight, bias)
+        return plain_conv(x, weight, bias)
     return _Conv1x1()(x, weight, jt.zeros(weight.shape[0]) if bias is None else bias)
-
-
-def plain_conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
-    """The same as a stock convolution."""
-    return _plus(_product(x, weight), bias)
 
 
 def conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:

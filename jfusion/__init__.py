@@ -13,10 +13,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jfusion.version import __version__
+
 if TYPE_CHECKING:
     from jfusion.systems.base import System
 
-__version__ = "0.1.0"
 __all__ = ["create", "metrics", "__version__"]
 
 
@@ -25,9 +26,9 @@ def create(name: str, **config: Any) -> System:
 
     Raises `jfusion.errors.UserError` for an unknown name or setting, naming the nearest one.
     """
-    from jfusion.systems import names
+    from jfusion.systems import registry
 
-    return names.create(name, **config)
+    return registry.create(name, **config)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,9 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 
-from jfusion import __version__, config
+from jfusion import config
 from jfusion.errors import UserError, did_you_mean
+from jfusion.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,13 +73,13 @@ def _preprocess(commands: argparse._SubParsersAction, arguments: list[str]) -> N
         commands, "preprocess", "make an H5 file from folders of pairs", _run_preprocess
     )
     if arguments[:1] == ["preprocess"]:
-        from jfusion.data.preprocess import Options
+        from jfusion.commands.preprocess import Options
 
         config.add_options(command, Options)
 
 
 def _run_preprocess(given: argparse.Namespace) -> int:
-    from jfusion.data.preprocess import Options, preprocess
+    from jfusion.commands.preprocess import Options, preprocess
 
     result = preprocess(config.from_dict(Options, config.given(given, Options), "preprocess"))
     state = "written" if result.written else "is up to date"
@@ -206,18 +207,18 @@ def _test(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
     )
     command.add_argument("--config", metavar="FILE", help="settings of the system as JSON or YAML")
     if arguments[:1] == ["test"]:
-        from jfusion.evaluate import Options
+        from jfusion.commands.test import Options
 
         config.add_options(command.add_argument_group("the test"), Options)
         _system_options(command, arguments)
 
 
 def _run_test(given: argparse.Namespace) -> int:
-    from jfusion.evaluate import Options
+    from jfusion.commands.test import Options
 
     settings, values = _settings(given, given.system or "film", Options)
     options = config.from_dict(Options, values, "test")
-    from jfusion.evaluate import test
+    from jfusion.commands.test import test
 
     result = test(given.system, settings, options)
     print(result.table.text())
@@ -232,14 +233,14 @@ def _fuse(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
     )
     command.add_argument("--config", metavar="FILE", help="settings of the system as JSON or YAML")
     if arguments[:1] == ["fuse"]:
-        from jfusion.fuse import Options
+        from jfusion.inference import Options
 
         config.add_options(command.add_argument_group("what is fused"), Options)
         _system_options(command, arguments)
 
 
 def _run_fuse(given: argparse.Namespace) -> int:
-    from jfusion.fuse import Options, fuse
+    from jfusion.inference import Options, fuse
 
     settings, values = _settings(given, given.system or "film", Options)
     options = config.from_dict(Options, values, "fuse")
@@ -252,13 +253,13 @@ def _align(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
     text = "move one image of a pair onto the other by Diff-FCCF's field, and tell by how much"
     command = _command(commands, "align", text, _run_align)
     if arguments[:1] == ["align"]:
-        from jfusion.align import Options
+        from jfusion.commands.align import Options
 
         config.add_options(command, Options)
 
 
 def _run_align(given: argparse.Namespace) -> int:
-    from jfusion.align import Options, align
+    from jfusion.commands.align import Options, align
 
     options = config.from_dict(Options, config.given(given, Options), "align")
     for name, found in align(options).items():
@@ -274,18 +275,18 @@ def _run_align(given: argparse.Namespace) -> int:
 
 def _system_options(command: argparse.ArgumentParser, arguments: list[str]) -> None:
     """The settings of the system that is named on the command line (film if none is)."""
-    from jfusion.systems import names
+    from jfusion.systems import registry
 
-    named = next((a for a in arguments[1:] if a in names.SYSTEMS), "film")
+    named = next((a for a in arguments[1:] if a in registry.SYSTEMS), "film")
     group = command.add_argument_group(f"settings of {named}")
-    config.add_options(group, names.config_class(named))
+    config.add_options(group, registry.config_class(named))
 
 
 def _settings(given: argparse.Namespace, system: str, options: type) -> tuple[dict, dict]:
     """The settings of the system, and of the command: the file's, changed by the command line."""
-    from jfusion.systems import names
+    from jfusion.systems import registry
 
-    cls = names.config_class(system)
+    cls = registry.config_class(system)
     values = config.read(given.config) if given.config else {}
     of_command, of_system = ({f.name for f in dataclasses.fields(c)} for c in (options, cls))
     if "model" in values and hasattr(cls, "of_the_authors"):
@@ -336,7 +337,7 @@ def _run_convert(given: argparse.Namespace) -> int:
     if given.names and not given.system:
         raise UserError("--names needs --system, whose names are translated")
     if given.system:
-        from jfusion.fuse import with_names
+        from jfusion.inference import with_names
 
         content = with_names(content, given.system, given.names or given.target, given.source)
     checkpoint.save(given.target, content)
@@ -378,7 +379,7 @@ def _metrics(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_metrics(given: argparse.Namespace) -> int:
-    from jfusion import judge
+    from jfusion.commands import metrics as judge
 
     names = ("a", "b", "fused", "truth", "list", "preset", "metrics", "jobs", "paper")
     result = judge.judge(judge.Options(**{name: getattr(given, name) for name in names}))
@@ -420,13 +421,13 @@ def _demo(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
     text = "the whole job on sample photographs: preprocess, train a short while, test"
     command = _command(commands, "demo", text, _run_demo)
     if arguments[:1] == ["demo"]:
-        from jfusion.demo import Options
+        from jfusion.commands.demo import Options
 
         config.add_options(command, Options)
 
 
 def _run_demo(given: argparse.Namespace) -> int:
-    from jfusion.demo import Options, demo
+    from jfusion.commands.demo import Options, demo
 
     demo(config.from_dict(Options, config.given(given, Options), "demo"))
     return 0
@@ -437,10 +438,10 @@ def _systems(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_systems(given: argparse.Namespace) -> int:
-    from jfusion.systems import names
+    from jfusion.systems import registry
 
-    for name in names.SYSTEMS:
-        print(f"{name:<10} {names.title(name)}")
+    for name in registry.SYSTEMS:
+        print(f"{name:<10} {registry.title(name)}")
     return 0
 
 
@@ -454,7 +455,7 @@ def _doctor(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_doctor(given: argparse.Namespace) -> int:
-    from jfusion import doctor
+    from jfusion.commands import doctor
 
     if given.clean:
         return doctor.clean()

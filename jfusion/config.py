@@ -8,6 +8,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,10 +33,20 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "the configurat
     """An instance of the dataclass `cls`. Unknown names and wrong types raise UserError."""
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls) if f.init}
+    values = _renamed(values, getattr(cls, "RENAMED", {}))
     for key in values:
         if key not in known:
             raise UserError(f"{where}: unknown setting {key!r}{did_you_mean(key, known)}")
     return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
+
+
+def _renamed(values: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the settings of older versions under their present names."""
+    present: dict[str, Any] = {}
+    for key, value in values.items():
+        new = table.get(key, key)
+        present |= new(value) if callable(new) else {new: value}
+    return present
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -137,3 +148,31 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         "x".join(h.__name__ for h in items) if items else getattr(hint, "__name__", str(hint))
     )
     raise UserError(f"{where} must be {expected}, not {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemConfig:
+    """The settings that every system has: how its training data are read.
+
+    A system's `Config` adds its own, and may give these other defaults. `RENAMED` maps a setting of
+    an older version to the present one, so that old checkpoints load: name -> new name, or name ->
+    a function from the old value to new settings.
+    """
+
+    RENAMED: typing.ClassVar[dict[str, Any]] = {}
+
+    crop: tuple[int, int] | None = setting(
+        None, "train on random windows of this size; none: whole images"
+    )
+    augment: bool = setting(False, "train on random flips and quarter turns")
+    drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")
+
+    @classmethod
+    def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that an H5 file's attributes decide ("task", "dataset", "text_dim", ...)."""
+        return {}
+
+    @classmethod
+    def from_official(cls, values: dict[str, Any], where: str) -> dict[str, Any]:
+        """Settings from an authors' configuration file. Raises UserError where there is no such format."""
+        raise UserError(f"{where}: this system's authors publish no configuration files")

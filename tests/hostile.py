@@ -1,4 +1,4 @@
-"""Checkpoints that a stranger might send: bytes by name. See tests/test_hostile.py.
+"""Checkpoints that a stranger might send: bytes by name. See tests/checkpoint/test_hostile.py.
 
     python -m tests.hostile DIR
 

@@ -8,14 +8,14 @@ import pytest
 
 import jfusion
 from jfusion import config
-from jfusion.data.preprocess import Options
+from jfusion.commands.preprocess import Options
 from jfusion.errors import UserError
-from jfusion.systems import names
+from jfusion.systems import registry
 
 
-@pytest.mark.parametrize("name", list(names.SYSTEMS))
+@pytest.mark.parametrize("name", list(registry.SYSTEMS))
 def test_settings_are_read_without_importing_the_system(name):
-    light, full = names.config_class(name), names.system_class(name).Config
+    light, full = registry.config_class(name), registry.system_class(name).Config
     described = [
         [(f.name, f.default, str(f.type)) for f in dataclasses.fields(c)] for c in (light, full)
     ]
@@ -43,11 +43,11 @@ def test_a_typo_names_the_nearest_setting():
 )
 def test_wrong_types_are_named(values, text):
     with pytest.raises(UserError, match=text):
-        config.from_dict(names.config_class("film"), values)
+        config.from_dict(registry.config_class("film"), values)
 
 
 def test_files_and_dictionaries_round_trip(tmp_path):
-    cls = names.config_class("film")
+    cls = registry.config_class("film")
     wanted = cls(token_size=(6, 8), learning_rate=1e-3, epochs=3, hidden_dim=16)
     assert config.from_dict(cls, config.to_dict(wanted)) == wanted
     (tmp_path / "x.yaml").write_text(

@@ -20,10 +20,10 @@ from jfusion.cli import main
 from jfusion.data.h5 import PairFile, check
 from jfusion.errors import UserError
 from jfusion.files import replacing, write_text
-from jfusion.train.experiment import Run
+from jfusion.runs import Run
 from jfusion.train.loop import resume, train
 from jfusion.train.options import Options
-from tests.data.test_preprocess import make_dataset, random_pair
+from tests.commands.test_preprocess import make_dataset, random_pair
 from tests.train.test_loop import TINY, data  # noqa: F401  a fixture
 
 KILLS, PREPROCESS_KILLS = 50, 12
@@ -33,7 +33,7 @@ KILLS, PREPROCESS_KILLS = 50, 12
 
 RESUME = """
 import sys
-from jfusion.train import experiment
+from jfusion import runs as experiment
 from jfusion.train.loop import resume
 original = experiment.Run.log
 def log(*arguments):

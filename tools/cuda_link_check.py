@@ -22,7 +22,7 @@ from pathlib import Path
 from cuda_stand_ins.libraries import OWN, find, stand_in_for, used
 
 from jfusion import runtime
-from jfusion.cuda import adapt, toolkit
+from jfusion.runtime import cuda_patches, cuda_toolkit
 
 # each in a process of its own: what runs on garbage may end it
 WORKLOADS = {
@@ -59,7 +59,7 @@ y = jt.nn.conv2d(x.bfloat16(), w.bfloat16(), padding=1).float32()
 """,
     "jfusion's kernels": """
 runtime.jt, runtime.nn = jt, jt.nn
-from jfusion.layers import activation, attention, channel_attention, depthwise, group_norm, norm
+from jfusion.ops import activation, attention, channel_attention, depthwise, group_norm, norm
 x, w = jt.rand(1, 8, 6, 5), jt.rand(8)
 made = [f(x) for f in (activation.silu, activation.squared_relu, activation.relu6, activation.gelu_gate)]
 made += [norm.channel_layer_norm(x, w, w), group_norm.group_norm(x, 2, w, w, silu=True), attention.softmax(x)]
@@ -97,11 +97,15 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     found = find(options.packages)
     print(found.name)
-    nvcc = toolkit.tree(found, home, "check")
+    nvcc = cuda_toolkit.tree(found, home, "check")
     offered = stand_in_for(found, nvcc.parent.parent, OWN)
     installed = Path(metadata.distribution("jittor").locate_file("")).resolve()
-    site = adapt.adapted(installed / "jittor", home, found) if adapt.needed(found) else installed
-    for change in adapt.needed(found):
+    site = (
+        cuda_patches.adapted(installed / "jittor", home, found)
+        if cuda_patches.needed(found)
+        else installed
+    )
+    for change in cuda_patches.needed(found):
         print(f"  {change.file}: {change.reason}")
     variables = {**runtime.environment(), "nvcc_path": str(nvcc), "kernel_flags": ""}
     variables |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}

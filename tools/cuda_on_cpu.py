@@ -25,8 +25,8 @@ from pathlib import Path
 from cuda_stand_ins.libraries import COMPUTING, HERE, find, stand_in_for
 from cuda_stand_ins.nvcc import translated
 
-from jfusion.cuda import toolkit
 from jfusion.files import write_script
+from jfusion.runtime import cuda_toolkit
 
 # one GPU, or with CUDA_VISIBLE_DEVICES the one that it names
 DRIVER = """
@@ -58,10 +58,10 @@ def main() -> None:
     os.execvpe(options.command[0], options.command, {**os.environ, **environment})
 
 
-def make_toolkit(found: toolkit.Toolkit, work: Path, tree: Path) -> None:
+def make_toolkit(found: cuda_toolkit.Toolkit, work: Path, tree: Path) -> None:
     """A folder with bin/nvcc, include and lib64, and a driver."""
     shutil.rmtree(tree, ignore_errors=True)  # of a call that did not get to its end
-    toolkit.tree(found, work, "real").parents[1].rename(tree)
+    cuda_toolkit.tree(found, work, "real").parents[1].rename(tree)
     stand_in_for(found, tree, COMPUTING)
     driver = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tree / "lib64" / "libcuda.so.1")]
     subprocess.run(driver, input=DRIVER, text=True, check=True)

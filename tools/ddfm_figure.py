@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jfusion.data import image
-from jfusion.fuse import Options, fuse
+from jfusion.inference import Options, fuse
 from jfusion.report import figures
 
 VARIANTS = {

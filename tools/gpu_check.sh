@@ -77,9 +77,9 @@ road() {
 export -f jfusion film moved losses beside road
 export python data work
 
-row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/test_ddfm.py tests/diffusion
+row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/ddfm/test_ddfm.py tests/diffusion
 row "kernels beside their plain forms" "$python" -m pytest -q tests/layers
-row "4 golden fixtures of FILM, float32" "$python" -m pytest -q tests/systems/test_film.py
+row "4 golden fixtures of FILM, float32" "$python" -m pytest -q tests/systems/film/test_film.py
 row "the whole job" jfusion demo --out "$work/demo" --steps 30
 row "4 FILM, 6 steps on the GPU" film "$work/gpu_1" 6
 row "4 FILM, the same 6 steps again" film "$work/gpu_2" 6
@@ -109,7 +109,7 @@ for name in cddfuse sfdfuse lfdt fccf; do
 done
 row "4 golden fixtures of the text encoder" "$python" -m pytest -q tests/text
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
-    row "7 two processes, a GPU each" "$python" -m pytest -q tests/test_parallel.py
+    row "7 two processes, a GPU each" "$python" -m pytest -q tests/runtime/test_mpi.py
 fi
 echo
 cat "$rows"

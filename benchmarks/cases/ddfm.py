@@ -45,9 +45,9 @@ def weights(config: str) -> dict[str, np.ndarray]:
 def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of ours."""
     import jfusion
-    from jfusion.diffusion.em import Likelihood
-    from jfusion.diffusion.options import UNetConfig
+    from jfusion.diffusion.config import UNetConfig
     from jfusion.runtime import jt
+    from jfusion.systems.ddfm.em import Likelihood
 
     config = CASES[name][0]
     first, *sources = (jt.array(x) for x in inputs(name))

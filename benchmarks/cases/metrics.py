@@ -43,7 +43,8 @@ def inputs(case: Case) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
 
 def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of ours."""
-    from jfusion import judge, metrics
+    from jfusion import metrics
+    from jfusion.commands import metrics as judge
 
     judge.keep_freed_memory()  # as `jfusion metrics` does
     fused, a, b = inputs(CASES[name])

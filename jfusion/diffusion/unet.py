@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from jfusion.checkpoint import NameMap
-from jfusion.diffusion.options import UNetConfig
+from jfusion.diffusion.config import UNetConfig
 from jfusion.errors import UserError
-from jfusion.layers.activation import silu
-from jfusion.layers.conv import conv, conv1x1
-from jfusion.layers.group_norm import group_norm
-from jfusion.layers.pixel_attention import pixel_attention
-from jfusion.layers.resize import nearest
+from jfusion.ops.activation import silu
+from jfusion.ops.conv import conv, conv1x1
+from jfusion.ops.group_norm import group_norm
+from jfusion.ops.pixel_attention import pixel_attention
+from jfusion.ops.resize import nearest
 from jfusion.runtime import jt, nn
 
 GROUPS = 32

@@ -5,13 +5,13 @@ CDDFuse (CVPR 2023), which SFDFuse builds on.
 
 from __future__ import annotations
 
-from jfusion.layers.activation import gelu_gate, relu6
-from jfusion.layers.channel_attention import cosine_attention
-from jfusion.layers.conv import conv, conv1x1, depthwise3x3
-from jfusion.layers.depthwise import depthwise
-from jfusion.layers.matmul import matmul
-from jfusion.layers.resize import pad
 from jfusion.layers.restormer import ChannelLayerNorm
+from jfusion.ops.activation import gelu_gate, relu6
+from jfusion.ops.channel_attention import cosine_attention
+from jfusion.ops.conv import conv, conv1x1, depthwise3x3
+from jfusion.ops.depthwise import depthwise
+from jfusion.ops.matmul import matmul
+from jfusion.ops.resize import pad
 from jfusion.runtime import jt, nn
 
 # The authors' names for the parts, and ours.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jfusion.errors import UserError
-from jfusion.layers.activation import absolute
-from jfusion.layers.filters import gaussian_window, separable, sobel_magnitude, sobel_pair
-from jfusion.layers.resize import pad
+from jfusion.ops.activation import absolute
+from jfusion.ops.filters import gaussian_window, separable, sobel_magnitude, sobel_pair
+from jfusion.ops.resize import pad
 from jfusion.runtime import jt
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jfusion.layers.channel_attention import channel_attention
-from jfusion.layers.conv import conv1x1
-from jfusion.layers.expand import gated_feed_forward
-from jfusion.layers.norm import channel_layer_norm
+from jfusion.ops.channel_attention import channel_attention
+from jfusion.ops.conv import conv1x1
+from jfusion.ops.expand import gated_feed_forward
+from jfusion.ops.norm import channel_layer_norm
 from jfusion.runtime import jt, nn
 
 # The authors' names for the parts of one block, and ours.

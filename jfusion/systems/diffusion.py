@@ -13,7 +13,7 @@ import numpy as np
 
 from jfusion.config import setting
 from jfusion.diffusion import unet
-from jfusion.diffusion.options import UNetConfig
+from jfusion.diffusion.config import UNetConfig
 from jfusion.diffusion.process import Process, noised
 from jfusion.diffusion.schedule import schedule
 from jfusion.errors import UserError

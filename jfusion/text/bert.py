@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jfusion.checkpoint.safetensors_file import Tensors
 from jfusion.errors import UserError
 from jfusion.files import read_text
-from jfusion.layers.encoder import add_norm, bias_gelu, self_attention
-from jfusion.layers.matmul import linear
+from jfusion.ops.matmul import linear
 from jfusion.runtime import jt, nn
-from jfusion.text.safetensor import Tensors
+from jfusion.text.ops import add_norm, bias_gelu, self_attention
 
 
 @dataclass(frozen=True)

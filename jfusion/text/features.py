@@ -150,8 +150,8 @@ class Encoder:
     """A tokenizer with its encoder's files; the weights are loaded when first needed."""
 
     def __init__(self, name: str):
+        from jfusion.checkpoint.safetensors_file import Tensors
         from jfusion.text.bert import Config
-        from jfusion.text.safetensor import Tensors
 
         self.found = encoders.find(name)
         self.config = Config.read(self.found.folder)

@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 
-import jfusion
 from jfusion import config as configs
-from jfusion import parallel, runtime
+from jfusion import runtime
 from jfusion.checkpoint import load as load_checkpoint
 from jfusion.data.folder import ImageFolder, training_data
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.loader import ArrayBatch, Batches
 from jfusion.errors import UserError
-from jfusion.runtime import jt
+from jfusion.runs import Run
+from jfusion.runtime import jt, mpi
 from jfusion.systems.base import Batch, Stage, System
-from jfusion.systems.names import config_class, create, system_class
-from jfusion.train.experiment import Run
+from jfusion.systems.registry import config_class, create, system_class
 from jfusion.train.optimizer import Adam
 from jfusion.train.options import Options
+from jfusion.version import __version__
 
 
 def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
@@ -54,10 +54,10 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         "options": {**asdict(options), "data": str(Path(options.data).absolute())},
         "dataset": dataset,
         **encoder_of(data),
-        "version": jfusion.__version__,
+        "version": __version__,
         "precision": runtime.precision(),
     }
-    if parallel.first():
+    if mpi.first():
         run = Run.new(Path(options.exp), system_name, dataset, record)
     else:
         run = Run(Path(options.exp), record).muted()
@@ -125,7 +125,7 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     _check_data(system, sets)
     if system.USES_TEXT:
         check_encoder(sets[0], run.record, f"run {folder}")
-    trainer = _Trainer(system, sets, run if parallel.first() else run.muted(), options)
+    trainer = _Trainer(system, sets, run if mpi.first() else run.muted(), options)
     content = run.latest()
     if content is None and options.weights:
         content = {"model": load_checkpoint(options.weights)["model"]}
@@ -162,7 +162,7 @@ class _Trainer:
             self.system.KEEP_REST,
             self.system.AUGMENT,
             lambda pair: self.system.of(pair.dataset).planes(pair, training=True),
-            (parallel.rank(), parallel.count()),
+            (mpi.rank(), mpi.count()),
         )
 
     def _turn(self, epoch: int) -> Batches:
@@ -182,19 +182,19 @@ class _Trainer:
     def train(self) -> None:
         """From where it stands to the end; Ctrl-C finishes the step, saves, and says how to go on."""
         self.run.start_log(self.step)
-        if parallel.first():
+        if mpi.first():
             print(f"run folder: {self.run.folder}")
         try:
             with self._bar() as bar, _interruptible() as interrupted:
-                while self.step < self.steps and not parallel.anyone(interrupted):
+                while self.step < self.steps and not mpi.anyone(interrupted):
                     self._enter_stage()
                     self._epoch(bar, interrupted)
                     self.run.save(self.content())
                     self._prune()
         finally:
             self.run.close()
-        if parallel.anyone(interrupted):
-            if parallel.first():
+        if mpi.anyone(interrupted):
+            if mpi.first():
                 print(
                     f"interrupted after step {self.step}; go on with: jfusion train --resume {self.run.folder}"
                 )
@@ -206,7 +206,7 @@ class _Trainer:
         with contextlib.closing(batches.epoch(self.epoch, self.batch)) as source:
             for arrays in source:
                 self._step(arrays, bar)
-                if parallel.anyone(interrupted) or self.step >= self.steps:
+                if mpi.anyone(interrupted) or self.step >= self.steps:
                     break
         if self.batch == self.per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
@@ -228,8 +228,8 @@ class _Trainer:
         system = self.system.of(arrays.dataset)
         losses = system.losses(batch, self.stage)
         parameters = [p for o in self.optimizers.values() for p in o.parameters.values()]
-        gradients = map(parallel.mean, jt.grad(losses["total"], parameters))
-        values = {name: parallel.mean(value).item() for name, value in losses.items()}
+        gradients = map(mpi.mean, jt.grad(losses["total"], parameters))
+        values = {name: mpi.mean(value).item() for name, value in losses.items()}
         self._check_finite(values, arrays.names)
         if self.options.keep_best not in (None, *values):
             raise UserError(
@@ -241,7 +241,7 @@ class _Trainer:
             optimizer.apply([next(gradients) for _ in optimizer.parameters], rates[name])
         epoch, number = self.epoch, self.batch
         self.batch, self.step = self.batch + 1, self.step + 1
-        if parallel.first():
+        if mpi.first():
             self._report(bar, epoch, number, values, rates)
             if number < self.options.pictures:
                 self._pictures(system, batch, epoch)
@@ -329,7 +329,7 @@ class _Trainer:
             unit="step",
             dynamic_ncols=True,
             smoothing=0.05,
-            disable=not parallel.first(),
+            disable=not mpi.first(),
         )
 
     def _report(
@@ -362,7 +362,7 @@ class _Trainer:
 
 def _created(name: str, config: dict[str, Any], seed: int) -> System:
     """The system with its first weights, drawn now: Jittor is lazy, and steps seed it anew."""
-    parallel.check_gpus()
+    mpi.check_gpus()
     runtime.seed(seed)
     system = create(name, **config)
     jt.sync_all()

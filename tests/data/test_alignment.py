@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from jfusion.cli import main
+from jfusion.commands.preprocess import Options, preprocess
 from jfusion.data import h5
 from jfusion.data.alignment import normalised_mutual_information, shift_of
-from jfusion.data.preprocess import Options, preprocess
-from tests.data.test_preprocess import make_dataset
+from tests.commands.test_preprocess import make_dataset
 
 
 def scene(seed=0, shape=(96, 120)):

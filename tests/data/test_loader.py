@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 
+from jfusion.commands.preprocess import preprocess
 from jfusion.data.h5 import PairFile
 from jfusion.data.loader import Batches
-from jfusion.data.preprocess import preprocess
-from tests.data.test_preprocess import make_dataset, options, random_pair
+from tests.commands.test_preprocess import make_dataset, options, random_pair
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jfusion.diffusion import unet
-from jfusion.diffusion.options import UNetConfig
+from jfusion.diffusion.config import UNetConfig
 from jfusion.errors import UserError
-from jfusion.layers.group_norm import group_norm
-from jfusion.layers.pixel_attention import pixel_attention
+from jfusion.ops.group_norm import group_norm
+from jfusion.ops.pixel_attention import pixel_attention
 from jfusion.runtime import jt, nn
 from tests.conftest import GOLDEN
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from jfusion.checkpoint.safetensors_file import Tensors
 from jfusion.errors import UserError
-from jfusion.layers.encoder import add_norm
 from jfusion.runtime import jt
 from jfusion.text import bert
-from jfusion.text.safetensor import Tensors
+from jfusion.text.ops import add_norm
 
 FIXTURES = Path(__file__).parents[1] / "golden/text"
 

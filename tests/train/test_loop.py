@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from jfusion.cli import main
-from jfusion.data.preprocess import Options as PreprocessOptions
-from jfusion.data.preprocess import preprocess
+from jfusion.commands.preprocess import Options as PreprocessOptions
+from jfusion.commands.preprocess import preprocess
 from jfusion.errors import UserError
-from jfusion.train.experiment import Run
+from jfusion.runs import Run
 from jfusion.train.loop import resume, train
 from jfusion.train.options import Options
-from tests.data.test_preprocess import make_dataset, random_pair
+from tests.commands.test_preprocess import make_dataset, random_pair
 
 TINY = {
     "text_dim": 8,
@@ -65,7 +65,7 @@ def assert_same_weights(run, other):
 
 
 def test_a_run_keeps_everything(whole):
-    assert (whole.folder / "code/jfusion/systems/film.py").is_file()
+    assert (whole.folder / "code/jfusion/systems/film/system.py").is_file()
     record = json.loads((whole.folder / "config.json").read_text())
     assert record["system"] == "film" and record["config"]["token_size"] == [6, 8]
     assert [p.name for p in whole.checkpoints()] == ["ckpt_1.pkl", "ckpt_2.pkl", "ckpt_2_2.pkl"]
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_weights(data, whole, tmp_path):
 INTERRUPTED = """
 import json, os, sys
 from jfusion.cli import main
-from jfusion.train import experiment
+from jfusion import runs as experiment
 original = experiment.Run.log
 def log(self, step, *rest):
     original(self, step, *rest)

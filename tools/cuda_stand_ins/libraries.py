@@ -6,19 +6,19 @@ import re
 import subprocess
 from pathlib import Path
 
-from jfusion.cuda import toolkit
+from jfusion.runtime import cuda_toolkit
 
 HERE = Path(__file__).parent
 OWN = {"cudart": "runtime.cc"}  # memory is the host's; all else does nothing and returns 0
 COMPUTING = {**OWN, "cublas": "cublas.cc", "cudnn": "cudnn.cc", "curand": "curand.cc"}
 
 
-def find(packages: Path | None) -> toolkit.Toolkit:
+def find(packages: Path | None) -> cuda_toolkit.Toolkit:
     """The toolkit of this machine, with libraries from the folder `packages`/nvidia if it is given."""
     if packages:
         folders = sorted((packages.resolve() / "nvidia").glob("*"))
-        toolkit.packages = lambda: folders
-    found = toolkit.look_at(toolkit.nvcc_of_this_machine())
+        cuda_toolkit.packages = lambda: folders
+    found = cuda_toolkit.look_at(cuda_toolkit.nvcc_of_this_machine())
     if isinstance(found, str) or found.missing:
         raise SystemExit(
             found if isinstance(found, str) else f"missing: {', '.join(found.missing)}"
@@ -26,12 +26,14 @@ def find(packages: Path | None) -> toolkit.Toolkit:
     return found
 
 
-def stand_in_for(found: toolkit.Toolkit, tree: Path, own: dict[str, str]) -> set[str]:
+def stand_in_for(found: cuda_toolkit.Toolkit, tree: Path, own: dict[str, str]) -> set[str]:
     """Fills the tree's lib64 with stand-ins; `own` names the sources of what is more than `return 0`.
 
     Returns the functions of the real libraries.
     """
-    real = {n: toolkit._library(n, found.folders, found.release) for n in toolkit.LIBRARIES}
+    real = {
+        n: cuda_toolkit._library(n, found.folders, found.release) for n in cuda_toolkit.LIBRARIES
+    }
     offered = {name: defined(path) for name, path in real.items()}
     for name, path in real.items():
         text = (HERE / own[name]).read_text() if name in own else ""

@@ -1,0 +1,213 @@
+"""The only place that reads and writes weights. Nothing read here can run code.
+
+Written: `.pkl`, a dictionary that `jt.load` reads, `.safetensors`, and `.pth` for PyTorch. Read: those,
+any file of `jt.save`, and PyTorch's `.pth`, zip and old, without PyTorch. Pickles are read by
+`jfusion.checkpoint.pickles`, which knows containers, numbers, strings, NumPy arrays, Jittor's Vars and PyTorch's
+tensors, and refuses every other name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jfusion.checkpoint import pickles, torch_file
+from jfusion.checkpoint.names import WeightCard, WeightMap
+from jfusion.errors import UserError
+from jfusion.files import replacing
+
+__all__ = ["FORMATS", "WeightCard", "WeightMap", "digest", "load", "save", "summary"]
+
+FORMATS = (".pkl", ".safetensors", ".pth")
+_TAIL = b"HCAJSLHD"  # ends a file of jt.save, after the SHA-1 of the pickle before it
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def save(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes a checkpoint: `content["model"]` holds the arrays by name, the rest is its record.
+
+    `.pkl` holds everything; `.safetensors` the model's arrays, and the plain values as metadata;
+    `.pth` the arrays alone, as PyTorch reads them. A hash of the model is added to the record. Raises
+    UserError when it cannot be written; what was there before is then untouched.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise UserError(f"checkpoint {path} must end in {', '.join(FORMATS)}")
+    content = {**content, "hash": digest(content["model"])}
+    with replacing(path, "the checkpoint") as temporary:
+        if path.suffix == ".safetensors":
+            _write_safetensors(temporary, content)
+        elif path.suffix == ".pth":
+            torch_file.write_zip(temporary, content["model"])
+        else:
+            body = pickle.dumps(content, protocol=4)
+            temporary.write_bytes(body + hashlib.sha1(body).digest() + _TAIL)
+
+
+def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    record = {k: json.dumps(v) for k, v in content.items() if k not in ("model", "optimizer")}
+    model = {k: np.ascontiguousarray(v) for k, v in content["model"].items()}
+    save_file(model, path, metadata=record)
+
+
+def digest(model: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the names, shapes, dtypes and values of a model, in the order of names."""
+    total = hashlib.sha256()
+    for name in sorted(model):
+        value = np.ascontiguousarray(model[name])
+        total.update(f"{name} {value.shape} {value.dtype.str} ".encode())
+        total.update(value.reshape(-1).view(np.uint8) if value.size else b"")
+    return total.hexdigest()
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, arrays as NumPy (perhaps read-only); "model" is always there.
+
+    A file that holds just the weights is returned as {"model": weights}. Several networks in one file
+    (CDDFuse) become one model, each name after its network's and a dot. A `module.` prefix on every
+    name of a network (PyTorch's DataParallel) is dropped. Raises UserError, naming the file, for
+    anything else, also when the hash that is inside does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    try:
+        content = _read(path)
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"checkpoint {path} cannot be read: {pickles.plain(reason, 300)}; it may be truncated: get it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights"
+        )
+    model, record = _split(content)
+    if not model:
+        raise UserError(f"checkpoint {path} holds no weights")
+    found = {**record, "model": _clean(model, path)}
+    if isinstance(found.get("hash"), str) and found["hash"] != digest(found["model"]):
+        raise UserError(f"checkpoint {path} is damaged: its weights do not fit its hash")
+    return found
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "np") as file:
+            record = {k: _json(v) for k, v in (file.metadata() or {}).items()}
+            return {**record, "model": {k: file.get_tensor(k) for k in file.keys()}}  # noqa: SIM118
+    if zipfile.is_zipfile(path):
+        return torch_file.read_zip(path)
+    raw = path.read_bytes()
+    if torch_file.is_old(head):
+        return torch_file.read_old(raw)
+    whole = raw.endswith(_TAIL)
+    if whole:
+        body = raw[:-28]
+        if hashlib.sha1(body).digest() != raw[-28:-8]:
+            raise ValueError("its checksum does not match")
+        raw = body
+    stream = io.BytesIO(raw)
+    content = pickles.load(stream)
+    if stream.read(1):
+        raise ValueError("it goes on after its end: the checksum is cut short")
+    if isinstance(content, dict) and "hash" in content and not whole:  # written by `save`
+        raise ValueError("the checksum after its end is missing")
+    return pickles.resolve(content)
+
+
+def _json(text: str) -> Any:
+    """A value of the metadata; text that is not JSON (another tool's) stays text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, np.ndarray) for v in value.values())
+
+
+def _split(content: dict[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """The weights, and everything else that the file holds."""
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            model, record = content[key], {k: v for k, v in content.items() if k != key}
+            break
+    else:
+        model, record = content, {}
+    networks = {k: v for k, v in model.items() if _is_state(v)}
+    if networks and not _is_state(model):
+        record = {**record, **{k: v for k, v in model.items() if k not in networks}}
+        model = {f"{n}.{k}": v for n, state in networks.items() for k, v in _bare(state).items()}
+    return model, {str(k): v for k, v in record.items()}
+
+
+def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Without the `module.` that PyTorch's DataParallel puts before every name."""
+    if state and all(str(name).startswith("module.") for name in state):
+        return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def _clean(state: Mapping[Any, Any], path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, value in _bare(dict(state)).items():
+        if not isinstance(name, str) or not isinstance(
+            value, np.ndarray | np.generic | int | float
+        ):
+            raise UserError(
+                f"checkpoint {path} holds {type(value).__name__} under {str(name)[:80]!r} where weights "
+                "were expected"
+            )
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise UserError(f"checkpoint {path} holds an impossible number under {name[:80]!r}")
+        arrays[name] = np.asarray(value)
+    return arrays
+
+
+# ---- what a user sees --------------------------------------------------------------------------
+
+
+def summary(path: str | Path) -> str:
+    """What is in a checkpoint: its record, and each tensor's name, shape and dtype."""
+    content = load(path)
+    model = content.pop("model")
+    count = sum(v.size for v in model.values())
+    size = sum(v.nbytes for v in model.values()) / 2**20
+    lines = [f"{path}: {len(model)} tensors, {count:,} values, {size:.1f} MiB"]
+    lines.append(f"  hash {content.pop('hash', None) or digest(model) + ' (not in the file)'}")
+    lines += [f"  {key}: {_short(value)}" for key, value in content.items()]
+    width = min(60, max((len(name) for name in model), default=0))
+    for name, value in model.items():
+        shape = "x".join(map(str, value.shape)) or "scalar"
+        lines.append(f"  {name:<{width}}  {shape:<16} {value.dtype}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and any(isinstance(v, dict | np.ndarray) for v in value.values()):
+        return f"{len(value)} entries: {', '.join(map(str, list(value)[:8]))}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else text[:300] + " ..."

@@ -1,0 +1,92 @@
+"""From the tensors of a checkpoint into a module: by our names, by the authors', in part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jfusion.checkpoint.names import check_names
+from jfusion.errors import UserError
+from jfusion.runtime import jt
+
+if TYPE_CHECKING:
+    from jfusion.systems.network import NetworkSystem
+
+
+def load_state(
+    system: NetworkSystem, state: dict[str, np.ndarray], where: str, consume: bool = False
+) -> None:
+    """Loads parameters and buffers by our names; one UserError lists every name that does not fit.
+
+    A buffer (a Var whose gradient is stopped) stays one. consume: empties `state` on the way, so that
+    large weights are never in memory twice.
+    """
+    own = system.state_dict()
+    check_names({k: v.shape for k, v in own.items()}, state, where, system.name)
+    for name, parameter in own.items():
+        buffer = parameter.is_stop_grad()
+        value = state.pop(name) if consume else state[name]
+        parameter.update(jt.array(np.ascontiguousarray(value, np.float32)))
+        parameter.stop_grad() if buffer else parameter.start_grad()
+        if value.size == 1:  # as a constant, Jittor cannot always spread it over an image
+            parameter.sync()
+
+
+def load_official(
+    system: NetworkSystem, state: dict[str, np.ndarray], where: str, consume: bool = False
+) -> None:
+    """Loads parameters by the authors' names; strict, but for those that the system's map ignores, the
+    optional ones, and the counts of batches of PyTorch's BatchNorm."""
+    names = system.WEIGHTS
+    own = {names.official(name): v for name, v in system.state_dict().items()}
+    kept = {name: v.numpy() for name, v in own.items() if name.startswith(names.optional)}
+    used = {
+        name: v
+        for name, v in state.items()
+        if not name.startswith(names.ignored) and not name.endswith(".num_batches_tracked")
+    }
+    used = {**kept, **used}
+    check_names({name: v.shape for name, v in own.items()}, used, where, system.name)
+    if consume:
+        state.clear()
+    load_state(system, {names.ours(name): used.pop(name) for name in own}, where, consume=True)
+
+
+def load_weights(
+    system: NetworkSystem,
+    state: dict[str, np.ndarray],
+    where: str,
+    partial: bool = False,
+    consume: bool = False,
+) -> None:
+    """Loads parameters by our names or the authors', whichever the file has; strict.
+
+    partial: loads the tensors that fit, keeps the present values of the others, and prints both lists.
+    """
+    own, names = system.state_dict(), system.WEIGHTS
+    ours = sum(name in own for name in state)
+    official = sum(names.ours(name) in own for name in state)
+    if partial:
+        state = {names.ours(k) if official > ours else k: v for k, v in state.items()}
+        load_state(system, _fitting(system, state, where), where)
+    else:
+        (load_official if official > ours else load_state)(system, state, where, consume)
+
+
+def _fitting(
+    system: NetworkSystem, state: dict[str, np.ndarray], where: str
+) -> dict[str, np.ndarray]:
+    """The system's present state with the tensors of `state` that fit it; prints what does not."""
+    own = system.state()
+    shapes = {name: np.shape(value) for name, value in state.items()}
+    fits = [name for name, value in own.items() if shapes.get(name) == value.shape]
+    if not fits:
+        raise UserError(f"{where}: none of its {len(state)} tensors fits {system.name}")
+    kept = [name for name in own if name not in fits]
+    skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fits]
+    print(f"{where}: {len(fits)} of {len(own)} tensors loaded")
+    for what, listed in (("skipped from the file", skipped), ("left as they were", kept)):
+        if listed:
+            print(f"  {len(listed)} {what}: {', '.join(listed)}")
+    return {**own, **{name: state[name] for name in fits}}

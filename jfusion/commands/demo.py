@@ -1,0 +1,165 @@
+"""`jfusion demo`: the whole job on sample photographs, small enough for two cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jfusion.commands.preprocess import Options as PreprocessOptions
+from jfusion.commands.preprocess import preprocess
+from jfusion.config import setting
+from jfusion.data import image, sample
+from jfusion.data.h5 import check, summary
+from jfusion.errors import UserError
+from jfusion.metrics.fidelity import truth_psnr
+from jfusion.metrics.structure import truth_ssim
+from jfusion.metrics.table import Table, means
+from jfusion.report import figures
+
+if TYPE_CHECKING:
+    from jfusion.commands.test import Result
+    from jfusion.runs import Run
+
+# Demo-sized: the paper trains 150 epochs at 1e-5 on hundreds of pairs with tokens of 288x384.
+SETTINGS = {
+    "token_size": (72, 96),
+    "learning_rate": 1e-3,
+    "decay_every": 60,
+    "epochs": 100,
+    "batch_size": 2,
+}
+CROP = (96, 128)
+# For DDFM: a model of the photographs themselves, small, and few steps back from noise.
+PRIOR = {"learning_rate": 5e-4, "batch_size": 8, "epochs": 10_000}
+PRIOR_CROP = (64, 64)
+RESPACING = "25"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `jfusion demo` is asked for."""
+
+    out: str = setting("demo", "folder for everything the demo makes")
+    task: str = setting("MFF", "MFF (multi-focus) or MEF (multi-exposure)")
+    system: str = setting("film", "film, or ddfm with a small diffusion model")
+    steps: int | None = setting(None, "training steps (default: 300 for film, 1000 for ddfm)")
+    text: str = setting("minilm", "encoder of film's paragraphs; zeros: without paragraphs")
+
+
+def demo(options: Options) -> Path:
+    """Makes the pairs, preprocesses, trains, tests; returns the picture of the results."""
+    if options.system not in ("film", "ddfm"):
+        raise UserError(f"--system must be film or ddfm, not {options.system!r}")
+    out = Path(options.out)
+    print(f"== 1/4 demo pairs ({options.task}) from scikit-image's photographs")
+    sample.make(out / "VLFDataset", options.task)
+    print("== 2/4 preprocess")
+    train_and_test = _film if options.system == "film" else _ddfm
+    run, result = train_and_test(out, options)
+    print(result.table.text())
+    _against_truth(out, options.task, result.folder)
+    print(
+        "demo-sized: a few pictures, a few minutes, a small network; not the paper's quality or numbers"
+    )
+    picture = _picture(out, options.task, result.folder)
+    print(f"pictures: {picture}\nrun folder: {run.folder}")
+    return picture
+
+
+def _film(out: Path, options: Options) -> tuple[Run, Result]:
+    files = {split: _preprocess(out, options, split) for split in ("train", "test")}
+    steps = options.steps or 300
+    print(
+        f"== 3/4 train FILM, demo-sized: {steps} steps on crops of {CROP[0]}x{CROP[1]}, tokens of "
+        f"{SETTINGS['token_size'][0]}x{SETTINGS['token_size'][1]}, learning rate {SETTINGS['learning_rate']}"
+    )
+    run = _train("film", SETTINGS, files["train"], out, CROP, steps)
+    return run, _test(None, {}, run, files["test"], out)
+
+
+def _ddfm(out: Path, options: Options) -> tuple[Run, Result]:
+    file = _preprocess(out, replace(options, text="zeros"), "test")
+    steps = options.steps or 1000
+    print(
+        f"== 3/4 train a small diffusion model of the photographs: {steps} steps on crops of "
+        f"{PRIOR_CROP[0]}x{PRIOR_CROP[1]}, learning rate {PRIOR['learning_rate']}"
+    )
+    photographs = out / "VLFDataset/Image" / options.task / "Demo/TRUTH"
+    run = _train("diffusion", PRIOR, photographs, out, PRIOR_CROP, steps)
+    return run, _test("ddfm", {"timestep_respacing": RESPACING}, run, file, out)
+
+
+def _train(
+    system: str, settings: dict, data: Path, out: Path, crop: tuple[int, int], steps: int
+) -> Run:
+    from jfusion.train.loop import train
+    from jfusion.train.options import Options as TrainOptions
+
+    options = TrainOptions(data=str(data), exp=str(out / "exp"), crop=crop, max_steps=steps)
+    return train(system, settings, options)
+
+
+def _test(system: str | None, settings: dict, run: Run, data: Path, out: Path) -> Result:
+    from jfusion.commands.test import Options as TestOptions
+    from jfusion.commands.test import test
+
+    print("== 4/4 test")
+    options = TestOptions(str(run.folder), str(data), out=str(out / "test_output"))
+    return test(system, settings, options)
+
+
+def _preprocess(out: Path, demo: Options, split: str) -> Path:
+    target = out / "VLFDataset_h5" / f"Demo_{demo.task}_{split}.h5"
+    options = PreprocessOptions(
+        task=demo.task,
+        dataset="Demo",
+        split=split,
+        root=str(out / "VLFDataset"),
+        out=str(target),
+        size="native",
+        text=demo.text,
+    )
+    path = preprocess(options).path
+    print(summary(path, check(path)))
+    return path
+
+
+def _pairs(out: Path, task: str, fused: Path) -> list[tuple[np.ndarray, ...]]:
+    """(a, b, fused, truth) in RGB of every test pair."""
+    from jfusion.data.layout import find_samples
+
+    found = []
+    for item in find_samples(out / "VLFDataset", task, "Demo", "test"):
+        truth = item.a.parent.parent / "TRUTH" / item.a.name
+        colour = fused / "Color" / f"{item.name}.png"
+        colour = colour if colour.exists() else fused / "Gray" / f"{item.name}.png"
+        found.append(tuple(image.read_rgb(p) for p in (item.a, item.b, colour, truth)))
+    return found
+
+
+def _against_truth(out: Path, task: str, fused: Path) -> None:
+    """PSNR of the gray truth for each source and for the fused image: did fusing help at all?"""
+    rows = {"a": [], "b": [], "fused": []}
+    for a, b, f, truth in _pairs(out, task, fused):
+        goal = image.gray(truth)
+        for label, picture in (("a", a), ("b", b), ("fused", f)):
+            made = image.gray(picture)
+            values = {"PSNR": truth_psnr(made, goal), "SSIM": truth_ssim(made, goal)}
+            rows[label].append(values)
+    table = Table(["PSNR", "SSIM"])
+    for label, values in rows.items():
+        table.add(f"{label} against the truth", means(values)[0])
+    print(table.text())
+
+
+def _picture(out: Path, task: str, fused: Path) -> Path:
+    from jfusion.data.layout import TASKS
+
+    folders = TASKS[task]
+    columns = [folders.folder_a, folders.folder_b, "fused", "truth"]
+    return figures.grid(
+        out / f"{task}.png", columns, [list(row) for row in _pairs(out, task, fused)]
+    )

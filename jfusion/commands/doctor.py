@@ -1,0 +1,182 @@
+"""`jfusion doctor`: what is on this machine, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from jfusion import runtime
+from jfusion.errors import UserError
+from jfusion.runtime import cuda_patches
+from jfusion.version import __version__
+
+
+def diagnose(quiet: bool = False) -> int:
+    """Prints the findings (only the problems if `quiet`), compiles the core if needed; 0 if all is well."""
+    findings = [*_python(), _compiler(), _headers(), _onednn(), _cuda(), _cache()]
+    problems = [(name, mend) for name, _, mend in findings if mend]
+    if not quiet:
+        for name, found, _ in findings:
+            print(f"{name:<12} {found}")
+    for name, mend in problems:
+        print(f"MISSING {name}: {mend}", file=sys.stderr)
+    if problems:
+        return 1
+    return _core(quiet)
+
+
+def _python() -> list[tuple[str, str, str]]:
+    """(name, what was found, the mend or "") of Python and the packages."""
+    version = sys.version_info[:2]
+    mend = "" if (3, 10) <= version <= (3, 12) else "use Python 3.10, 3.11 or 3.12"
+    rows = [
+        ("jfusion", __version__, ""),
+        ("python", f"{platform.python_version()} at {sys.executable}", mend),
+    ]
+    for package in ("jittor", "numpy", "h5py", "pillow", "scipy", "transformers", "tqdm"):
+        try:
+            rows.append((package, metadata.version(package), ""))
+        except metadata.PackageNotFoundError:
+            rows.append((package, "not installed", f"pip install {package}"))
+    try:
+        runtime.check_numpy()
+    except (UserError, metadata.PackageNotFoundError) as error:
+        rows.append(("numpy", "too new", str(error)))
+    return rows
+
+
+def _compiler() -> tuple[str, str, str]:
+    path = runtime.compiler()
+    if path is None:
+        return "compiler", "none", "apt-get install g++ (or set cc_path to your compiler)"
+    text = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    return "compiler", f"{(text.splitlines() or ['?'])[0]} at {path}", ""
+
+
+def _headers() -> tuple[str, str, str]:
+    config = runtime.python_config()
+    minor = f"python3.{sys.version_info.minor}"
+    return "headers", config or "none", "" if config else f"apt-get install {minor}-dev"
+
+
+def _onednn() -> tuple[str, str, str]:
+    found = runtime.onednn()
+    if found is None:
+        mend = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
+        return "oneDNN", "not installed", mend
+    return "oneDNN", f"{metadata.version('onednn-cpu-gomp')} at {found[1]}", ""
+
+
+def _cuda() -> tuple[str, str, str]:
+    nvcc, why_off = runtime.cuda()
+    if not nvcc:
+        return "CUDA", f"off: {why_off or 'no toolkit found'}", ""
+    found = runtime.usable_toolkit()
+    lines = [
+        found.name,
+        *(f"Jittor's {c.file} adapted: {c.reason}" for c in cuda_patches.needed(found)),
+    ]
+    return "CUDA", f"\n{'':<13}".join(lines), ""
+
+
+def _cache() -> tuple[str, str, str]:
+    try:
+        home = runtime.cache_home()
+    except UserError as error:
+        return "cache", "none", str(error)
+    size = runtime.cache_size(home) / 2**20
+    return "cache", f"{home}, {size:.0f} MiB (jfusion doctor --clean frees what is not needed)", ""
+
+
+def _core(quiet: bool) -> int:
+    """Compiles and runs something small through oneDNN or cuDNN; 1 when it fails."""
+    try:
+        from jfusion.runtime import jt, nn
+
+        out = nn.conv2d(jt.ones((1, 1, 4, 4)), jt.ones((1, 1, 3, 3)), padding=1).sum().item()
+    except UserError as error:
+        print(f"MISSING jittor: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:  # Jittor's own, in many lines
+        reasons = re.findall(r"Check failed.*|Reason: .*|.*rror: .*", str(error)) or [str(error)]
+        print(f"MISSING jittor: a convolution failed: {reasons[-1].strip()[:200]}", file=sys.stderr)
+        return 1
+    works = out == 100.0
+    if not quiet or not works:
+        where = (
+            f"on the GPU, {runtime.precision()}"
+            if jt.flags.use_cuda
+            else f"{runtime.physical_cores()} threads"
+        )
+        place = re.sub(rf"^{re.escape(str(Path.home()))}", "~", jt.flags.cache_path)
+        print(
+            f"{'jittor runs':<12} {'yes' if works else 'no: a convolution is wrong'}, {where}, {place}"
+        )
+    return 0 if works else 1
+
+
+def warm(system: str) -> int:
+    """Compiles every kernel of a system ahead: a fusion and a training step on tiny images."""
+    import numpy as np
+
+    from jfusion import create
+    from jfusion.data.h5 import Pair
+    from jfusion.runtime import jt, kernels
+    from jfusion.systems.base import Batch
+    from jfusion.systems.registry import system_class
+    from jfusion.train.optimizer import Adam
+
+    cls = system_class(system)
+    before, network = kernels(), create(system, **cls.WARM)
+    with _counting(f"compiling the kernels of {system} (once on this machine)", before):
+        for batch_size in (1, 2):
+            text = None
+            if network.USES_TEXT:
+                text = jt.rand(batch_size, 3, network.config.text_dim)
+            gray = np.random.default_rng(0).random((2, 1, 32, 40)).astype(np.float32)
+            planes = (np.repeat(x[None], batch_size, 0) for x in network.planes(Pair("", *gray)))
+            batch = Batch(*map(jt.array, planes), text, [])
+            with jt.no_grad():
+                network.preview(batch).sync()
+                if cls.STEPWISE:  # its preview may take another way
+                    network.fuse(batch.a, batch.b, text).sync()
+            for stage in [] if cls.GET_WEIGHTS else network.stages():
+                total = network.losses(batch, stage)["total"]
+                for group in network.parameter_groups(stage):
+                    Adam(group.parameters, clip_norm=group.clip_norm).step(total, 0.0)
+    print(f"{kernels() - before} kernels compiled; {kernels()} in all")
+    return 0
+
+
+@contextlib.contextmanager
+def _counting(text: str, before: int) -> Iterator[None]:
+    """A bar that counts the kernels as they appear."""
+    from tqdm import tqdm
+
+    done = threading.Event()
+
+    def watch() -> None:
+        with tqdm(desc=text, unit="kernel", leave=False) as bar:
+            while not done.wait(0.5):
+                bar.update(runtime.kernels() - before - bar.n)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def clean() -> int:
+    """Removes what is no longer needed from the cache."""
+    print(f"{runtime.clean() / 2**20:.0f} MiB freed in {runtime.cache_home()}")
+    return 0

@@ -1,0 +1,51 @@
+"""The settings of FILM. Needs no Jittor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jfusion.config import SystemConfig, setting
+from jfusion.errors import UserError
+
+# A small network of the same kernels, to compile them ahead and to test with.
+TINY = {"token_size": (16, 16), "text_dim": 8, "hidden_dim": 64, "image2text_dim": 4}
+
+
+@dataclass(frozen=True)
+class Config(SystemConfig):
+    """The network of the released weights and the paper's recipe."""
+
+    RENAMED: ClassVar[dict[str, Any]] = {"stretch": "normalize"}
+
+    text_dim: int = setting(768, "width of the paragraph features")
+    hidden_dim: int = setting(256, "width of a token, E in the paper's code")
+    image2text_dim: int = setting(32, "channels that an image gives to its tokens, D")
+    token_size: tuple[int, int] = setting(
+        (288, 384), "grid that every image is resampled to for its tokens"
+    )
+    normalize: bool = setting(
+        True, "min-max normalize each fused image, as the authors' test script does"
+    )
+    epochs: int = setting(150, "epochs of training")
+    batch_size: int = setting(2, "pairs per step")
+    learning_rate: float = setting(1e-5, "Adam's learning rate at the start")
+    decay: float = setting(0.6, "factor of the learning rate every decay_every epochs")
+    decay_every: int = setting(50, "epochs between decays")
+    gradient_weight: float = setting(20.0, "weight of the gradient term in the loss")
+    ssim_weight: float = setting(0.0, "weight of the Lp / SSIM terms; they are logged at 0 too")
+
+    def __post_init__(self) -> None:
+        h, w = self.token_size
+        if self.hidden_dim % 8 or self.image2text_dim * h * w % self.hidden_dim:
+            raise UserError(
+                f"film: hidden_dim {self.hidden_dim} must be a multiple of 8 and divide "
+                f"image2text_dim x token_size = {self.image2text_dim * h * w}"
+            )
+
+    @classmethod
+    def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The width of the file's text features."""
+        width = attributes.get("text_dim")
+        return {} if width is None else {"text_dim": int(width)}

@@ -1,0 +1,114 @@
+"""FILM's network: guided blocks for each image, a projection of the text, a Restormer decoder."""
+
+from __future__ import annotations
+
+from jfusion.layers.restormer import Restormer
+from jfusion.ops.activation import prelu
+from jfusion.ops.conv import conv, conv1x1
+from jfusion.ops.matmul import linear
+from jfusion.ops.resize import nearest
+from jfusion.runtime import jt, nn
+from jfusion.systems.film.attention import CrossAttention
+from jfusion.systems.film.config import Config
+
+WIDTH = 32  # channels of the image features
+
+
+class Branch(nn.Module):
+    """One image's way through a guided block; the same module serves both modalities."""
+
+    def __init__(self, channels: int, config: Config):
+        tokens = config.image2text_dim
+        self.token_size, self.dim = config.token_size, config.hidden_dim
+        self.stem = nn.Conv(channels, WIDTH, 3, padding=1, bias=False)
+        self.stem_slope = jt.array([0.25])
+        self.encoder = Restormer(WIDTH)
+        self.to_tokens = nn.Conv(WIDTH, tokens, 1)
+        self.cross_attention = CrossAttention(config.hidden_dim)
+        self.from_tokens = nn.Conv(tokens, WIDTH, 1)
+        self.from_tokens_slope = jt.array([0.25])
+        self.merge = nn.Conv(2 * WIDTH, WIDTH, 1)
+        self.merge_slope = jt.array([0.25])
+
+    def execute(self, x: jt.Var, text: jt.Var) -> jt.Var:
+        """x (N, C, H, W), text (N, T, E), already projected -> (N, 32, H, W)."""
+        encoded = self.encode(x)
+        tokens = self.tokens(encoded)
+        guided = self.modulate(tokens, self.guidance(tokens, text), encoded.shape)
+        skip = prelu(guided, self.from_tokens_slope) + encoded
+        # the 1x1 convolution of [encoded, skip], without putting the two together in memory
+        first, second = self.merge.weight.split(WIDTH, 1)
+        merged = conv1x1(encoded, first, self.merge.bias) + conv1x1(skip, second)
+        return prelu(merged, self.merge_slope)
+
+    def encode(self, x: jt.Var) -> jt.Var:
+        """(N, C, H, W) -> (N, 32, H, W)."""
+        return self.encoder(prelu(conv(x, self.stem.weight), self.stem_slope))
+
+    def tokens(self, encoded: jt.Var) -> jt.Var:
+        """(N, 32, H, W) -> (N, D*288*384/E, E): E consecutive values of the resampled map each."""
+        grid = nearest(
+            conv1x1(encoded, self.to_tokens.weight, self.to_tokens.bias), *self.token_size
+        )
+        return grid.reshape(grid.shape[0], -1, self.dim)
+
+    def guidance(self, tokens: jt.Var, text: jt.Var) -> jt.Var:
+        """The vector (N, 1, E) that scales the tokens; its absolute values sum to 1."""
+        pooled = self.cross_attention.pooled(text, tokens)
+        return (pooled / jt.maximum(jt.abs(pooled).sum(-1, keepdims=True), 1e-12)).unsqueeze(1)
+
+    def modulate(self, tokens: jt.Var, vector: jt.Var, shape: tuple[int, ...]) -> jt.Var:
+        """Scales the tokens, and brings the map back to `shape` with 32 channels.
+
+        The 1x1 convolution and the nearest resize commute, so the convolution runs on the smaller map.
+        """
+        n, _, h, w = shape
+        grid = (tokens * vector).reshape(n, -1, *self.token_size)
+        size, weights = (h, w), (self.from_tokens.weight, self.from_tokens.bias)
+        if h * w < self.token_size[0] * self.token_size[1]:
+            return conv1x1(nearest(grid, *size), *weights)
+        return nearest(conv1x1(grid, *weights), *size)
+
+
+class GuidedBlock(nn.Module):
+    """The branches A and B of one block; they do not see each other."""
+
+    def __init__(self, channels: int, config: Config):
+        self.A = Branch(channels, config)
+        self.B = Branch(channels, config)
+
+    def execute(self, a: jt.Var, b: jt.Var, text: jt.Var) -> tuple[jt.Var, jt.Var]:
+        return self.A(a, text), self.B(b, text)
+
+
+class Decoder(nn.Module):
+    """Joins the two branches into the logits of one image."""
+
+    def __init__(self) -> None:
+        self.joint = Restormer(2 * WIDTH)
+        self.reduce = nn.Conv(2 * WIDTH, WIDTH, 1)
+        self.refine1 = Restormer(WIDTH)
+        self.refine2 = Restormer(WIDTH)
+        self.to_image = nn.Conv(WIDTH, 1, 1)
+
+    def execute(self, a: jt.Var, b: jt.Var) -> jt.Var:
+        """a, b (N, 32, H, W) -> (N, 1, H, W)."""
+        x = self.joint(jt.concat([a, b], 1))
+        x = conv1x1(x, self.reduce.weight, self.reduce.bias)
+        x = self.refine2(self.refine1(x))
+        return conv1x1(x, self.to_image.weight, self.to_image.bias)
+
+
+class TextProjection(nn.Module):
+    """A linear map of each paragraph token; the weight is (E, text_dim, 1) as the authors' Conv1d."""
+
+    def __init__(self, config: Config):
+        bound = config.text_dim**-0.5
+        self.weight = jt.init.uniform(
+            [config.hidden_dim, config.text_dim, 1], "float32", -bound, bound
+        )
+        self.bias = jt.init.uniform([config.hidden_dim], "float32", -bound, bound)
+
+    def execute(self, text: jt.Var) -> jt.Var:
+        """(N, T, text_dim) -> (N, T, E)."""
+        return linear(text, self.weight.reshape(self.weight.shape[:2]), self.bias)

@@ -1,0 +1,203 @@
+"""`jfusion metrics` and `jfusion papers` as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jfusion import metrics
+from jfusion.cli import main
+from jfusion.commands import metrics as judge
+from jfusion.data import image
+from jfusion.metrics.table import Table
+
+NAMES = ("one", "two", "three")
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three pairs and two methods: "good" keeps both sources, "flat" blurs everything away."""
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        a, b = rng.integers(0, 256, (2, 50, 60), dtype=np.uint8)
+        save(tmp_path / "ir" / f"{name}.png", a)
+        save(tmp_path / "vi" / f"{name}.bmp", np.repeat(b[..., None], 3, 2))
+        save(tmp_path / "good" / f"{name}.png", a // 2 + b // 2)
+        save(tmp_path / "flat" / f"{name}.png", a // 16 + 100)
+    return tmp_path
+
+
+def run(folders, *more, fused=("good", "flat")):
+    return main(
+        [
+            *("metrics", "--a", str(folders / "ir"), "--b", str(folders / "vi"), "--fused"),
+            *(str(folders / f) for f in fused),
+            *map(str, more),
+        ]
+    )
+
+
+def test_means_are_those_of_evaluate_and_the_best_is_marked(folders, capsys):
+    assert run(folders, "--csv", folders / "t.csv", "--per-image", folders / "each.csv") == 0
+    rows = list(csv.DictReader((folders / "t.csv").open()))
+    each = [
+        metrics.evaluate(
+            *(
+                image.gray(image.read_rgb(folders / p))
+                for p in (f"good/{n}.png", f"ir/{n}.png", f"vi/{n}.bmp")
+            )
+        )
+        for n in NAMES
+    ]
+    assert [r[""] for r in rows] == ["good (3)", "flat (3)"]
+    for name in metrics.PRESETS["film"].columns:
+        values = [e[name] for e in each]
+        assert float(rows[0][name]) == pytest.approx(np.mean(values), abs=1e-6)
+        assert float(rows[0][f"{name}_std"]) == pytest.approx(np.std(values), abs=1e-6)
+    assert len((folders / "each.csv").read_text().splitlines()) == 7
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("good (3)") and "¹" in out[1] and "²" in out[2]
+
+
+def test_several_processes_give_the_same_values(folders):
+    options = {"a": str(folders / "ir"), "b": str(folders / "vi"), "fused": [str(folders / "good")]}
+    one, two = (judge.judge(judge.Options(**options, jobs=n)).per_image for n in (1, 2))
+    assert one == two
+
+
+def test_what_does_not_fit_is_named_and_the_rest_is_judged(folders, capsys):
+    (folders / "good/two.png").unlink()
+    save(folders / "good/three.png", np.zeros((50, 61), np.uint8))
+    save(folders / "flat/extra.png", np.zeros((5, 5), np.uint8))
+    (folders / "flat/one.png").write_bytes((folders / "flat/one.png").read_bytes()[:200])
+    assert run(folders) == 2
+    out, err = capsys.readouterr()
+    assert "two: good has no fused image" in err
+    assert "three of good: sizes differ: A 50x60, B 50x60, fused 50x61" in err
+    assert "extra: no image of that name in A and B" in err
+    assert "one of flat: image" in err and "flat/one.png cannot be read" in err
+    assert "good (1)" in out and "flat (2)" in out
+    assert "the methods were not judged on the same images" in out
+
+
+def test_pairs_that_nobody_fused_count_unless_a_list_leaves_them_out(folders, capsys):
+    for method in ("good", "flat"):
+        (folders / method / "two.png").unlink()
+    assert run(folders) == 2
+    assert "skipped two: no method has fused them" in capsys.readouterr().err
+    (folders / "test.txt").write_text("one.png\nthree.png\n")
+    assert run(folders, "--list", folders / "test.txt") == 0
+    (folders / "test.txt").write_text("one.png\nfour.png\n")
+    assert run(folders, "--list", folders / "test.txt") == 2
+    assert "four: in no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--preset", "flim"], "did you mean 'film'"),
+        (["--metrics", "EN,Qbaf"], "did you mean 'Qabf'"),
+        (["--paper", "film/Nowhere"], "published nothing on 'Nowhere'"),
+        (["--paper", "flim"], "system/dataset"),
+        (["--jobs", "0"], "--jobs"),
+        (["--truth", "nowhere"], "folder nowhere does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(folders, capsys, change, message):
+    assert run(folders, *change) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.strip().splitlines()) == 1
+
+
+def test_two_files_of_one_name_are_not_guessed_at(folders, capsys):
+    save(folders / "ir/one.bmp", np.zeros((50, 60), np.uint8))
+    assert run(folders) == 2
+    assert "one: one.bmp and one.png both in" in capsys.readouterr().err
+
+
+def test_ground_truth_adds_its_own_columns(folders):
+    options = judge.Options(
+        str(folders / "ir"), str(folders / "vi"), [str(folders / "good")], str(folders / "good")
+    )
+    values = judge.judge(options).per_image["good"]["one"]
+    assert values["PSNR_truth"] == np.inf and values["SSIM_truth"] == pytest.approx(1)
+
+
+def test_the_published_row_stands_below_with_the_differences(folders, capsys):
+    assert run(folders, "--paper", "cddfuse/RoadScene", "--markdown", folders / "t.md") == 0
+    out = capsys.readouterr().out
+    assert "published (MMIF-CDDFuse README.md)" in out and "difference of good (3)" in out
+    assert "the published row is over 50 pairs, ours over 3" in out
+    assert "its definitions are those of --preset cddfuse, ours of film" in out
+    text = (folders / "t.md").read_text()
+    assert "MSE ↓" in text and "**" in text
+
+
+def test_every_kind_of_image_file_is_read_as_its_gray_values(tmp_path):
+    gray = np.add.outer(np.arange(50), 2 * np.arange(60)).astype(np.uint8)
+    kinds = {
+        "8.png": (gray, {}),
+        "16.png": (gray.astype(np.uint16) * 257, {}),
+        "alpha.png": (np.dstack([gray, np.full_like(gray, 9)]), {}),
+        "rgba.png": (np.dstack([gray] * 3 + [np.full_like(gray, 9)]), {}),
+        "float.tiff": (gray.astype(np.float32), {}),
+    }
+    for name, (pixels, options) in kinds.items():
+        save(tmp_path / name, pixels, **options)
+    Image.fromarray(gray).convert("P").save(tmp_path / "palette.png")
+    turned = Image.fromarray(np.rot90(gray))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned clockwise when shown
+    turned.save(tmp_path / "turned.png", exif=exif)
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_array_equal(image.gray(image.read_rgb(path)), gray, err_msg=path.name)
+
+
+def test_a_float_image_with_nan_is_named(folders, capsys):
+    (folders / "good/one.png").unlink()
+    bad = np.zeros((50, 60), np.float32)
+    bad[3, 4] = np.nan
+    save(folders / "good/one.tiff", bad)
+    assert run(folders) == 2
+    assert "good/one.tiff has values that are not finite" in capsys.readouterr().err
+
+
+def test_best_and_second_best_follow_the_direction():
+    table = Table(["EN", "MSE"], lower=["MSE"])
+    for label, values in (("x", (3.0, 3.0)), ("y", (2.0, 2.0)), ("z", (1.0, 1.0))):
+        table.add(label, dict(zip(table.columns, values, strict=True)), ranked=True)
+    table.add("published", {"EN": 9.0})
+    assert [[table.rank(r, c) for c in table.columns] for r in table.rows] == [
+        [1, 0],
+        [2, 2],
+        [0, 1],
+        [0, 0],
+    ]
+    assert "3.00¹" in table.text() and r"\textbf{3.00} & 3.00 \\" in table.latex()
+    assert "| y | *2.00* | *2.00* |" in table.markdown()
+
+
+def test_published_tables_are_listed_and_shown(capsys):
+    assert main(["papers", "list"]) == 0
+    assert "film_ivf: 180 numbers, 10 systems" in capsys.readouterr().out
+    assert main(["papers", "show", "--system", "film", "--dataset", "roadscene"]) == 0
+    assert "43.64" not in (out := capsys.readouterr().out) and "49.26" in out
+    assert main(["papers", "show", "--metric", "Qbaf"]) == 2
+    assert "no published metric 'Qbaf'; did you mean 'Qabf'?" in capsys.readouterr().err
+
+
+def test_judging_does_not_start_jittor():
+    code = "import sys, jfusion.commands.metrics; print([m for m in sys.modules if m.split('.')[0] == 'jittor'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

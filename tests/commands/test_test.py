@@ -1,0 +1,206 @@
+"""Testing a checkpoint: what is written, what the table says, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+import jfusion
+from jfusion import checkpoint, metrics
+from jfusion.cli import main
+from jfusion.commands.preprocess import Options as PreprocessOptions
+from jfusion.commands.preprocess import preprocess
+from jfusion.commands.test import Options
+from jfusion.commands.test import test as evaluate
+from jfusion.data import image
+from jfusion.errors import UserError
+from jfusion.inference import load_system
+from jfusion.metrics.table import Table, means
+from jfusion.papers.compare import beside_published, published
+from jfusion.runs import Run
+from tests.commands.test_preprocess import make_dataset, random_pair
+from tests.train.test_loop import TINY
+
+SMALL = {k: v for k, v in TINY.items() if k != "learning_rate"}
+
+
+@pytest.fixture(scope="module")
+def film():
+    return jfusion.create("film", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def weights(film, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "ours.pkl"
+    config = {**SMALL, "token_size": [6, 8]}
+    checkpoint.save(path, {"model": film.state(), "system": "film", "config": config})
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    pairs = {"colour": random_pair(1, (45, 50)), "tall": random_pair(2, (61, 43))}
+    make_dataset(tmp_path, pairs, dataset="RoadScene")
+    chosen = PreprocessOptions(
+        root=str(tmp_path), dataset="RoadScene", split="test", out=str(tmp_path / "x.h5")
+    )
+    return preprocess(chosen).path
+
+
+def run(dataset, weights, tmp_path, **values):
+    return evaluate(
+        None, {}, Options(str(weights), str(dataset), out=str(tmp_path / "out"), **values)
+    )
+
+
+def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
+    result = run(dataset, weights, tmp_path)
+    folder = tmp_path / "out/RoadScene"
+    assert result.folder == folder
+    names = {"colour", "tall"}
+    assert {p.stem for p in (folder / "Gray").iterdir()} == names
+    assert {p.stem for p in (folder / "Color").iterdir()} == names
+    gray = image.read_rgb(folder / "Gray/tall.png")[..., 0]
+    assert gray.shape == (61, 43) and gray.min() == 0 and gray.max() == 255
+    colour = image.read_rgb(folder / "Color/tall.png")
+    assert image.is_colour(colour)
+    rows = list(csv.reader((folder / "per_image.csv").open()))
+    assert rows[0] == ["", *metrics.PAPER] and [r[0] for r in rows[1:]] == ["colour", "tall"]
+    assert (folder / "table.md").read_text() == result.table.markdown()
+    assert (folder / "grid.png").is_file()
+
+
+def test_metrics_are_those_of_the_saved_pictures(dataset, weights, tmp_path):
+    result = run(dataset, weights, tmp_path, metrics="all")
+    a, b = random_pair(1, (45, 50))
+    fused = image.gray(image.read_rgb(result.folder / "Gray/colour.png"))
+    expected = metrics.evaluate(fused, a, image.gray(b), names="all")
+    assert result.per_image["colour"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_papers_row_stands_beside_ours(dataset, weights, tmp_path):
+    result = run(dataset, weights, tmp_path)
+    ours, paper, difference = result.table.rows
+    assert paper.label == "published (IF-FILM README.md)"
+    assert paper.values["EN"] == 7.43 and paper.values["Qabf"] == 0.62
+    assert difference.values["EN"] == pytest.approx(ours.values["EN"] - 7.43)
+    assert "published" in result.table.text() and "| difference |" in result.table.markdown()
+
+
+def test_the_authors_checkpoint_gives_the_same_pictures(dataset, weights, film, tmp_path):
+    ours = run(dataset, weights, tmp_path / "ours")
+    state = {f"module.{film.OFFICIAL.official(k)}": v for k, v in film.state().items()}
+    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps({"model": state, "epoch": 149}))
+    theirs = evaluate(
+        "film", SMALL, Options(str(tmp_path / "theirs.pkl"), str(dataset), out=str(tmp_path / "t"))
+    )
+    for path in (ours.folder / "Gray").iterdir():
+        assert (theirs.folder / "Gray" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_all_names(dataset, film, tmp_path, capsys):
+    state = film.state()
+    state["surplus"] = state.pop("decoder.reduce.bias")
+    state["decoder.to_image.bias"] = np.zeros(4, np.float32)
+    checkpoint.save(tmp_path / "bad.pkl", {"model": state, "system": "film", "config": {**SMALL}})
+    assert main(["test", "--weights", str(tmp_path / "bad.pkl"), "--data", str(dataset)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    for text in (
+        "bad.pkl",
+        "1 missing: decoder.reduce.bias",
+        "1 unexpected: surplus",
+        "is [4], must be [1]",
+    ):
+        assert text in line
+
+
+def test_a_folder_of_runs_means_the_newest(film, tmp_path):
+    for stamp in ("2026-01-01", "2026-01-02"):
+        run = Run.new(tmp_path, "film", "Set", {})
+        run.folder = run.folder.rename(tmp_path / stamp)
+    with pytest.raises(UserError, match="2026-01-02 holds no checkpoint yet"):
+        load_system(tmp_path, None, {})
+    content = {"model": film.state(), "system": "film", "config": {**SMALL}, "epoch": 1, "batch": 0}
+    Run.open(tmp_path / "2026-01-02").save(content)
+    assert load_system(tmp_path, None, {}).config.hidden_dim == 16
+
+
+def test_other_mistakes_are_one_line(dataset, weights, tmp_path):
+    with pytest.raises(UserError, match="is of film, not of ddfm"):
+        load_system(weights, "ddfm", {})
+    with pytest.raises(UserError, match="not a run folder"):
+        load_system(dataset.parent / "Image", None, {})
+    with pytest.raises(UserError, match="unknown metric 'Qbaf'"):
+        run(dataset, weights, tmp_path, metrics="EN,Qbaf")
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(dataset.read_bytes()[:3000])
+    with pytest.raises(UserError, match="not a complete H5 file"):
+        run(cut, weights, tmp_path)
+
+
+def test_a_sample_name_never_leaves_the_folder(dataset, weights, tmp_path):
+    with h5py.File(dataset, "r+") as file:
+        for group in file:
+            file[group].move("tall", ".hidden")
+    with pytest.raises(UserError, match="cannot be a file name"):
+        run(dataset, weights, tmp_path)
+
+
+def test_a_folder_layout_is_tested_directly(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "VLFDataset", {"one": random_pair(1, (45, 50))}, dataset="Mine")
+    assert main(["test", "--weights", str(weights), "--dataset", "Mine"]) == 0
+    assert (tmp_path / "test_output/Mine/Gray/one.png").is_file()
+
+
+def test_no_published_row_gives_no_row():
+    table = Table(["EN"])
+    table.add("ours", {"EN": 1.0})
+    assert len(beside_published(table, "film", "Nowhere").rows) == 1
+    assert published("film", "msrs")["IF-FILM README.md"]["SD"] == 43.64
+
+
+def test_means_leave_out_what_is_not_defined():
+    mean, left_out = means([{"CC": 1.0, "EN": 2.0}, {"CC": float("nan"), "EN": 4.0}])
+    assert mean == {"CC": 1.0, "EN": 3.0} and left_out == {"CC": 1}
+
+
+def test_medical_pairs_without_paragraphs_and_the_row_of_the_setting(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path, {"one": random_pair(3, (20, 25))}, task="MIF", dataset="Harvard_CT")
+    shutil.rmtree(tmp_path / "TextFeature")
+    system = jfusion.create("cddfuse")
+    official = {system.OFFICIAL.official(k): v for k, v in system.state().items()}
+    checkpoint.save(tmp_path / "theirs.pth", {"model": official})
+
+    def run(**settings):
+        options = Options(
+            "theirs.pth", task="MIF", dataset="Harvard_CT", root=str(tmp_path), out="out"
+        )
+        return evaluate("cddfuse", settings, options).table.rows
+
+    expected = {"sum": 88.59, "none": 79.17}
+    for skip, value in expected.items():
+        ours, paper, _ = run(skip=skip)
+        assert list(ours.values) == ["EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM"]
+        assert paper.label == "published (MMIF-CDDFuse README.md)"
+        assert paper.values["SD"] == value
+    assert "--skip" not in capsys.readouterr().out
+    run()
+    assert "--skip sum" in capsys.readouterr().out
+
+
+def test_a_faithful_picture_may_be_smaller_than_its_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path, {"one": random_pair(3, (21, 25))})
+    checkpoint.save(tmp_path / "x.pkl", {"model": jfusion.create("sfdfuse").state()})
+    options = Options("x.pkl", task="IVF", dataset="Set", root=str(tmp_path), out="out")
+    result = evaluate("sfdfuse", {"faithful": True}, options)
+    for folder in ("Gray", "Color"):
+        assert image.read_rgb(tmp_path / f"out/Set/{folder}/one.png").shape[:2] == (20, 24)
+    assert set(result.per_image) == {"one"}

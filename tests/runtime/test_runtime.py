@@ -1,0 +1,201 @@
+"""Preparing Jittor: odd homes, odd machines, several processes at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+import pytest
+
+from jfusion import runtime
+from jfusion.errors import UserError
+
+
+def python(code, **variables):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["train", "film", "--help"], ["systems"], ["check", "x.h5"]]
+)
+def test_light_commands_do_not_import_jittor(command):
+    code = (
+        f"import sys; from jfusion.cli import main\ntry: main({command})\nexcept SystemExit: pass\n"
+    )
+    done = python(code + "print('jittor' in sys.modules, 'torch' in sys.modules)")
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_help_answers_at_once():
+    # not a benchmark: ten times what it takes, to catch a heavy import
+    started = time.time()
+    python("from jfusion.cli import main; main(['--help'])")
+    assert time.time() - started < 5
+
+
+def test_metrics_do_not_import_jittor():
+    done = python("import sys, jfusion; jfusion.metrics.METRICS; print('jittor' in sys.modules)")
+    assert done.stdout.strip() == "False"
+
+
+def test_a_home_with_spaces_or_without_permission_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.delenv("JFUSION_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "plain"))
+    assert runtime.cache_home() == tmp_path / "plain/.cache/jfusion"
+    private = tmp_path / "tmp" / f"jfusion-{os.getuid()}"
+    monkeypatch.setenv("HOME", str(tmp_path / "with space"))
+    assert runtime.cache_home() == private
+    # root may write anywhere, so a file in the folder's place stands for a read-only home
+    (tmp_path / "locked").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "locked"))
+    assert runtime.cache_home() == private
+    private.chmod(0o777)
+    with pytest.raises(UserError, match="somebody else"):
+        runtime.cache_home()
+
+
+@pytest.mark.parametrize("name", ["a b", "quote'", "semi;colon", "dollar$x"])
+def test_a_chosen_home_with_special_characters_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("JFUSION_HOME", str(tmp_path / name))
+    with pytest.raises(UserError, match="special character"):
+        runtime.cache_home()
+
+
+def test_jittor_runs_with_a_home_with_spaces_and_keeps_out_of_it(tmp_path):
+    home = tmp_path / "my home"
+    home.mkdir()
+    cache = str(runtime.cache_home())  # the compiled core of this test run
+    done = python(
+        "from jfusion.runtime import jt; print(jt.ones(3).sum().item())",
+        HOME=str(home),
+        JFUSION_HOME=cache,
+    )
+    assert done.stdout.strip() == "3.0", done.stderr
+    assert list(home.iterdir()) == []
+
+
+def test_two_processes_at_once():
+    code = "from jfusion.runtime import jt; print((jt.ones((3, 3)) @ jt.ones((3, 3))).sum().item())"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in "ab"
+    ]
+    assert [p.communicate()[0].strip() for p in both] == ["27.0", "27.0"]
+
+
+def test_python_keeps_its_signals_and_survives_a_killed_child():
+    code = """
+import os, signal, subprocess, sys
+from jfusion.runtime import jt
+subprocess.Popen([sys.executable, "-c", "import os; os.abort()"]).wait()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert python(code).stdout.strip() == "interrupted"
+
+
+def test_numpy_2_is_refused_with_the_mend(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "2.1.0")
+    with pytest.raises(UserError, match="pip install 'numpy<2'"):
+        runtime.check_numpy()
+
+
+@pytest.mark.parametrize(
+    ("function", "mend"),
+    [
+        ("compiler", "apt-get install g"),
+        ("python_config", "python3-dev"),
+        ("onednn", "pip install onednn"),
+    ],
+)
+def test_what_is_missing_is_named(monkeypatch, function, mend, capsys):
+    monkeypatch.setattr(runtime, function, lambda: None)
+    with pytest.raises(UserError, match=mend):
+        runtime.prepare()
+    from jfusion.commands.doctor import diagnose
+
+    assert diagnose() == 1
+    assert "MISSING" in capsys.readouterr().err
+
+
+def test_doctor_is_content_here(capsys):
+    from jfusion.commands.doctor import diagnose
+
+    assert diagnose() == 0
+    printed = capsys.readouterr().out
+    for word in ("compiler", "oneDNN", "CUDA", "cache", "jittor runs  yes"):
+        assert word in printed
+
+
+def test_doctor_tells_in_one_line_what_jittor_fails_at(monkeypatch, capsys):
+    from jfusion.commands.doctor import diagnose
+
+    def fail(*_, **__):
+        raise RuntimeError(
+            "fused operator failed\n[Reason]: Check failed: no algorithm\n\nand more"
+        )
+
+    monkeypatch.setattr(runtime.nn, "conv2d", fail)
+    assert diagnose(quiet=True) == 1
+    said = capsys.readouterr().err
+    assert said == "MISSING jittor: a convolution failed: Check failed: no algorithm\n"
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    from jfusion.runtime import jt
+
+    runtime.seed(7)
+    first = jt.rand(4).numpy()
+    runtime.seed(7)
+    assert (jt.rand(4).numpy() == first).all()
+
+
+def test_warm_compiles_ahead(capsys):
+    from jfusion.commands.doctor import warm
+
+    assert warm("film") == 0
+    assert "kernels compiled" in capsys.readouterr().out
+    assert warm("film") == 0
+    assert capsys.readouterr().out.startswith("0 kernels compiled")
+
+
+def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
+    import json
+
+    monkeypatch.setattr(runtime, "cache_home", lambda: tmp_path)
+    current = runtime._stamp(tmp_path, runtime.environment())
+    stamps = {current: sys.executable, tmp_path / "ready-old.json": sys.executable}
+    stamps |= {
+        tmp_path / "ready-gone.json": "/gone/python",
+        tmp_path / "ready-other.json": "/bin/sh",
+    }
+    for stamp, executable in stamps.items():
+        core = tmp_path / f".cache/jittor/jt1/g/p/o/c/{stamp.stem}/jfusion"
+        (core / "jit").mkdir(parents=True)
+        (core / "jit/kernel.s").write_text("x" * 1000)
+        (core / "jit/kernel.so").write_text("x")
+        header = tmp_path / f"{stamp.stem}.h"
+        (tmp_path / f"{header.name}.gch").write_text("")
+        stamp.write_text(
+            json.dumps({"executable": executable, "header": str(header), "cache_path": str(core)})
+        )
+    (tmp_path / "jittor-1234/jittor").mkdir(parents=True)  # sources adapted to a CUDA
+    assert runtime.clean() > 4000
+    assert not (tmp_path / "jittor-1234").exists()
+    kept = {current.stem, "ready-other"}
+    assert {p.stem for p in tmp_path.glob("*.json")} == kept
+    assert {p.parent.name for p in tmp_path.glob(".cache/jittor/jt1/g/p/o/c/*/jfusion")} == kept
+    assert len(list(tmp_path.rglob("kernel.so"))) == 2 and not list(tmp_path.rglob("kernel.s"))

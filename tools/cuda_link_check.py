@@ -21,8 +21,7 @@ from pathlib import Path
 
 from cuda_stand_ins.libraries import OWN, find, stand_in_for, used
 
-from jfusion import runtime
-from jfusion.runtime import cuda_patches, cuda_toolkit
+from jfusion.runtime import build, cuda_patches, cuda_toolkit, environment
 
 # each in a process of its own: what runs on garbage may end it
 WORKLOADS = {
@@ -59,10 +58,11 @@ y = jt.nn.conv2d(x.bfloat16(), w.bfloat16(), padding=1).float32()
 """,
     "jfusion's kernels": """
 runtime.jt, runtime.nn = jt, jt.nn
-from jfusion.ops import activation, attention, channel_attention, depthwise, group_norm, norm
+from jfusion.ops import activation, channel_attention, depthwise, group_norm, norm, softmax
+from jfusion.systems.film import attention
 x, w = jt.rand(1, 8, 6, 5), jt.rand(8)
 made = [f(x) for f in (activation.silu, activation.squared_relu, activation.relu6, activation.gelu_gate)]
-made += [norm.channel_layer_norm(x, w, w), group_norm.group_norm(x, 2, w, w, silu=True), attention.softmax(x)]
+made += [norm.channel_layer_norm(x, w, w), group_norm.group_norm(x, 2, w, w, silu=True), softmax.softmax(x)]
 made += [depthwise.depthwise(x, jt.rand(8, 1, 7, 7)), attention.averaged_attention(x[0], x[0], x[0], 5)]
 made += [channel_attention.cosine_attention(jt.rand(1, 48, 6, 5), jt.rand(2, 1, 1))]
 [v.sync() for v in jt.grad(sum((y * y).sum() for y in made), [x, w])]
@@ -77,8 +77,8 @@ import json, os, sys
 from pathlib import Path
 from jfusion import runtime
 home, site, variables, code = sys.argv[1:]
-runtime._site = lambda home, nvcc: Path(site)
-jt = runtime._import_jittor(Path(home), json.loads(variables))
+environment.jittor_site = lambda home, nvcc: Path(site)
+jt = load.import_jittor(Path(home), json.loads(variables))
 jt.flags.use_cuda = 1
 exec(code)
 jt.sync_all()
@@ -97,19 +97,19 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     found = find(options.packages)
     print(found.name)
-    nvcc = cuda_toolkit.tree(found, home, "check")
+    nvcc = cuda_toolkit.link_tree(found, home, "check")
     offered = stand_in_for(found, nvcc.parent.parent, OWN)
     installed = Path(metadata.distribution("jittor").locate_file("")).resolve()
     site = (
-        cuda_patches.adapted(installed / "jittor", home, found)
+        cuda_patches.patched(installed / "jittor", home, found)
         if cuda_patches.needed(found)
         else installed
     )
     for change in cuda_patches.needed(found):
         print(f"  {change.file}: {change.reason}")
-    variables = {**runtime.environment(), "nvcc_path": str(nvcc), "kernel_flags": ""}
+    variables = {**environment.environment(), "nvcc_path": str(nvcc), "kernel_flags": ""}
     variables |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
-    runtime._link_onednn(home)
+    build.link_onednn(home)
     failed = compile_all(home, site, variables)
     if failed is None:
         return 1

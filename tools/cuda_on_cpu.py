@@ -61,7 +61,7 @@ def main() -> None:
 def make_toolkit(found: cuda_toolkit.Toolkit, work: Path, tree: Path) -> None:
     """A folder with bin/nvcc, include and lib64, and a driver."""
     shutil.rmtree(tree, ignore_errors=True)  # of a call that did not get to its end
-    cuda_toolkit.tree(found, work, "real").parents[1].rename(tree)
+    cuda_toolkit.link_tree(found, work, "real").parents[1].rename(tree)
     stand_in_for(found, tree, COMPUTING)
     driver = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tree / "lib64" / "libcuda.so.1")]
     subprocess.run(driver, input=DRIVER, text=True, check=True)

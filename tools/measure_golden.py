@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import jfusion
-from jfusion import runtime
-from jfusion.runtime import jt
+from jfusion.runtime import jt, machine
 from jfusion.systems.base import System
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests/golden"
@@ -28,7 +27,7 @@ def main() -> None:
     spec = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    print("device:", f"GPU, {runtime.precision()}" if jt.flags.use_cuda else "CPU")
+    print("device:", f"GPU, {machine.precision()}" if jt.flags.use_cuda else "CPU")
     film = jfusion.create("film")
     film.load_official(recipe.state(manifest("film"), salt="golden"))
     z = np.load(GOLDEN / "film/forward.npz")

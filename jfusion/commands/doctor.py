@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from jfusion import runtime
 from jfusion.errors import UserError
-from jfusion.runtime import cuda_patches
+from jfusion.runtime import build, cache, cuda_patches, machine
 from jfusion.version import __version__
 
 
@@ -46,14 +45,14 @@ def _python() -> list[tuple[str, str, str]]:
         except metadata.PackageNotFoundError:
             rows.append((package, "not installed", f"pip install {package}"))
     try:
-        runtime.check_numpy()
+        machine.check_numpy()
     except (UserError, metadata.PackageNotFoundError) as error:
         rows.append(("numpy", "too new", str(error)))
     return rows
 
 
 def _compiler() -> tuple[str, str, str]:
-    path = runtime.compiler()
+    path = machine.compiler()
     if path is None:
         return "compiler", "none", "apt-get install g++ (or set cc_path to your compiler)"
     text = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
@@ -61,13 +60,13 @@ def _compiler() -> tuple[str, str, str]:
 
 
 def _headers() -> tuple[str, str, str]:
-    config = runtime.python_config()
+    config = machine.python_config()
     minor = f"python3.{sys.version_info.minor}"
     return "headers", config or "none", "" if config else f"apt-get install {minor}-dev"
 
 
 def _onednn() -> tuple[str, str, str]:
-    found = runtime.onednn()
+    found = machine.onednn()
     if found is None:
         mend = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
         return "oneDNN", "not installed", mend
@@ -75,23 +74,23 @@ def _onednn() -> tuple[str, str, str]:
 
 
 def _cuda() -> tuple[str, str, str]:
-    nvcc, why_off = runtime.cuda()
+    nvcc, why_off = machine.cuda()
     if not nvcc:
         return "CUDA", f"off: {why_off or 'no toolkit found'}", ""
-    found = runtime.usable_toolkit()
+    found = machine.usable_toolkit()
     lines = [
         found.name,
-        *(f"Jittor's {c.file} adapted: {c.reason}" for c in cuda_patches.needed(found)),
+        *(f"Jittor's {c.file} patched: {c.reason}" for c in cuda_patches.needed(found)),
     ]
     return "CUDA", f"\n{'':<13}".join(lines), ""
 
 
 def _cache() -> tuple[str, str, str]:
     try:
-        home = runtime.cache_home()
+        home = cache.cache_home()
     except UserError as error:
         return "cache", "none", str(error)
-    size = runtime.cache_size(home) / 2**20
+    size = cache.cache_size(home) / 2**20
     return "cache", f"{home}, {size:.0f} MiB (jfusion doctor --clean frees what is not needed)", ""
 
 
@@ -111,9 +110,9 @@ def _core(quiet: bool) -> int:
     works = out == 100.0
     if not quiet or not works:
         where = (
-            f"on the GPU, {runtime.precision()}"
+            f"on the GPU, {machine.precision()}"
             if jt.flags.use_cuda
-            else f"{runtime.physical_cores()} threads"
+            else f"{machine.physical_cores()} threads"
         )
         place = re.sub(rf"^{re.escape(str(Path.home()))}", "~", jt.flags.cache_path)
         print(
@@ -128,7 +127,8 @@ def warm(system: str) -> int:
 
     from jfusion import create
     from jfusion.data.h5 import Pair
-    from jfusion.runtime import jt, kernels
+    from jfusion.runtime import jt
+    from jfusion.runtime.build import kernels
     from jfusion.systems.base import Batch
     from jfusion.systems.registry import system_class
     from jfusion.train.optimizer import Adam
@@ -165,7 +165,7 @@ def _counting(text: str, before: int) -> Iterator[None]:
     def watch() -> None:
         with tqdm(desc=text, unit="kernel", leave=False) as bar:
             while not done.wait(0.5):
-                bar.update(runtime.kernels() - before - bar.n)
+                bar.update(build.kernels() - before - bar.n)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -178,5 +178,5 @@ def _counting(text: str, before: int) -> Iterator[None]:
 
 def clean() -> int:
     """Removes what is no longer needed from the cache."""
-    print(f"{runtime.clean() / 2**20:.0f} MiB freed in {runtime.cache_home()}")
+    print(f"{build.clean() / 2**20:.0f} MiB freed in {cache.cache_home()}")
     return 0

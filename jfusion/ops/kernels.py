@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jfusion.runtime import jt
 
+
 @cache
 def source(*names: str) -> str:
     """The text of files in csrc/ ("conv.h"), one after the other, to go in front of a kernel's call."""

@@ -1,4 +1,4 @@
-"""What Jittor 1.3.11's sources need for CUDA after 12.2 and cuDNN 9, applied to a private copy in the cache.
+"""Patches of Jittor 1.3.11 for CUDA after 12.2 and for cuDNN 9, applied to a private copy in the cache.
 
 The installed package is never touched. CUDA up to 12.2 with cuDNN 7 or 8 needs nothing.
 """
@@ -15,7 +15,7 @@ from jfusion.errors import UserError
 from jfusion.runtime.cuda_toolkit import Toolkit
 
 
-class Adaptation(NamedTuple):
+class Patch(NamedTuple):
     """A change of one file of Jittor's package: every `old` becomes `new`, exactly `count` times.
 
     For a toolkit whose CUDA and cuDNN are at least `cuda` and `cudnn`.
@@ -30,7 +30,7 @@ class Adaptation(NamedTuple):
     count: int = 1
 
     def applies(self, toolkit: Toolkit) -> bool:
-        """Whether this toolkit needs it."""
+        """Whether this toolkit needs the patch."""
         return toolkit.release >= self.cuda and toolkit.cudnn >= self.cudnn
 
 
@@ -41,11 +41,11 @@ static inline int attribute_of(cudaDeviceAttr which, int device) {
   return value;
 }
 """
-BFLOAT16 = (12, 3)  # the oldest CUDA that Jittor's convolutions of bfloat16 are adapted for
+BFLOAT16 = (12, 3)  # the oldest CUDA that Jittor's convolutions of bfloat16 are patched for
 _MODE = "attribute_of(cudaDevAttrComputeMode, {})"
 
-ADAPTATIONS = (
-    Adaptation(
+PATCHES = (
+    Patch(
         "compiler.py",
         "-Wno-unknown-pragmas -std=c++14 -fPIC",
         "-Wno-unknown-pragmas -std=c++17 -fPIC",
@@ -53,28 +53,28 @@ ADAPTATIONS = (
         cuda=(13, 0),
         count=2,
     ),
-    Adaptation(
+    Patch(
         "compiler.py",
         "if nvcc_version >= [11,4]:",
         "if nvcc_version >= [13]:\n            pass\n        elif nvcc_version >= [11,4]:",
         "nvcc's C++17 must not be turned into C++14",
         cuda=(13, 0),
     ),
-    Adaptation(
+    Patch(
         "compiler.py",
         "    max_arch = 90\n",
         "    max_arch = 121\n",
         "kernels are compiled for the GPU's own architecture: RTX 50 (120) cannot run those of 90",
         cuda=(12, 8),
     ),
-    Adaptation(
+    Patch(
         "extern/cuda/inc/helper_cuda.h",
         "deviceProp.computeMode == cudaComputeModeProhibited",
         f"{_MODE.format('devID')} == cudaComputeModeProhibited",
         "CUDA 13 removed the field computeMode",
         cuda=(13, 0),
     ),
-    Adaptation(
+    Patch(
         "extern/cuda/inc/helper_cuda.h",
         "deviceProp.computeMode != cudaComputeModeProhibited",
         f"{_MODE.format('current_device')} != cudaComputeModeProhibited",
@@ -82,28 +82,28 @@ ADAPTATIONS = (
         cuda=(13, 0),
         count=2,
     ),
-    Adaptation(
+    Patch(
         "extern/cuda/inc/helper_cuda.h",
         "deviceProp.clockRate",
         "attribute_of(cudaDevAttrClockRate, current_device)",
         "CUDA 13 removed the field clockRate",
         cuda=(13, 0),
     ),
-    Adaptation(
+    Patch(
         "extern/cuda/inc/helper_cuda.h",
         "// General GPU Device CUDA Initialization\n",
         f"{_ATTRIBUTE}// General GPU Device CUDA Initialization\n",
         "the function that reads what the removed fields held",
         cuda=(13, 0),
     ),
-    Adaptation(
+    Patch(
         "compile_extern.py",
         "            if nvcc_version >= (11,0,0):\n                libs = [",
         "            if False:\n                libs = [",
         "cuDNN 9 has no libcudnn_{ops,cnn}_{infer,train}.so: they were merged",
         cudnn=9,
     ),
-    Adaptation(
+    Patch(
         "compile_extern.py",
         "            culib_src_files.append(os.path.join(r, fname))\n    if len(culib_src_files) == 0:\n"
         "        return\n\n    # compile and get operators\n    culib = compile_custom_ops(culib_src_files, "
@@ -117,7 +117,7 @@ ADAPTATIONS = (
         "cuDNN 9 removed the RNN interface of version 6; LSTM and GRU on CUDA are lost (no system here has one)",
         cudnn=9,
     ),
-    Adaptation(
+    Patch(
         "extern/cuda/cufft/ops/cufft_fft_op.cc",
         "#include <cufft.h>\n",
         "#include <array>\n#include <cufft.h>\n",
@@ -125,7 +125,7 @@ ADAPTATIONS = (
         cuda=(12, 3),
     ),
     *(
-        Adaptation(
+        Patch(
             f"extern/cuda/cudnn/ops/cudnn_{operation}_op.cc",
             "CUDNN_CROSS_CORRELATION, getDataType<Ty>()",
             "CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT",
@@ -134,14 +134,14 @@ ADAPTATIONS = (
         )
         for operation in ("conv", "conv_backward_x", "conv_backward_w")
     ),
-    Adaptation(
+    Patch(
         "other/code_softmax.py",
         "cub::Max()",
         "cuda::maximum<>{{}}",
         "CCCL 3 removed cub::Max",
         cuda=(13, 0),
     ),
-    Adaptation(
+    Patch(
         "depthwise_conv.py",
         "cub::LaneId()",
         "(threadIdx.x & 31)",
@@ -151,23 +151,23 @@ ADAPTATIONS = (
 )
 
 
-def needed(toolkit: Toolkit) -> list[Adaptation]:
-    """The adaptations for a toolkit, none for what Jittor takes as it is."""
-    return [a for a in ADAPTATIONS if a.applies(toolkit)]
+def needed(toolkit: Toolkit) -> list[Patch]:
+    """The patches for a toolkit; none where Jittor works with it as it is."""
+    return [a for a in PATCHES if a.applies(toolkit)]
 
 
-def mark(toolkit: Toolkit) -> str:
-    """A short name of the adaptations for a toolkit; "" when there are none."""
+def patch_id(toolkit: Toolkit) -> str:
+    """A short name of the patches for a toolkit; "" when there are none."""
     text = "\n".join(map(str, needed(toolkit)))
     return hashlib.sha256(text.encode()).hexdigest()[:8] if text else ""
 
 
-def adapted(jittor: Path, home: Path, toolkit: Toolkit) -> Path:
-    """A folder with a copy of Jittor's package, adapted; made once for its sources and adaptations.
+def patched(jittor: Path, home: Path, toolkit: Toolkit) -> Path:
+    """A folder with a patched copy of Jittor's package, made once for its sources and patches.
 
     jittor: the installed package. Raises UserError when a source is not the one that is expected.
     """
-    name = f"{mark(toolkit)}-{hashlib.sha256(str(jittor).encode()).hexdigest()[:8]}"
+    name = f"{patch_id(toolkit)}-{hashlib.sha256(str(jittor).encode()).hexdigest()[:8]}"
     folder = home / f"jittor-{name}"
     if (folder / "jittor").is_dir():
         return folder
@@ -180,7 +180,7 @@ def adapted(jittor: Path, home: Path, toolkit: Toolkit) -> Path:
         if source.count(change.old) != change.count:
             shutil.rmtree(fresh)
             raise UserError(
-                f"{jittor / change.file} is not that of Jittor 1.3.11.0, which jfusion adapts to CUDA; "
+                f"{jittor / change.file} is not that of Jittor 1.3.11.0, which jfusion patches for CUDA; "
                 "install jittor==1.3.11.0 (or set nvcc_path= for the CPU)"
             )
         path.write_text(source.replace(change.old, change.new))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from jfusion.files import point_link, write_script
 
-OLDEST, NEWEST = (10, 0), (13, 5)  # up to 12.2 Jittor compiles as it is, see adapt.py
+OLDEST, NEWEST = (10, 0), (13, 5)  # up to 12.2 Jittor compiles as it is, see cuda_patches.py
 LIBRARIES = ("cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusparse")
 STATIC = ("libcudadevrt.a", "libcudart_static.a")  # nvcc links the first into all it makes
 USUAL = ("/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
@@ -51,15 +51,15 @@ class Toolkit(NamedTuple):
     missing: tuple[str, ...]
 
     @property
-    def whole(self) -> bool:
-        """Whether Jittor finds everything by itself: nothing lies in packages."""
+    def self_contained(self) -> bool:
+        """Whether Jittor finds everything by itself, because no part comes from a package of PyPI."""
         foreign = packages()
         own = tuple(f for f in self.folders if f not in foreign)
         return not any(_library(name, own, self.release) is None for name in LIBRARIES)
 
     @property
     def name(self) -> str:
-        """Such as "CUDA 13.0 with cuDNN 9 at /usr/local/cuda/bin/nvcc"."""
+        """A description, such as "CUDA 13.0 with cuDNN 9 at /usr/local/cuda/bin/nvcc"."""
         cudnn = f" with cuDNN {self.cudnn}" if self.cudnn else ""
         return f"CUDA {self.release[0]}.{self.release[1]}{cudnn} at {self.nvcc}"
 
@@ -71,7 +71,7 @@ def packages() -> list[Path]:
 
 
 def nvcc_of_this_machine() -> Path | None:
-    """`$nvcc_path`, else that of the packages, on the path, or in the usual places."""
+    """The compiler that `$nvcc_path` names, or that of the packages, on the path, or in the usual places."""
     chosen = os.environ.get("nvcc_path")
     if chosen:
         return Path(chosen)
@@ -82,8 +82,8 @@ def nvcc_of_this_machine() -> Path | None:
 
 
 @lru_cache(maxsize=8)
-def look_at(nvcc: Path) -> Toolkit | str:
-    """The toolkit of this compiler; what is wrong with it otherwise, in one line."""
+def probe(nvcc: Path) -> Toolkit | str:
+    """The toolkit of this compiler; or one line that says what is wrong with it."""
     try:
         text = subprocess.run(
             [str(nvcc), "--version"], capture_output=True, text=True, timeout=30
@@ -92,7 +92,7 @@ def look_at(nvcc: Path) -> Toolkit | str:
         return f"{nvcc} does not run: {error}"
     found = re.search(r"release (\d+)\.(\d+)", text)
     if not found:
-        return f"{nvcc} does not tell its version"
+        return f"{nvcc} does not print its version"
     release = int(found[1]), int(found[2])
     # nvcc may be a script or a link: its own folder is where it takes its headers from
     folders = (_home_of(nvcc), *packages(), SYSTEM)
@@ -102,7 +102,7 @@ def look_at(nvcc: Path) -> Toolkit | str:
 
 
 def _home_of(nvcc: Path) -> Path:
-    """The toolkit's folder, asked for by a dry run."""
+    """The folder of the toolkit, read from a dry run of the compiler."""
     done = subprocess.run(
         [str(nvcc), "--dryrun", "-x", "cu", "/dev/null"], capture_output=True, text=True
     )
@@ -120,7 +120,7 @@ def _cudnn_of(folders: tuple[Path, ...]) -> int:
 
 
 def _library(name: str, folders: tuple[Path, ...], release: tuple[int, int]) -> Path | None:
-    """lib<name>.so, or the one with a number; packages of CUDA 12 and 13 may lie side by side."""
+    """The path of lib<name>.so, or of the one with a version number; None where there is none."""
     for folder in folders:
         if not _fits(folder, release):
             continue
@@ -132,7 +132,7 @@ def _library(name: str, folders: tuple[Path, ...], release: tuple[int, int]) -> 
 
 
 def _fits(folder: Path, release: tuple[int, int]) -> bool:
-    """Packages of CUDA 12 (nvidia/cublas, ...) and of 13 (nvidia/cu13) may lie side by side."""
+    """Whether a folder is of this release: packages of CUDA 12 and of CUDA 13 can be installed together."""
     if folder.parent.name != "nvidia":
         return True
     if release[0] >= 13:
@@ -140,8 +140,8 @@ def _fits(folder: Path, release: tuple[int, int]) -> bool:
     return re.fullmatch(r"cu\d+", folder.name) is None
 
 
-def tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
-    """Makes the folder of links for a toolkit and returns its bin/nvcc. Made anew each time."""
+def link_tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
+    """Makes the folder of links for a toolkit, anew each time, and returns the path of its bin/nvcc."""
     folder = home / f"cuda-{toolkit.release[0]}.{toolkit.release[1]}-{mark}"
     for part in ("bin", "include", "lib64"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,9 @@ def tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
     text = f'#!/bin/sh\nexec {real} -I{folder}/include -L{folder}/lib64 "$@"\n'
     nvcc = write_script(folder / "bin" / "nvcc", text)
     fitting = [f for f in toolkit.folders if _fits(f, toolkit.release)]
-    for source in reversed(fitting):  # what comes first in the search is linked last
+    for source in reversed(
+        fitting
+    ):  # a folder that comes first in the search is linked last, and wins
         for header in (source / "include").glob("cudnn*" if source == SYSTEM else "*"):
             point_link(folder / "include" / header.name, header)
     for name in LIBRARIES:

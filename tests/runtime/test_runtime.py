@@ -12,6 +12,7 @@ import pytest
 
 from jfusion import runtime
 from jfusion.errors import UserError
+from jfusion.runtime import build, cache, environment, machine
 
 
 def python(code, **variables):
@@ -52,34 +53,34 @@ def test_a_home_with_spaces_or_without_permission_is_passed_over(tmp_path, monke
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "plain"))
-    assert runtime.cache_home() == tmp_path / "plain/.cache/jfusion"
+    assert cache.cache_home() == tmp_path / "plain/.cache/jfusion"
     private = tmp_path / "tmp" / f"jfusion-{os.getuid()}"
     monkeypatch.setenv("HOME", str(tmp_path / "with space"))
-    assert runtime.cache_home() == private
+    assert cache.cache_home() == private
     # root may write anywhere, so a file in the folder's place stands for a read-only home
     (tmp_path / "locked").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path / "locked"))
-    assert runtime.cache_home() == private
+    assert cache.cache_home() == private
     private.chmod(0o777)
     with pytest.raises(UserError, match="somebody else"):
-        runtime.cache_home()
+        cache.cache_home()
 
 
 @pytest.mark.parametrize("name", ["a b", "quote'", "semi;colon", "dollar$x"])
 def test_a_chosen_home_with_special_characters_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.setenv("JFUSION_HOME", str(tmp_path / name))
     with pytest.raises(UserError, match="special character"):
-        runtime.cache_home()
+        cache.cache_home()
 
 
 def test_jittor_runs_with_a_home_with_spaces_and_keeps_out_of_it(tmp_path):
     home = tmp_path / "my home"
     home.mkdir()
-    cache = str(runtime.cache_home())  # the compiled core of this test run
+    home_of_cache = str(cache.cache_home())  # the compiled core of this test run
     done = python(
         "from jfusion.runtime import jt; print(jt.ones(3).sum().item())",
         HOME=str(home),
-        JFUSION_HOME=cache,
+        JFUSION_HOME=home_of_cache,
     )
     assert done.stdout.strip() == "3.0", done.stderr
     assert list(home.iterdir()) == []
@@ -110,21 +111,21 @@ except KeyboardInterrupt:
 def test_numpy_2_is_refused_with_the_mend(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "2.1.0")
     with pytest.raises(UserError, match="pip install 'numpy<2'"):
-        runtime.check_numpy()
+        machine.check_numpy()
 
 
 @pytest.mark.parametrize(
-    ("function", "mend"),
+    ("function", "remedy"),
     [
         ("compiler", "apt-get install g"),
         ("python_config", "python3-dev"),
         ("onednn", "pip install onednn"),
     ],
 )
-def test_what_is_missing_is_named(monkeypatch, function, mend, capsys):
-    monkeypatch.setattr(runtime, function, lambda: None)
-    with pytest.raises(UserError, match=mend):
-        runtime.prepare()
+def test_what_is_missing_is_named(monkeypatch, function, remedy, capsys):
+    monkeypatch.setattr(machine, function, lambda: None)
+    with pytest.raises(UserError, match=remedy):
+        build.prepare()
     from jfusion.commands.doctor import diagnose
 
     assert diagnose() == 1
@@ -175,8 +176,8 @@ def test_warm_compiles_ahead(capsys):
 def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
     import json
 
-    monkeypatch.setattr(runtime, "cache_home", lambda: tmp_path)
-    current = runtime._stamp(tmp_path, runtime.environment())
+    monkeypatch.setattr(build, "cache_home", lambda: tmp_path)
+    current = build.stamp_path(tmp_path, environment.environment())
     stamps = {current: sys.executable, tmp_path / "ready-old.json": sys.executable}
     stamps |= {
         tmp_path / "ready-gone.json": "/gone/python",
@@ -193,7 +194,7 @@ def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
             json.dumps({"executable": executable, "header": str(header), "cache_path": str(core)})
         )
     (tmp_path / "jittor-1234/jittor").mkdir(parents=True)  # sources adapted to a CUDA
-    assert runtime.clean() > 4000
+    assert build.clean() > 4000
     assert not (tmp_path / "jittor-1234").exists()
     kept = {current.stem, "ready-other"}
     assert {p.stem for p in tmp_path.glob("*.json")} == kept

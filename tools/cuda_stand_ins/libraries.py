@@ -18,7 +18,7 @@ def find(packages: Path | None) -> cuda_toolkit.Toolkit:
     if packages:
         folders = sorted((packages.resolve() / "nvidia").glob("*"))
         cuda_toolkit.packages = lambda: folders
-    found = cuda_toolkit.look_at(cuda_toolkit.nvcc_of_this_machine())
+    found = cuda_toolkit.probe(cuda_toolkit.nvcc_of_this_machine())
     if isinstance(found, str) or found.missing:
         raise SystemExit(
             found if isinstance(found, str) else f"missing: {', '.join(found.missing)}"

@@ -13,7 +13,8 @@ from jfusion.layers.losses import fusion_loss, lp_ssim_loss, ssim_map
 from jfusion.ops.filters import gaussian_window, sobel_magnitude
 from jfusion.ops.resize import nearest_index
 from jfusion.ops.softmax import softmax
-from jfusion.runtime import jt, kernels
+from jfusion.runtime import jt
+from jfusion.runtime.build import kernels
 from jfusion.systems.base import Batch
 from jfusion.train.optimizer import Adam
 from tests.conftest import GOLDEN

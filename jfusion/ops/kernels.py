@@ -1,26 +1,109 @@
-"""What the kernels share: when they apply, and the heads of their C++ and CUDA texts.
+"""How the operators call their kernels: C++ for the CPU, and CUDA, from the files in `csrc/`.
 
-A kernel is a `Function` around `jt.code`. Jittor compiles each distinct text once: numbers go
-in through `data=`, sizes are read from the inputs, so that a new image size compiles nothing.
+A kernel is a plain C++ function; `call_kernel` hands it to Jittor, and a `Function` gives it its gradient.
+Jittor compiles each distinct text once. Sizes are arguments of the call and other numbers go in through
+`data`, so a new image size compiles nothing.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from jfusion.runtime import jt
 
+_CSRC = Path(__file__).with_name("csrc")
+_INCLUDE = re.compile(r'^#include "(.+)"\n', re.MULTILINE)
+_COMMENT = re.compile(r"[ \t]*//.*")
+
 
 @cache
 def source(*names: str) -> str:
-    """The text of files in csrc/ ("conv.h"), one after the other, to go in front of a kernel's call."""
-    folder = Path(__file__).with_name("csrc")
-    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
+    """The text of files in `csrc/` ("conv.h"), and before it that of the files which they include, each once.
+
+    The text itself goes into Jittor's cache key, so a changed file is compiled anew and the folder it lies in
+    does not matter. Comments are left out: to edit one compiles nothing.
+    """
+    texts: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        if name in texts:
+            return
+        text = (_CSRC / name).read_text(encoding="utf-8")
+        for included in _INCLUDE.findall(text):
+            add(included)
+        text = _INCLUDE.sub("", text).replace("#pragma once\n", "")
+        texts[name] = _COMMENT.sub("", text)
+
+    for name in names:
+        add(name)
+    return "\n".join(texts.values())
 
 
-# oneDNN's matrix product (row-major; Jittor has loaded the library already). Inside an OpenMP
-# region it runs on the calling thread, outside on all of them.
+def call_kernel(
+    call: str,
+    inputs: Mapping[str, jt.Var],
+    outputs: Mapping[str, Sequence[int]],
+    *,
+    cpu: Sequence[str] | str = (),
+    cuda: Sequence[str] | str = (),
+    data: Mapping[str, float] | None = None,
+    depends_on: jt.Var | None = None,
+) -> jt.Var | tuple[jt.Var, ...]:
+    """Runs a function of `csrc/`: the one output, or a tuple of them.
+
+    call: the C++ call, such as `"silu_forward(x_p, y_p, x->num)"`. In it `x_p` is the data of the input or
+        output called x, `x_shape0` its first size, `x->num` its number of values, and `data["k"]` a number.
+    outputs: names and shapes; they have the dtype of the first input.
+    cpu, cuda: the files of `csrc/` that define the function for each of the two.
+    depends_on: a Var that must be there before the kernel runs. A gradient that computes something again waits
+        for the gradient of its result; otherwise Jittor may run it early, and its result stays in memory.
+    """
+    waits = [] if depends_on is None else [depends_on]
+    names = [(name, f"in{i}") for i, name in enumerate(inputs)]
+    names += [(name, f"out{i}") for i, name in enumerate(outputs)]
+    text = "".join(f"@alias({name}, {var})\n" for name, var in names) + call + ";\n"
+    dtype = next(iter(inputs.values())).dtype
+    kinds = {}
+    for kind, files in (("cpu", cpu), ("cuda", cuda)):
+        files = (files,) if isinstance(files, str) else tuple(files)
+        if files:
+            kinds |= {f"{kind}_header": source(*files), f"{kind}_src": text}
+    made = jt.code(
+        [list(shape) for shape in outputs.values()],
+        [dtype] * len(outputs),
+        [*inputs.values(), *waits],
+        data=dict(data or {}),
+        **kinds,
+    )
+    return made[0] if len(outputs) == 1 else tuple(made)
+
+
+class Function(jt.Function):
+    """A `jt.Function` whose gradients are constants.
+
+    Jittor can differentiate a gradient again, and for that it would keep everything the gradient was
+    computed from. Nothing here takes second derivatives.
+    """
+
+    def _grad(self, *grads: jt.Var) -> list[jt.Var | None]:
+        results = super()._grad(*grads)
+        return [v if v is None else v.stop_grad() for v in results]
+
+
+def use_kernel(*inputs: jt.Var, cuda: bool = False) -> bool:
+    """Whether a kernel applies: all inputs are float32, and on a GPU the kernel has a CUDA form (`cuda`)."""
+    return (cuda or not jt.flags.use_cuda) and all(str(v.dtype) == "float32" for v in inputs)
+
+
+def num_blocks(values: int) -> int:
+    """How many of a GPU's blocks share a sum over so many values: the first axis of their partial sums."""
+    return min(128, -(-values // 4096))
+
+
+# Until every kernel lies in csrc/: the heads of the texts that stand in Python (unchanged, for the caches).
 HEADER = """
 #include <algorithm>
 #include <cmath>
@@ -30,10 +113,6 @@ HEADER = """
 extern "C" int dnnl_sgemm(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha,
     const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
 """
-
-# A block has THREADS threads; block (a, b) is the b-th of those that share piece a of the work (a plane
-# of pixels, mostly). Sums are added in a fixed order, so that a seed gives the same numbers on every run:
-# within a block by halves, over blocks by the caller.
 CUDA_HEADER = """
 #include <algorithm>
 #include <cmath>
@@ -63,21 +142,4 @@ template <bool GREATEST> static __device__ inline float block_fold(float v) {
 static __device__ inline float block_max(float v) { return block_fold<true>(v); }
 static __device__ inline float block_sum(float v) { return block_fold<false>(v); }
 """
-
-
-class Function(jt.Function):
-    """Jittor's, but its slopes have no slopes: for those Jittor would keep all that they were made from."""
-
-    def _grad(self, *slopes: jt.Var) -> list[jt.Var | None]:
-        made = super()._grad(*slopes)
-        return [v if v is None else v.stop_grad() for v in made]
-
-
-def use_kernel(*inputs: jt.Var, cuda: bool = False) -> bool:
-    """Whether a kernel applies: every input float32, and no CUDA unless it has a form for it too."""
-    return (cuda or not jt.flags.use_cuda) and all(str(v.dtype) == "float32" for v in inputs)
-
-
-def shares(pixels: int) -> int:
-    """How many of a GPU's blocks share a sum over `pixels`."""
-    return min(128, -(-pixels // 4096))
+shares = num_blocks

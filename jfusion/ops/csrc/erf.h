@@ -1,5 +1,8 @@
 // erf within 1.3 units in the last place, in a form that the compiler vectorizes: a polynomial in x^2
 // near zero, 1 - exp(t * polynomial in t) beyond it; both are Chebyshev fits.
+#pragma once
+#include "common.h"
+
 static inline float erf_fast(float x) {
     float t = std::min(std::fabs(x), 10.f), s = x*x;
     float near = 8.20979685e-05f;

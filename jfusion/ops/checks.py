@@ -1,0 +1,64 @@
+"""What an operator asks of its inputs, checked before anything runs.
+
+A kernel trusts the sizes it is given: a weight of too few channels would be read past its end. Every public
+operator therefore checks its inputs here, for the kernel and for the reference alike. Only shapes and types
+are looked at, which takes microseconds and waits for no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jfusion.errors import UserError
+from jfusion.runtime import jt
+
+
+def check_float(op: str, **inputs: jt.Var) -> None:
+    """UserError unless all inputs are Vars of one floating-point type.
+
+    `check_float("conv", x=x, weight=weight)` -> "conv: weight must be float32 as x is, not int32".
+    """
+    first, expected = "", ""
+    for name, x in inputs.items():
+        if not isinstance(x, jt.Var):
+            raise UserError(f"{op}: {name} must be a Jittor Var, not a {type(x).__name__}")
+        dtype = str(x.dtype)
+        if not expected:
+            if "float" not in dtype:
+                raise UserError(f"{op}: {name} must be of a floating-point type, not {dtype}")
+            first, expected = name, dtype
+        elif dtype != expected:
+            raise UserError(f"{op}: {name} must be {expected} as {first} is, not {dtype}")
+
+
+def check_shape(
+    op: str, name: str, x: jt.Var, pattern: Sequence[int | str], reason: str = ""
+) -> None:
+    """UserError unless x has the shape `pattern`: numbers are required sizes, letters stand for any size.
+
+    A letter that occurs twice stands for the same size. `check_shape("conv", "weight", weight, ("O", 3, "K",
+    "K"), "for an input of 3 channels")` -> "conv: weight must be (O, 3, K, K) for an input of 3 channels, not
+    (4, 1, 3, 3)".
+    """
+    shape = tuple(x.shape)
+    if len(shape) == len(pattern):
+        sizes: dict[int | str, int] = {}
+        for size, expected in zip(shape, pattern, strict=True):
+            if size != (
+                expected if isinstance(expected, int) else sizes.setdefault(expected, size)
+            ):
+                break
+        else:
+            return
+    wanted = f"({', '.join(map(str, pattern))}{',' if len(pattern) == 1 else ''})"
+    raise UserError(f"{op}: {name} must be {wanted}{' ' + reason if reason else ''}, not {shape}")
+
+
+def check_divisible(op: str, what: str, size: int, divisor: int) -> None:
+    """UserError unless `size` is a multiple of `divisor` (1 or more).
+
+    `check_divisible("group_norm", "the channels of x", 6, 4)` -> "group_norm: the channels of x must be
+    divisible by 4, and there are 6".
+    """
+    if divisor < 1 or size % divisor:
+        raise UserError(f"{op}: {what} must be divisible by {divisor}, and there are {size}")

@@ -1,0 +1,58 @@
+"""Attention between channels against stock operations."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from jfusion.ops import channel_attention
+from jfusion.runtime import jt
+from tests.ops.compare import arrays, assert_same, few, sizes
+
+
+@given(few, st.sampled_from([(1, 1), (2, 3), (4, 4)]), sizes, sizes)
+@example(1, (2, 4), 70, 61)
+@settings(max_examples=8)
+def test_channel_attention(n, heads_and_width, h, w):
+    heads, d = heads_and_width
+    width = 3 * heads * d
+    inputs = arrays(5, (n, 4, h, w), (4,), (4,), (width, 4, 1, 1), (width, 1, 3, 3), (heads, 1, 1))
+
+    def call(function):
+        return lambda x, w, b, *rest: function(x, (w, b), *rest)
+
+    kernel, plain = (
+        call(channel_attention.channel_attention),
+        call(channel_attention.plain_channel_attention),
+    )
+    tolerance = 1e-3 if h * w < 9 else 3e-4  # a few pixels: norms near zero
+    assert_same(lambda *x: kernel(*x)[0], lambda *x: plain(*x)[0], inputs, tolerance)
+    out, weights = (v.numpy() for v in kernel(*map(jt.array, inputs)))
+    _, expected = (v.numpy() for v in plain(*map(jt.array, inputs)))
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+    assert out.shape == (n, heads * d, h, w)
+
+
+@given(few, st.sampled_from([1, 2]), few, sizes, sizes)
+@settings(max_examples=8)
+def test_cosine_attention(n, heads, d, h, w):
+    qkv, temperature = arrays(0, (n, 3 * heads * d, h, w), (heads, 1, 1))
+    assert_same(
+        channel_attention.cosine_attention,
+        lambda *x: channel_attention.plain_cosine_attention(*x)[0],
+        [qkv + 0.5, temperature],
+        tolerance=1e-4,
+    )
+
+
+@given(few, st.sampled_from([1, 2]), few, sizes, sizes)
+@settings(max_examples=8)
+def test_crossed_cosine_attention(n, heads, d, h, w):
+    qkv, temperature = arrays(22, (2 * n, 3 * heads * d, h, w), (heads, 1, 1))
+    assert_same(
+        channel_attention.crossed_cosine_attention,
+        channel_attention.plain_crossed_cosine_attention,
+        [qkv + 0.5, temperature],
+        tolerance=1e-4,
+    )

@@ -1,0 +1,92 @@
+"""Convolutions against stock ones, and a convolution with SiLU before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from jfusion.ops import activation, conv, depthwise
+from jfusion.runtime import jt
+from tests.ops.compare import arrays, assert_same, few, run, sizes
+
+
+def test_a_plain_convolution_takes_a_bias_of_one_number_just_loaded():
+    x, w, b = (jt.array(v) for v in arrays(5, (1, 3, 4, 5), (1, 3, 1, 1), (1,)))
+    b = jt.zeros(1).update(b)
+    out = jt.sigmoid(
+        conv.plain_conv(x, w, b)
+    ).numpy()  # all in one kernel, where the bias is a constant
+    expected = np.einsum("nchw,oc->nohw", x.numpy(), w.numpy()[:, :, 0, 0]) + b.numpy()
+    np.testing.assert_allclose(out, 1 / (1 + np.exp(-expected)), atol=1e-6)
+
+
+@pytest.mark.skipif(not jt.flags.use_cuda, reason="a GPU's alone")
+def test_convolutions_in_bfloat16_are_near_those_in_float32(monkeypatch):
+    inputs = arrays(4, (2, 3, 8, 9), (4, 3, 3, 3), (4,))
+    (exact,), slopes = run(conv.conv, inputs, np.float32)
+    monkeypatch.setenv("JFUSION_PRECISION", "bfloat16")
+    (out,), found = run(conv.conv, inputs, np.float32)
+    for narrow, wide in zip([out, *found[:2]], [exact, *slopes[:2]], strict=True):
+        assert narrow.dtype == np.float32
+        assert 1e-4 < abs(narrow - wide).max() / abs(wide).max() < 2e-2
+
+
+@given(few, few, few, sizes, sizes)
+@example(2, 3, 5, 70, 61)  # more than one block of pixels
+@settings(max_examples=8)
+def test_conv1x1(n, c, o, h, w):
+    assert_same(conv.conv1x1, conv.plain_conv, arrays(0, (n, c, h, w), (o, c, 1, 1), (o,)))
+
+
+@given(few, few, few, sizes, sizes, st.sampled_from([1, 3, 5]))
+@example(1, 32, 3, 9, 70, 3)  # more than one block of rows
+@example(2, 130, 128, 3, 5, 3)  # few pixels, many channels
+@example(1, 129, 128, 7, 1, 5)
+@settings(max_examples=8)
+def test_conv(n, c, o, h, w, k):
+    assert_same(conv.conv, conv.plain_conv, arrays(1, (n, c, h, w), (o, c, k, k), (o,)))
+
+
+@pytest.mark.parametrize(
+    "n, c, o, h, w",
+    [
+        (2, 17, 16, 31, 33),
+        (3, 16, 20, 1, 400),
+        (3, 16, 20, 400, 1),
+        (1, 190, 700, 6, 280),  # several blocks of rows of tiles
+    ],
+)
+def test_winograd(n, c, o, h, w):
+    x, weight, bias = arrays(23, (n, c, h, w), (o, c, 3, 3), (o,))
+    with jt.no_grad():
+        found = conv.conv(jt.array(x), jt.array(weight), jt.array(bias)).numpy()
+        exact = [jt.array(v.astype(np.float64)) for v in (x, weight, bias)]
+        with jt.flag_scope(use_cuda=0):
+            expected = conv.plain_conv(*exact).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * abs(expected).max())
+
+
+@given(few, few, sizes, sizes)
+@settings(max_examples=8)
+def test_depthwise3x3(n, c, h, w):
+    assert_same(
+        conv.depthwise3x3,
+        lambda x, w: depthwise.plain_depthwise(x, w, 1),
+        arrays(2, (n, c, h, w), (c, 1, 3, 3)),
+    )
+
+
+def test_silu_and_convolution_in_one_is_the_two_after_each_other():
+    rng = np.random.default_rng(0)
+    x, w = (
+        jt.array(rng.standard_normal(s).astype(np.float32)) for s in ((2, 3, 5, 4), (6, 3, 3, 3))
+    )
+    b = jt.array(rng.standard_normal(6).astype(np.float32))
+    weights = jt.array(rng.standard_normal((2, 6, 5, 4)).astype(np.float32))
+    ours, plain = conv.silu_conv(x, w, b), conv.plain_conv(activation.plain_silu(x), w, b)
+    np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
+    slopes = [jt.grad((y * weights).sum(), [x, w, b]) for y in (ours, plain)]
+    for mine, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)

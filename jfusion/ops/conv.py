@@ -11,7 +11,8 @@ from __future__ import annotations
 from jfusion.ops.activation import plain_silu, silu_backward, silu_forward
 from jfusion.ops.depthwise import depthwise
 from jfusion.ops.kernels import HEADER, Function, use_kernel
-from jfusion.runtime import jt, nn, precision
+from jfusion.runtime import jt, nn
+from jfusion.runtime.machine import precision
 
 
 def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:

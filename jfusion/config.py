@@ -166,6 +166,11 @@ class SystemConfig:
     )
     augment: bool = setting(False, "train on random flips and quarter turns")
     drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")
+    schedule: str = setting(
+        "",
+        "with a folder of training sets: those that epochs are drawn from, parts of their names with "
+        "commas (adni,pet,gfp,ct,adni: one may come twice); default: all, evenly",
+    )
 
     @classmethod
     def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from jfusion import checkpoint
 from jfusion.config import setting, to_dict
 from jfusion.data import image
-from jfusion.data.alignment import shift_of
+from jfusion.data.alignment import find_shift
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import SUFFIXES, task
 from jfusion.errors import UserError
@@ -220,7 +220,7 @@ def _look(pair: Pair) -> None:
     """Says so when the images of a pair do not seem to lie on each other."""
     from tqdm import tqdm
 
-    shift = shift_of(pair.a[0], pair.b[0])
+    shift = find_shift(pair.a[0], pair.b[0])
     if shift.suspicious:
         tqdm.write(
             f"note: {pair.name} looks misaligned: {shift} (jfusion align, docs/alignment.md)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jfusion.data import image
+from jfusion.data import color, image
 from jfusion.inference import Options, fuse
 from jfusion.report import figures
 
@@ -28,7 +28,7 @@ def main(demo: Path) -> None:
     pairs = demo / "VLFDataset/Image/MEF/Demo"
     chosen = (pairs / "test.txt").read_text().split()
     rows = [[image.read_rgb(pairs / f / name) for f in ("OVER", "UNDER")] for name in chosen]
-    rows = [[image.gray(x).round().astype(np.uint8) for x in row] for row in rows]
+    rows = [[color.gray(x).round().astype(np.uint8) for x in row] for row in rows]
     for label, settings in VARIANTS.items():
         for name, row in zip(chosen, rows, strict=True):
             options = Options(
@@ -38,7 +38,7 @@ def main(demo: Path) -> None:
                 out=str(demo / "figure" / label.split()[0]),
             )
             (made,) = fuse("ddfm", {"timestep_respacing": STEPS, **settings}, options)
-            row.append(image.gray(image.read_rgb(made)).round().astype(np.uint8))
+            row.append(color.gray(image.read_rgb(made)).round().astype(np.uint8))
     columns = ["a (over-exposed)", "b (under-exposed)", *VARIANTS]
     print(figures.grid(Path(__file__).parents[1] / "docs/ddfm.png", columns, rows, height=150))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jfusion.data import image
-from jfusion.data.alignment import shift_of
+from jfusion.data import color, image
+from jfusion.data.alignment import find_shift
 from jfusion.data.layout import TASKS
 
 
@@ -26,13 +26,13 @@ def main(root: Path) -> None:
         took = 0.0
         for path in sorted((root / "Image" / name).glob(f"*/{task.folder_a}/*")):
             other = path.parents[1] / task.folder_b / path.name
-            a, b = (image.gray(x) for x in image.read_pair(path, other))
+            a, b = (color.gray(x) for x in image.read_pair(path, other))
             start = time.perf_counter()
-            false += shift_of(a, b).suspicious
+            false += find_shift(a, b).suspicious
             took += time.perf_counter() - start
             angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(3, 9)
             rows, columns = round(length * np.sin(angle)), round(length * np.cos(angle))
-            shift = shift_of(a, np.roll(b, (rows, columns), (0, 1)))
+            shift = find_shift(a, np.roll(b, (rows, columns), (0, 1)))
             near = max(abs(shift.rows - rows), abs(shift.columns - columns)) <= 2
             count, told, right = (
                 count + 1,

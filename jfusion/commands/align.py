@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jfusion.config import setting
-from jfusion.data import image
-from jfusion.data.alignment import normalised_mutual_information, shift_of
+from jfusion.data import color, image
+from jfusion.data.alignment import find_shift, normalized_mutual_information
 from jfusion.files import write_text
 from jfusion.inference import find_pairs, load_system
 from jfusion.report import figures
@@ -58,7 +58,7 @@ def align_pair(system: System, a: np.ndarray, b: np.ndarray, coarse: bool = Fals
     from jfusion.systems.fccf.warp import warp
 
     base, h, w = np.zeros(2, int), *a.shape[:2]
-    shift = shift_of(image.gray(a), image.gray(b)) if coarse else None
+    shift = find_shift(color.gray(a), color.gray(b)) if coarse else None
     if shift is not None and shift.suspicious:
         base = np.array([shift.columns, shift.rows])
     with jt.no_grad():
@@ -70,7 +70,7 @@ def align_pair(system: System, a: np.ndarray, b: np.ndarray, coarse: bool = Fals
         moved = warp(shifted, jt.array(field[None])).numpy()[0]
     moved = np.clip(np.round(np.moveaxis(moved, 0, 2)), 0, 255).astype(np.uint8)
     length = np.hypot(*np.moveaxis(field, 2, 0))
-    first, last = (normalised_mutual_information(image.gray(a), image.gray(x)) for x in (b, moved))
+    first, last = (normalized_mutual_information(color.gray(a), color.gray(x)) for x in (b, moved))
     numbers = {
         "mean": float(length.mean()),
         "largest": float(length.max()),

@@ -11,7 +11,7 @@ import numpy as np
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.config import setting
-from jfusion.data import image, sample
+from jfusion.data import color, image, sample
 from jfusion.data.h5 import check, summary
 from jfusion.errors import UserError
 from jfusion.metrics.fidelity import truth_psnr
@@ -144,9 +144,9 @@ def _against_truth(out: Path, task: str, fused: Path) -> None:
     """PSNR of the gray truth for each source and for the fused image: did fusing help at all?"""
     rows = {"a": [], "b": [], "fused": []}
     for a, b, f, truth in _pairs(out, task, fused):
-        goal = image.gray(truth)
+        goal = color.gray(truth)
         for label, picture in (("a", a), ("b", b), ("fused", f)):
-            made = image.gray(picture)
+            made = color.gray(picture)
             values = {"PSNR": truth_psnr(made, goal), "SSIM": truth_ssim(made, goal)}
             rows[label].append(values)
     table = Table(["PSNR", "SSIM"])

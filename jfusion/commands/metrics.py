@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from jfusion import metrics
-from jfusion.data import image
+from jfusion.data import color, image
 from jfusion.errors import UserError
 from jfusion.files import read_text, write_text
 from jfusion.metrics import fidelity, structure
@@ -271,4 +271,4 @@ def _judge_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
 def _read(path: Path, preset: str) -> metrics.Plane:
     rgb = image.read_rgb(path)
     by_pillow = metrics.preset(preset).gray == "pillow"
-    return metrics.Plane(image.gray_by_pillow(rgb) if by_pillow else image.gray(rgb))
+    return metrics.Plane(color.gray_by_pillow(rgb) if by_pillow else color.gray(rgb))

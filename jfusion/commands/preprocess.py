@@ -13,16 +13,16 @@ from typing import TypeVar
 import numpy as np
 
 from jfusion.config import setting
-from jfusion.data import image
-from jfusion.data.alignment import shift_of
+from jfusion.data import color, image
+from jfusion.data.alignment import find_shift
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.errors import UserError
-from jfusion.files import remove_left, replacing
+from jfusion.files import remove_left, replacing, writing
 from jfusion.text.encoders import check_name
 from jfusion.text.features import Options as EmbedOptions
 from jfusion.text.features import Record, embed, read_features
-from jfusion.version import __version__, writing
+from jfusion.version import __version__
 
 T = TypeVar("T")
 SMALL = (288, 384)  # the size of the reference's training images
@@ -187,7 +187,7 @@ def _write(
     with h5py.File(path, "w") as file:
         for sample, arrays in _readable(samples, options, skipped, _arrays):
             lengths.add(arrays["text"].shape[1:])
-            shift = options.preflight and shift_of(*(arrays[f"image{x}"][0] for x in "AB"))
+            shift = options.preflight and find_shift(*(arrays[f"image{x}"][0] for x in "AB"))
             if shift and shift.suspicious:
                 misaligned.append(f"{sample.name}: {shift}")
             for group, array in arrays.items():
@@ -261,7 +261,7 @@ def _write_patches(
 
 def _luma(rgb: np.ndarray) -> np.ndarray:
     """Not rounded, as CDDFuse's script; a gray image stays as it is."""
-    if not image.is_colour(rgb):
+    if not color.is_color(rgb):
         return rgb[..., 0]
     return 0.299 * rgb[..., 0] + 0.587 * rgb[..., 1] + 0.114 * rgb[..., 2]
 
@@ -309,7 +309,7 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     if "x" in options.size:
         rgb = [image.resize_8bit(x, *map(int, options.size.split("x"))) for x in rgb]
     if _size(options) == "small":
-        a, b = (x[None] / np.float32(255) for x in _shrink(*(image.gray(x) for x in rgb)))
+        a, b = (x[None] / np.float32(255) for x in _shrink(*(color.gray(x) for x in rgb)))
         return {"imageA": a, "imageB": b, "text": text}
     pair = Pair.of_images(sample.name, *rgb, None, "none")
     colours = {"rgbA": pair.rgb_a, "rgbB": pair.rgb_b}

@@ -1,4 +1,7 @@
-"""Whether the two images of a pair lie on each other: normalised mutual information over small shifts."""
+"""The alignment check: is one image of a pair shifted relative to the other?
+
+The normalized mutual information of the two is computed over small whole-pixel shifts.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ from typing import NamedTuple
 import numpy as np
 
 BINS = 32
-REACH = 12  # the largest shift that is tried, in pixels
-COARSE = 160  # images with a longer side are searched at half the size first
-LENGTH = 2.0  # shifts below are not told
+MAX_SHIFT = 12  # the largest shift that is tried, in pixels
+COARSE_SIDE = 160  # images with a longer side are searched at half the size first
+MIN_LENGTH = 2.0  # shorter shifts are not reported
 # by how much the shared information must rise; measured, see docs/alignment.md
-GAIN_OF_VALUES, GAIN_OF_EDGES = 0.1, 0.25
+VALUE_GAIN, EDGE_GAIN = 0.1, 0.25
 
 
 class Shift(NamedTuple):
-    """How far b lies from a: b(y + rows, x + columns) shows what a(y, x) does.
+    """How far b is shifted relative to a: b(y + rows, x + columns) shows what a(y, x) shows.
 
-    certainty: the rise of the shared information, in the rise that counts; 1 and more is trusted.
+    certainty: the rise of the shared information, divided by the rise that counts; at 1 or more the
+    shift is trusted.
     """
 
     rows: int
@@ -26,70 +30,75 @@ class Shift(NamedTuple):
 
     @property
     def length(self) -> float:
-        """In pixels."""
+        """The length of the shift in pixels."""
         return float(np.hypot(self.rows, self.columns))
 
     @property
     def suspicious(self) -> bool:
         """Whether the pair looks misaligned."""
-        return self.length >= LENGTH and self.certainty >= 1
+        return self.length >= MIN_LENGTH and self.certainty >= 1
 
     def __str__(self) -> str:
-        return f"b lies {self.columns:+d} columns and {self.rows:+d} rows from a"
+        return f"b is shifted by {self.columns:+d} columns and {self.rows:+d} rows from a"
 
 
-def normalised_mutual_information(a: np.ndarray, b: np.ndarray) -> float:
-    """(H(a) + H(b)) / H(a, b), from 1 (nothing shared) to 2; (H, W) of any values (Studholme 1999)."""
+def normalized_mutual_information(a: np.ndarray, b: np.ndarray) -> float:
+    """(H(a) + H(b)) / H(a, b) of two gray images (H, W), with 32 bins each (Studholme 1999).
+
+    The result is between 1 (nothing is shared) and 2; the values of the images may be any.
+    """
     return _shared(_binned(a), _binned(b))
 
 
-def shift_of(a: np.ndarray, b: np.ndarray, reach: int = REACH) -> Shift:
-    """The whole-pixel shift at which two gray images (H, W) share most, by their values or their edges.
+def find_shift(a: np.ndarray, b: np.ndarray, max_shift: int = MAX_SHIFT) -> Shift:
+    """The whole-pixel shift at which two gray images (H, W) share the most information.
 
-    Values tell more in medical pairs, edges in infrared and visible ones; the surer of the two counts.
-    Images too small for the search (a side of 4 `reach` or less) give no shift.
+    It is searched with the values and with the edges of the images: values are more reliable in
+    medical pairs, edges in infrared and visible ones. The more certain of the two results is
+    returned. Images with a side of 4 `max_shift` or less are too small; for them the shift is 0.
     """
-    if min(a.shape) <= 4 * reach:
+    if min(a.shape) <= 4 * max_shift:
         return Shift(0, 0, 0.0)
-    found = [
+    candidates = [
         Shift(rows, columns, gain / needed)
         for (rows, columns), gain, needed in (
-            (*_search(a, b, reach), GAIN_OF_VALUES),
-            (*_search(_edges(a), _edges(b), reach), GAIN_OF_EDGES),
+            (*_search(a, b, max_shift), VALUE_GAIN),
+            (*_search(_edges(a), _edges(b), max_shift), EDGE_GAIN),
         )
     ]
-    return max(found, key=lambda s: (s.suspicious, s.certainty))
+    return max(candidates, key=lambda s: (s.suspicious, s.certainty))
 
 
-def _search(a: np.ndarray, b: np.ndarray, reach: int) -> tuple[tuple[int, int], float]:
-    """The best shift and its gain: at half the size first, then around that place and around 0."""
-    centres, around = [(0, 0)], reach
-    if max(a.shape) > COARSE:
-        (row, column), _ = _search(_halved(a), _halved(b), -(-reach // 2))
-        centres, around = [(0, 0), (2 * row, 2 * column)], 1
-    best, values = _best(_binned(a), _binned(b), centres, around, reach)
+def _search(a: np.ndarray, b: np.ndarray, max_shift: int) -> tuple[tuple[int, int], float]:
+    """The best shift and its gain; large images at half the size first, then around that and 0."""
+    centers, radius = [(0, 0)], max_shift
+    if max(a.shape) > COARSE_SIDE:
+        (row, column), _ = _search(_half_size(a), _half_size(b), -(-max_shift // 2))
+        centers, radius = [(0, 0), (2 * row, 2 * column)], 1
+    best, values = _best(_binned(a), _binned(b), centers, radius, max_shift)
     shared = values[0, 0] - 1
     return best, (values[best] - 1) / shared - 1 if shared > 1e-9 else 0.0
 
 
 def _best(
-    a: np.ndarray, b: np.ndarray, centres: list[tuple[int, int]], around: int, reach: int
+    a: np.ndarray, b: np.ndarray, centers: list[tuple[int, int]], radius: int, max_shift: int
 ) -> tuple[tuple[int, int], dict[tuple[int, int], float]]:
-    """The best shift within `around` of the centres and `reach` of none, and the value of each."""
+    """The best shift within `radius` of a center and `max_shift` of 0, and the value of each."""
     h, w = a.shape
-    inner = a[reach : h - reach, reach : w - reach]
+    inner = a[max_shift : h - max_shift, max_shift : w - max_shift]
     values = {}
-    for row, column in centres:
-        for y in range(row - around, row + around + 1):
-            for x in range(column - around, column + around + 1):
-                if max(abs(y), abs(x)) <= reach and (y, x) not in values:
-                    there = b[reach + y : h - reach + y, reach + x : w - reach + x]
-                    values[y, x] = _shared(inner, there)
+    for row, column in centers:
+        for y in range(row - radius, row + radius + 1):
+            for x in range(column - radius, column + radius + 1):
+                if max(abs(y), abs(x)) <= max_shift and (y, x) not in values:
+                    rows = slice(max_shift + y, h - max_shift + y)
+                    columns = slice(max_shift + x, w - max_shift + x)
+                    values[y, x] = _shared(inner, b[rows, columns])
     return max(values, key=lambda s: (values[s], -abs(s[0]) - abs(s[1]))), values
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> float:
-    """The normalised mutual information of indices below BINS."""
+    """The normalized mutual information of bin numbers."""
     counts = np.bincount((a * BINS + b).ravel(), minlength=BINS * BINS).reshape(BINS, BINS)
     p = counts / counts.sum()
     joint = _entropy(p)
@@ -102,7 +111,7 @@ def _entropy(p: np.ndarray) -> float:
 
 
 def _edges(x: np.ndarray) -> np.ndarray:
-    """The root of the gradient's length; the few strongest are cut, they would leave no bins."""
+    """The root of the gradient's length, clipped: its few largest values would leave no bins."""
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(x.astype(np.float32), 1.0)
@@ -110,13 +119,13 @@ def _edges(x: np.ndarray) -> np.ndarray:
     return np.minimum(strength, np.percentile(strength, 99.5))
 
 
-def _halved(x: np.ndarray) -> np.ndarray:
-    """Means of 2x2 pixels."""
+def _half_size(x: np.ndarray) -> np.ndarray:
+    """The means of 2x2 pixels."""
     h, w = (n // 2 for n in x.shape)
     return x[: h * 2, : w * 2].reshape(h, 2, w, 2).mean((1, 3))
 
 
 def _binned(x: np.ndarray) -> np.ndarray:
-    """Indices 0..BINS - 1, evenly between the image's extremes."""
+    """Bin numbers 0..BINS - 1, evenly between the image's extremes."""
     low, high = float(x.min()), float(x.max())
     return np.clip((x - low) * (BINS / max(high - low, 1e-9)), 0, BINS - 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A folder of images as training data, for models of single images."""
+"""Training data at a path: one H5 file, a folder of them, or a folder of images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from jfusion.errors import UserError
 
 
 class ImageFolder:
-    """The images directly in a folder, by name; what `PairFile` offers, with b the same image as a.
+    """The images directly in a folder, sorted by name, for models of single images.
 
-    An image is RGB (3, H, W) in [0, 1]. Raises UserError when there is none.
+    It has the attributes and methods of a `PairFile`; a pair's a and b are the same RGB image
+    (3, H, W) float32 in [0, 1]. Raises UserError when the folder holds no image.
     """
 
     def __init__(self, path: str | Path):
@@ -35,14 +36,18 @@ class ImageFolder:
         return self.read(self.names[index])
 
     def read(self, name: str) -> Pair:
-        """The image in the file called `name`."""
+        """The image in the file called `name`. Raises UserError when it cannot be read."""
         rgb = image.read_rgb(self.path / name).astype(np.float32).transpose(2, 0, 1)
         pixels = np.ascontiguousarray(rgb / np.float32(255))
         return Pair(Path(name).stem, pixels, pixels)
 
 
 def training_data(path: str | Path) -> list[PairFile | ImageFolder]:
-    """The H5 file, the training sets in a folder of H5 files, or the folder of images, at `path`."""
+    """The training sets at `path`: one H5 file, those of a folder of H5 files, or a folder of images.
+
+    Of H5 files in a folder, those whose split (or else whose name) contains "train" are used. Raises
+    UserError when there is none.
+    """
     path = Path(path)
     if not path.is_dir():
         return [PairFile(path)]

@@ -1,9 +1,9 @@
 """The H5 file: the reference's schema with a record of what is in it.
 
 Groups `imageA`, `imageB` (1, H, W) float32 in [0, 1] and `text` (1, L, D) float32, one dataset per
-sample name; `rgbA`, `rgbB` (H, W, 3) uint8 for the images that have colours, and the attribute
-`chroma`: whose colours a fused image gets. Files made by the authors' script have none of these
-three and no attributes, and are read all the same.
+sample name; `rgbA`, `rgbB` (H, W, 3) uint8 for the images that have color, and the attribute
+`chroma`: whose color a fused image gets. Files made by the authors' script have none of these three
+and no attributes, and are read all the same.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.data import image
+from jfusion.data import color
 from jfusion.errors import UserError
 
 SCHEMA = 2
 GROUPS = ("imageA", "imageB", "text")
-COLOURS = ("rgbA", "rgbB")
+COLORS = ("rgbA", "rgbB")
 PATCH_GROUPS = ("ir_patchs", "vis_patchs")  # (sic) CDDFuse's and SFDFuse's files: a and b
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: a, b (1, H, W) float32 in [0, 1]; text (L, D) or None.
+    """One sample: a, b (1, H, W) float32 in [0, 1]; text (L, D) float32 or None.
 
-    rgb_a, rgb_b: (H, W, 3) uint8 where the image has colours, otherwise None. rule: whose colours the
-    fused image gets, "a", "b", "weighted" (both) or "none". dataset: the set it is of, "" if none is known.
+    rgb_a, rgb_b: (H, W, 3) uint8 where the image has color, otherwise None. rule: whose color the
+    fused image gets, "a", "b", "weighted" (both) or "none". dataset: the data set it is of, "" if none
+    is known.
     """
 
     name: str
@@ -47,21 +48,23 @@ class Pair:
     def of_images(
         cls, name: str, a: np.ndarray, b: np.ndarray, text: np.ndarray | None, rule: str
     ) -> Pair:
-        """From two images (H, W, 3) uint8."""
-        grays = (image.gray(x)[None] / np.float32(255) for x in (a, b))
-        return cls(name, *grays, text, *(x if image.is_colour(x) else None for x in (a, b)), rule)
+        """The pair of two images (H, W, 3) uint8, its arguments as the fields of a Pair."""
+        grays = (color.gray(x)[None] / np.float32(255) for x in (a, b))
+        return cls(name, *grays, text, *(x if color.is_color(x) else None for x in (a, b)), rule)
 
     @property
     def chroma(self) -> np.ndarray | None:
         """Cr and Cb of the fused image, (2, H, W) uint8; None when it stays gray."""
-        return image.pair_chroma(self.rgb_a, self.rgb_b, self.rule)
+        return color.pair_chroma(self.rgb_a, self.rgb_b, self.rule)
 
 
 class PairFile:
     """The samples of an H5 file, in the reference's order: byte-wise by name.
 
-    Each process opens the file for itself, so a worker never shares a handle. Raises UserError when
-    the file is missing, not H5, truncated, or of another schema.
+    attributes: those of the file; where it does not record them, "dataset" (its name, without the
+    split) and "text_dim" (the width of the stored text, if there is any) are added. Each process opens
+    the file for itself, so a worker never shares a handle. Raises UserError when the file is missing,
+    not H5, truncated, or of another schema.
     """
 
     def __init__(self, path: str | Path):
@@ -78,7 +81,6 @@ class PairFile:
             raise UserError(
                 f"H5 file {self.path} has no group {missing[0]!r}: it is not a set of pairs"
             )
-        self.attributes: dict[str, Any] = dict(file.attrs)
         self.names = sorted(file[self._groups[0]], key=str.encode)
         for group in (*self._groups, "text"):
             if group in file and set(file[group]) != set(self.names):
@@ -90,6 +92,14 @@ class PairFile:
             _check_name(name, f"H5 file {self.path}")
         if not self.names:
             raise UserError(f"H5 file {self.path} holds no samples")
+        self.attributes = self._attributes(file)
+
+    def _attributes(self, file: Any) -> dict[str, Any]:
+        implied: dict[str, Any] = {"dataset": re.sub("_(train|test)$", "", self.path.stem)}
+        shape = getattr(file["text"][self.names[0]], "shape", ()) if "text" in file else ()
+        if shape:
+            implied["text_dim"] = int(shape[-1])
+        return {**implied, **file.attrs}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,12 +108,12 @@ class PairFile:
         return self.read(self.names[index])
 
     def read(self, name: str) -> Pair:
-        """The sample called `name`."""
+        """The sample called `name`. Raises UserError when it cannot be read."""
         file = self._open()
         try:
             a, b = (np.asarray(file[g][name], np.float32) for g in self._groups)
             text = np.asarray(file["text"][name], np.float32) if "text" in file else None
-            rgb = [file[g][name][()] if name in file.get(g, ()) else None for g in COLOURS]
+            rgb = [file[g][name][()] if name in file.get(g, ()) else None for g in COLORS]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"H5 file {self.path}: sample {name!r} cannot be read ({error}); make the file again"
@@ -119,9 +129,8 @@ class PairFile:
 
     @property
     def dataset(self) -> str:
-        """The data set that the file names, or else the file's own name."""
-        own = re.sub("_(train|test)$", "", self.path.stem)
-        return str(self.attributes.get("dataset", own))
+        """The data set that the samples are of."""
+        return str(self.attributes["dataset"])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """(1, H, W) of a sample, without reading it."""
@@ -149,17 +158,20 @@ def _check_name(name: str, where: str) -> None:
 
 
 def encoder_of(data: PairFile) -> dict[str, str]:
-    """Who made the features of a file, as a checkpoint records it."""
-    known = data.attributes
+    """The encoder that made the features of a file, as a checkpoint records it: its name and hash."""
+    attributes = data.attributes
     return {
-        "encoder": str(known.get("encoder", "not recorded")),
-        "encoder_hash": str(known.get("encoder_hash", "")),
+        "encoder": str(attributes.get("encoder", "not recorded")),
+        "encoder_hash": str(attributes.get("encoder_hash", "")),
     }
 
 
 def check_encoder(data: PairFile, trained: Mapping[str, Any], where: str) -> None:
-    """Raises UserError when the file's features are of another encoder than `trained` (a checkpoint
-    or a run's record) was trained with. What was not recorded is not compared."""
+    """Raises UserError when the file's features come from another encoder than those of training.
+
+    trained: a checkpoint or a run's record; where: what to call it. What was not recorded is not
+    compared.
+    """
     here = encoder_of(data)
     names = [str(x.get("encoder", "not recorded")) for x in (trained, here)]
     hashes = [str(x.get("encoder_hash", "")) for x in (trained, here)]
@@ -178,15 +190,15 @@ def check_encoder(data: PairFile, trained: Mapping[str, Any], where: str) -> Non
 
 
 def check(path: str | Path) -> dict[str, Any]:
-    """Reads every sample of an H5 file and returns a summary.
+    """Reads every sample of an H5 file and returns a summary, which `summary` prints.
 
-    Raises UserError, listing the first ten faults: values that are not finite or out of [0, 1],
-    text of mixed widths, unreadable samples.
+    Raises UserError that lists the first ten faults: values that are not finite or not in [0, 1],
+    text of several widths, unreadable samples.
     """
     from tqdm import tqdm
 
     file = PairFile(path)
-    faults, sizes, texts, coloured = [], {}, {}, 0
+    faults, sizes, texts, in_color = [], {}, {}, 0
     for name in tqdm(file.names, desc="checking", unit="pair", delay=2):
         try:
             pair = file.read(name)
@@ -197,7 +209,7 @@ def check(path: str | Path) -> dict[str, Any]:
         sizes[pair.a.shape[1:]] = sizes.get(pair.a.shape[1:], 0) + 1
         if pair.text is not None:
             texts[pair.text.shape] = texts.get(pair.text.shape, 0) + 1
-        coloured += pair.rgb_a is not None or pair.rgb_b is not None
+        in_color += pair.rgb_a is not None or pair.rgb_b is not None
     if len({shape[-1] for shape in texts}) > 1:
         faults.append(f"text features of several widths: {sorted({s[-1] for s in texts})}")
     if faults:
@@ -207,7 +219,7 @@ def check(path: str | Path) -> dict[str, Any]:
         "samples": len(file),
         "sizes": sizes,
         "text": texts,
-        "coloured": coloured,
+        "in_color": in_color,
         "attributes": file.attributes,
     }
 
@@ -226,22 +238,23 @@ def _faults(pair: Pair) -> list[str]:
     return faults
 
 
-def summary(path: str | Path, found: dict[str, Any]) -> str:
-    """The lines that `jfusion check` prints."""
-    attributes = found["attributes"]
+def summary(path: str | Path, result: dict[str, Any]) -> str:
+    """The lines that `jfusion check` prints of what `check` returned."""
+    attributes = result["attributes"]
     origin = " ".join(str(attributes.get(k, "")) for k in ("task", "dataset", "split")).strip()
-    sizes = ", ".join(f"{h}x{w} ({n})" for (h, w), n in sorted(found["sizes"].items())[:6])
-    more = f", and {len(found['sizes']) - 6} more" if len(found["sizes"]) > 6 else ""
+    origin = origin if "schema" in attributes else "made by another tool"
+    sizes = ", ".join(f"{h}x{w} ({n})" for (h, w), n in sorted(result["sizes"].items())[:6])
+    more = f", and {len(result['sizes']) - 6} more" if len(result["sizes"]) > 6 else ""
     text = (
-        ", ".join(f"{'x'.join(map(str, s))} ({n})" for s, n in sorted(found["text"].items()))
+        ", ".join(f"{'x'.join(map(str, s))} ({n})" for s, n in sorted(result["text"].items()))
         or "none"
     )
     encoder = attributes.get("encoder", "not recorded")
     return "\n".join(
         [
-            f"{path}: {found['samples']} pairs, {origin or 'made by another tool'}",
+            f"{path}: {result['samples']} pairs, {origin}",
             f"  sizes   {sizes}{more}",
             f"  text    {text}; encoder: {encoder}",
-            f"  colour  {found['coloured']} samples have an image in colour",
+            f"  color   {result['in_color']} samples have an image in color",
         ]
     )

@@ -1,4 +1,6 @@
-"""Folders and list files: the layout of FILM's VLF data set.
+"""Folders and list files: where the images of a data set are, and what a and b are in each task.
+
+The layout of FILM's VLF data set:
 
 <root>/Image/<TASK>/<DATASET>/<A>/<file>        the two modalities, same file names
 <root>/Image/<TASK>/<DATASET>/<B>/<file>
@@ -24,13 +26,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class Task:
-    """What a and b are. chroma: whose colour the fused image gets, "a", "b" or "weighted" (both)."""
+    """A fusion task: what a and b are, and the names of their folders.
+
+    chroma: whose color the fused image gets, "a", "b" or "weighted" (both). resized: whether the
+    reference resizes its training images.
+    """
 
     text: str
     folder_a: str
     folder_b: str
     chroma: str
-    resized: bool = True  # whether the reference resizes its training images
+    resized: bool = True
 
 
 TASKS = {
@@ -39,14 +45,14 @@ TASKS = {
     "MEF": Task("over- and under-exposed", "OVER", "UNDER", "weighted"),
     "MFF": Task("near and far focus", "NEAR", "FAR", "weighted"),
     "NIR": Task("near-infrared and visible", "NIR", "RGB", "b"),
-    "PIF": Task("degree of polarisation and intensity", "DoLP", "S0", "b"),
+    "PIF": Task("degree of polarization and intensity", "DoLP", "S0", "b"),
 }
 
 
-# what LFDT-Fusion and Diff-FCCF call the two folders
+# the names that LFDT-Fusion and Diff-FCCF give the two folders
 FOLDERS = {
     "IVF": (("ir",), ("vi",)),
-    "MIF": (("MRI", "t", "f"), ("PET", "SPECT", "CT", "g")),  # t or f, and g: Diff-FCCF's GFP
+    "MIF": (("MRI", "t", "f"), ("PET", "SPECT", "CT", "g")),  # Diff-FCCF's GFP: t or f, and g
     "MEF": (("over",), ("under",)),
     "MFF": (("source_1",), ("source_2",)),
     "NIR": (("NIR",), ("RGB", "VI")),
@@ -65,14 +71,14 @@ class Sample:
 
 
 def task(name: str) -> Task:
-    """The task called `name`; UserError for a typo."""
+    """The task called `name`. Raises UserError that names the nearest one for a typo."""
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}")
     return TASKS[name]
 
 
 def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
-    """The samples of a split in list order. `split` "all" is every file of the first folder.
+    """The samples of a split in the order of its list; `split` "all" is every file of the first folder.
 
     Raises UserError when the folder or the list is missing, or a sample name comes twice (a name
     ends at the first dot of the file name, as in the reference).
@@ -100,7 +106,7 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
 
 
 def _find_in_folders(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
-    """LFDT-Fusion's layout: by name; by position, as its loader, where the names differ (with a note).
+    """The pairs of LFDT-Fusion's layout, by name; where the names differ, by order (with a note).
 
     Names that are whole numbers are sorted as numbers, as Diff-FCCF's loader does.
     """
@@ -138,7 +144,7 @@ def _lines(
         if not folder.is_dir():
             raise UserError(f"folder {folder} does not exist")
         return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    # the code of the reference looks in the first place, its README names the second
+    # the reference's code reads the first, its README names the second
     places = [base / f"{split}.txt", root / task_name / dataset / f"{split}.txt"]
     for place in places:
         if place.is_file():
@@ -147,7 +153,7 @@ def _lines(
     lists = [p.stem for p in base.glob("*.txt")]
     raise UserError(
         f"list {places[0]} does not exist{did_you_mean(split, lists)}; write one file name per line, "
-        "or take every image with --split all"
+        "or use every image with --split all"
     )
 
 

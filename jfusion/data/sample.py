@@ -1,8 +1,8 @@
-"""Demo pairs from the photographs in scikit-image's wheel, with the truth kept.
+"""Demo pairs made from the photographs in scikit-image's wheel; the photographs are the truth.
 
-Multi-focus: the sharp photograph is blurred where it is far (near focus) or near (far focus), by
-its disparity map where it has one, otherwise by a plain depth: lower is nearer. Multi-exposure: the
-photograph is over- and under-exposed by 1.5 stops through a camera's response curve.
+Multi-focus: a photograph is blurred where it is far (near focus) or near (far focus), by its
+disparity map where it has one, otherwise by an assumed depth: the lower in the image, the nearer.
+Multi-exposure: it is over- and under-exposed by 1.5 stops through a camera's response curve.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PHOTOGRAPHS = {
     "retina": ("train", "The back of an eye: a bright optic disc, from which red vessels spread."),
     "hubble_deep_field": (
         "train",
-        "Galaxies of many shapes and colours scattered over a black sky.",
+        "Galaxies of many shapes and colors scattered over a black sky.",
     ),
     "motorcycle": (
         "test",
@@ -56,9 +56,9 @@ ENDINGS = {
 
 
 def make(root: Path, task: str, dataset: str = "Demo") -> None:
-    """Writes the pairs, the truth (folder TRUTH), lists and paragraphs of `task` below `root`.
+    """Writes the pairs of `task`, the truth (folder TRUTH), the lists and the paragraphs below `root`.
 
-    task: "MFF" or "MEF". Raises UserError without scikit-image.
+    task: "MFF" or "MEF"; UserError for any other, and without scikit-image.
     """
     if task not in ENDINGS:
         raise UserError(f"demo pairs exist for {' and '.join(ENDINGS)}, not for {task!r}")
@@ -68,8 +68,8 @@ def make(root: Path, task: str, dataset: str = "Demo") -> None:
     for name, (split, text) in PHOTOGRAPHS.items():
         sharp, depth = _photograph(name)
         first, second = _focus(sharp, depth) if task == "MFF" else _exposure(sharp)
-        pictures = ((folders.folder_a, first), (folders.folder_b, second), ("TRUTH", sharp))
-        for folder, pixels in pictures:
+        files = ((folders.folder_a, first), (folders.folder_b, second), ("TRUTH", sharp))
+        for folder, pixels in files:
             image.write(base / folder / f"{name}.png", pixels)
         write_text(
             root / "Text" / task / dataset / f"{name}.txt",
@@ -82,7 +82,7 @@ def make(root: Path, task: str, dataset: str = "Demo") -> None:
 
 
 def _photograph(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(H, 320, 3) uint8, and its depth (H, 320) in [0, 1], 1 nearest."""
+    """A photograph (H, 320, 3) uint8, and its depth (H, 320) in [0, 1], 1 nearest."""
     try:
         from skimage import data
     except ImportError:
@@ -114,7 +114,7 @@ def _filled(disparity: np.ndarray) -> np.ndarray:
 
 
 def _focus(sharp: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Near focus and far focus: defocus grows with the distance from the plane in focus."""
+    """The image in near focus and in far focus: blur grows with the distance from the focus."""
     from scipy.ndimage import gaussian_filter
 
     levels = [gaussian_filter(sharp.astype(np.float32), (s, s, 0)) for s in (0, 1, 2, 3)]
@@ -131,7 +131,7 @@ def _focus(sharp: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _exposure(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Over- and under-exposed, through a response curve of gamma 2.2."""
+    """The scene over- and under-exposed, through a response curve of gamma 2.2."""
     linear = (scene.astype(np.float64) / 255) ** 2.2
     exposed = (np.clip(linear * 2.0**stops, 0, 1) ** (1 / 2.2) for stops in (STOPS, -STOPS))
     over, under = (np.round(x * 255).astype(np.uint8) for x in exposed)

@@ -1,4 +1,4 @@
-"""Medical volumes (.mha, NIfTI, DICOM) to folders of 8-bit slices.
+"""Conversion of medical volumes (.mha, NIfTI, DICOM) to folders of 8-bit slices.
 
 The libraries that read them are the optional extra `medical`.
 """
@@ -19,8 +19,9 @@ FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
 def read_volume(path: str | Path) -> np.ndarray:
     """A volume as (slices, H, W) float64: .mha, .mhd, .nii, .nii.gz, .dcm, or a folder of .dcm files.
 
-    NIfTI is turned to axial slices, anterior up; DICOM values are rescaled (Hounsfield units) and its
-    files sorted along the patient. Raises UserError.
+    NIfTI volumes are rotated to axial slices, anterior up; DICOM values are rescaled (Hounsfield
+    units) and its files sorted along the patient. Raises UserError when the file is missing, of
+    another format, damaged, or holds values that are not finite.
     """
     path = Path(path)
     if not path.exists():
@@ -48,7 +49,10 @@ def read_volume(path: str | Path) -> np.ndarray:
 
 
 def to_8bit(volume: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:
-    """The whole volume to 0..255 by its smallest and largest value (or `window`), fractions cut off."""
+    """A volume of any shape as 0..255: its smallest and largest value (or `window`) become 0 and 255.
+
+    Fractions are truncated, as in Diff-FCCF's script; a constant volume becomes 0.
+    """
     low, high = (volume.min(), volume.max()) if window is None else window
     if high <= low:
         return np.zeros(volume.shape, np.uint8)
@@ -61,7 +65,10 @@ def write_slices(
     kind: str = "png",
     window: tuple[float, float] | None = None,
 ) -> list[Path]:
-    """Writes <folder>/0.png, 1.png, ... of a volume and returns them."""
+    """Writes the slices of a volume as <folder>/0.png, 1.png, ... and returns their paths.
+
+    kind: "png" or "jpg". window: see `to_8bit`. Raises UserError.
+    """
     from tqdm import tqdm
 
     if kind not in FORMATS:
@@ -98,7 +105,7 @@ def _dicom(path: Path) -> np.ndarray:
     if not files:
         raise UserError(f"folder {path} holds no .dcm file")
     read = [pydicom.dcmread(f) for f in files]
-    read.sort(key=_place)
+    read.sort(key=_position)
     slices = [
         d.pixel_array * float(getattr(d, "RescaleSlope", 1))
         + float(getattr(d, "RescaleIntercept", 0))
@@ -110,11 +117,11 @@ def _dicom(path: Path) -> np.ndarray:
     return slices[0] if slices[0].ndim == 3 else np.stack(slices)
 
 
-def _place(header: object) -> float:
-    """Where a slice is along the stack; by number when no position is given."""
+def _position(header: object) -> float:
+    """The position of a slice along the stack; its number when no position is given."""
     position = getattr(header, "ImagePositionPatient", None)
     if not position:
         return float(getattr(header, "InstanceNumber", None) or 0)
-    turned = getattr(header, "ImageOrientationPatient", None) or (1, 0, 0, 0, 1, 0)
-    row, column = (np.array(v, float) for v in (turned[:3], turned[3:]))
+    orientation = getattr(header, "ImageOrientationPatient", None) or (1, 0, 0, 0, 1, 0)
+    row, column = (np.array(v, float) for v in (orientation[:3], orientation[3:]))
     return float(np.cross(row, column) @ np.array(position, float))

@@ -15,7 +15,7 @@ import numpy as np
 
 from jfusion.checkpoint import WeightMap
 from jfusion.config import SystemConfig
-from jfusion.data import image
+from jfusion.data import color
 from jfusion.data.h5 import Pair
 from jfusion.errors import UserError
 
@@ -187,7 +187,7 @@ def with_color_of(pair: Pair, gray: np.ndarray) -> FusedImage:
     if pair.chroma is None:
         return FusedImage(gray)
     h, w = gray.shape
-    return FusedImage(gray, image.with_chroma(gray, pair.chroma[:, :h, :w]))
+    return FusedImage(gray, color.with_chroma(gray, pair.chroma[:, :h, :w]))
 
 
 def round_to_uint8(fused: np.ndarray) -> np.ndarray:

@@ -103,6 +103,8 @@ def test_fusing_says_that_a_pair_looks_misaligned(system, tmp_path, capsys, monk
     image.write("b.png", np.roll(b, 4, 1))
     command = ["fuse", "--a", "a.png", "--b", "b.png", "--weights", "w.pkl", "--out", "f"]
     assert main(command) == 0
-    assert "a looks misaligned: b lies +4 columns and +0 rows" in "".join(capsys.readouterr())
+    assert "a looks misaligned: b is shifted by +4 columns and +0 rows" in "".join(
+        capsys.readouterr()
+    )
     assert main([*command, "--no-preflight"]) == 0
     assert "misaligned" not in "".join(capsys.readouterr())

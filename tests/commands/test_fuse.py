@@ -10,7 +10,7 @@ from jfusion import checkpoint
 from jfusion.cli import main
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
-from jfusion.data import image
+from jfusion.data import color, image
 from jfusion.data.folder import ImageFolder
 from jfusion.errors import UserError
 from tests.commands.test_preprocess import make_dataset, random_pair
@@ -85,7 +85,7 @@ def test_fuse_records_every_step_of_every_sample(run, tmp_path, capsys):
     out = tmp_path / "out"
     assert {p.name for p in out.glob("*.png")} == {"x_0.png", "x_1.png", "y_0.png", "y_1.png"}
     fused = image.read_rgb(out / "x_0.png")
-    assert fused.shape == (21, 26, 3) and image.is_colour(fused)
+    assert fused.shape == (21, 26, 3) and color.is_color(fused)
     for name in ("x", "x_1", "y"):
         assert {p.name for p in (out / "steps" / name).iterdir()} == {
             f"x_{k:04d}.png" for k in range(4)

@@ -14,7 +14,7 @@ from PIL import Image
 from jfusion import metrics
 from jfusion.cli import main
 from jfusion.commands import metrics as judge
-from jfusion.data import image
+from jfusion.data import color, image
 from jfusion.metrics.table import Table
 
 NAMES = ("one", "two", "three")
@@ -54,7 +54,7 @@ def test_means_are_those_of_evaluate_and_the_best_is_marked(folders, capsys):
     each = [
         metrics.evaluate(
             *(
-                image.gray(image.read_rgb(folders / p))
+                color.gray(image.read_rgb(folders / p))
                 for p in (f"good/{n}.png", f"ir/{n}.png", f"vi/{n}.bmp")
             )
         )
@@ -161,7 +161,7 @@ def test_every_kind_of_image_file_is_read_as_its_gray_values(tmp_path):
     exif[0x0112] = 6  # to be turned clockwise when shown
     turned.save(tmp_path / "turned.png", exif=exif)
     for path in sorted(tmp_path.iterdir()):
-        np.testing.assert_array_equal(image.gray(image.read_rgb(path)), gray, err_msg=path.name)
+        np.testing.assert_array_equal(color.gray(image.read_rgb(path)), gray, err_msg=path.name)
 
 
 def test_a_float_image_with_nan_is_named(folders, capsys):

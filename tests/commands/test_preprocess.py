@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from jfusion.commands.preprocess import Options, preprocess
-from jfusion.data import h5, image
-from jfusion.data.layout import TASKS, find_samples
+from jfusion.data import color, h5, image
+from jfusion.data.layout import TASKS
 from jfusion.errors import UserError
 from tests.conftest import GOLDEN
 
@@ -75,14 +74,6 @@ def test_test_images_and_order_equal_the_references(tmp_path, reference):
         np.testing.assert_allclose(ours.read(name).b, authors.read(name).b, atol=1e-6)
 
 
-def test_authors_file_passes_the_check():
-    found = h5.check(GOLDEN / "film/sample_test.h5")
-    assert (
-        found["samples"] == 4 and found["sizes"] == {(24, 32): 4} and found["text"] == {(3, 768): 4}
-    )
-    assert "made by another tool" in h5.summary("x.h5", found)
-
-
 @pytest.mark.parametrize("task", list(TASKS))
 def test_every_task_reads_its_own_folders(tmp_path, task):
     pair = random_pair(1)
@@ -91,7 +82,7 @@ def test_every_task_reads_its_own_folders(tmp_path, task):
     stored = h5.PairFile(tmp_path / "out.h5").read("one")
     if task == "MIF":  # never resized
         np.testing.assert_array_equal(stored.a[0], pair[0] / np.float32(255))
-        np.testing.assert_array_equal(stored.b[0], image.gray(pair[1]) / np.float32(255))
+        np.testing.assert_array_equal(stored.b[0], color.gray(pair[1]) / np.float32(255))
     else:
         assert stored.a.shape == (1, 288, 384)
 
@@ -111,7 +102,7 @@ def test_colour_is_kept_and_restored(tmp_path):
     preprocess(options(tmp_path))
     pair = h5.PairFile(tmp_path / "out.h5").read("one")
     rgb = random_pair(1)[1]
-    back = image.with_chroma(image.gray(rgb).astype(np.uint8), pair.chroma)
+    back = color.with_chroma(color.gray(rgb).astype(np.uint8), pair.chroma)
     assert np.abs(back.astype(int) - rgb).mean() < 1.5
 
 
@@ -149,39 +140,6 @@ def test_the_folders_of_lfdt_fusion_are_read(tmp_path, task):
     np.testing.assert_array_equal(file.read("2").rgb_b, random_pair(1)[1])
 
 
-def test_folders_with_other_names_are_paired_by_order_and_said_so(tmp_path, capsys):
-    base = make_folders(tmp_path, "IVF")
-    (base / "vi/1.png").rename(base / "vi/first.png")
-    (base / "vi/2.png").rename(base / "vi/second.png")
-    found = find_samples(tmp_path, "IVF", "X", "test")
-    assert [(s.a.name, s.b.name) for s in found] == [
-        ("1.png", "first.png"),
-        ("2.png", "second.png"),
-    ]
-    assert "paired by their order" in capsys.readouterr().out
-    (base / "vi/first.png").unlink()
-    with pytest.raises(UserError, match="2 and 1 images; without a partner"):
-        find_samples(tmp_path, "IVF", "X", "test")
-    with pytest.raises(UserError, match="no folder over"):
-        find_samples(tmp_path, "MEF", "X", "test")
-
-
-def test_the_folders_of_diff_fccf_are_paired_by_number(tmp_path, capsys):
-    base = tmp_path / "train" / "GFP"
-    for i, (folder, numbers) in enumerate((("f", (2, 10, 100)), ("g", (1, 9, 30)))):
-        (base / folder).mkdir(parents=True)
-        for k, number in enumerate(numbers):
-            Image.fromarray(random_pair(k)[i]).save(base / folder / f"{number}.png")
-    found = find_samples(tmp_path, "MIF", "GFP", "train")
-    assert [(s.a.name, s.b.name) for s in found] == [
-        ("2.png", "1.png"),
-        ("10.png", "9.png"),
-        ("100.png", "30.png"),
-    ]
-    (base / "f").rename(base / "t")
-    assert len(find_samples(tmp_path, "MIF", "GFP", "train")) == 3
-
-
 @pytest.mark.parametrize("background, blue", [("jet", 128), ("black", 0)])
 def test_a_gray_image_gets_the_colours_of_the_rainbow(tmp_path, background, blue):
     gray, colour = random_pair(1)
@@ -191,9 +149,9 @@ def test_a_gray_image_gets_the_colours_of_the_rainbow(tmp_path, background, blue
     preprocess(made)
     rgb = h5.PairFile(tmp_path / "out.h5").read("one").rgb_a
     assert tuple(rgb[0, 0]) == (0, 0, blue)
-    expected = image.rainbow(gray)
+    expected = color.jet(gray)
     np.testing.assert_array_equal(rgb[gray > 31], expected[gray > 31])
-    with pytest.raises(UserError, match="is in colour; --rainbow is for gray"):
+    with pytest.raises(UserError, match="is in color; pseudo-colors are for gray"):
         preprocess(options(tmp_path, task="MIF", rainbow="b"))
     with pytest.raises(UserError, match="--background must be one of jet, black"):
         preprocess(options(tmp_path, task="MIF", rainbow="a", background="white"))
@@ -212,13 +170,6 @@ def test_a_size_asked_for_is_made_as_opencv_makes_it(tmp_path, golden):
     assert pair.a.shape == (1, 40, 40)
     with pytest.raises(UserError, match="--size must be one of"):
         preprocess(options(tmp_path, task="MIF", size="40x"))
-
-
-def test_split_all_and_lists_without_suffixes(tmp_path):
-    base = make_dataset(tmp_path, {"b": random_pair(1), "a": random_pair(2)})
-    assert [s.name for s in find_samples(tmp_path, "IVF", "Set", "all")] == ["a", "b"]
-    (base / "short.txt").write_text("b\n\n")
-    assert [s.a.name for s in find_samples(tmp_path, "IVF", "Set", "short")] == ["b.png"]
 
 
 def broken_dataset(root):
@@ -274,42 +225,3 @@ def test_zeros_are_marked(tmp_path):
     file = h5.PairFile(result.path)
     assert file.attributes["encoder"] == "zeros" and file.attributes["text_dim"] == 5
     assert file.read("one").text.shape == (1, 5) and not file.read("one").text.any()
-
-
-def test_bad_h5_files_are_explained(tmp_path):
-    make_dataset(tmp_path, {"one": random_pair(1)})
-    path = preprocess(options(tmp_path)).path
-    whole = path.read_bytes()
-    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="not a complete H5 file"):
-        h5.PairFile(tmp_path / "cut.h5")
-    with h5py.File(tmp_path / "empty.h5", "w"):
-        pass
-    with pytest.raises(UserError, match="no group 'imageA'"):
-        h5.PairFile(tmp_path / "empty.h5")
-    with h5py.File(path, "r+") as file:
-        file["imageA/one"][0, 0, 0] = np.nan
-    with pytest.raises(UserError, match="imageA holds NaN"):
-        h5.check(path)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "I;16", "1", "CMYK"])
-def test_every_kind_of_image_is_read(tmp_path, mode):
-    rgb = random_pair(4)[1]
-    suffix = "tiff" if mode == "CMYK" else "png"
-    if mode == "I;16":
-        Image.fromarray(image.gray(rgb).astype(np.uint16) * 256).save(tmp_path / f"x.{suffix}")
-    else:
-        Image.fromarray(rgb).convert(mode).save(tmp_path / f"x.{suffix}")
-    found = image.read_rgb(tmp_path / f"x.{suffix}")
-    assert found.shape == rgb.shape and found.dtype == np.uint8
-    if mode in ("L", "LA", "I;16"):
-        assert np.abs(image.gray(found) - image.gray(rgb)).max() <= 1
-
-
-def test_reader_equals_the_authors(golden, tmp_path):
-    values = golden("metrics/metrics.npz")
-    Image.fromarray(values["reader.rgb"]).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(
-        image.gray(image.read_rgb(tmp_path / "x.png")), values["reader.gray"]
-    )

@@ -17,7 +17,7 @@ from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.commands.test import Options
 from jfusion.commands.test import test as evaluate
-from jfusion.data import image
+from jfusion.data import color, image
 from jfusion.errors import UserError
 from jfusion.inference import load_system
 from jfusion.metrics.table import Table, means
@@ -68,7 +68,7 @@ def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
     gray = image.read_rgb(folder / "Gray/tall.png")[..., 0]
     assert gray.shape == (61, 43) and gray.min() == 0 and gray.max() == 255
     colour = image.read_rgb(folder / "Color/tall.png")
-    assert image.is_colour(colour)
+    assert color.is_color(colour)
     rows = list(csv.reader((folder / "per_image.csv").open()))
     assert rows[0] == ["", *metrics.PAPER] and [r[0] for r in rows[1:]] == ["colour", "tall"]
     assert (folder / "table.md").read_text() == result.table.markdown()
@@ -78,8 +78,8 @@ def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
 def test_metrics_are_those_of_the_saved_pictures(dataset, weights, tmp_path):
     result = run(dataset, weights, tmp_path, metrics="all")
     a, b = random_pair(1, (45, 50))
-    fused = image.gray(image.read_rgb(result.folder / "Gray/colour.png"))
-    expected = metrics.evaluate(fused, a, image.gray(b), names="all")
+    fused = color.gray(image.read_rgb(result.folder / "Gray/colour.png"))
+    expected = metrics.evaluate(fused, a, color.gray(b), names="all")
     assert result.per_image["colour"] == pytest.approx(expected, nan_ok=True)
 
 

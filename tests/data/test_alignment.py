@@ -11,7 +11,7 @@ from scipy import ndimage
 from jfusion.cli import main
 from jfusion.commands.preprocess import Options, preprocess
 from jfusion.data import h5
-from jfusion.data.alignment import normalised_mutual_information, shift_of
+from jfusion.data.alignment import find_shift, normalized_mutual_information
 from tests.commands.test_preprocess import make_dataset
 
 
@@ -28,32 +28,32 @@ def scene(seed=0, shape=(96, 120)):
 @given(st.integers(-10, 10), st.integers(-10, 10), st.integers(0, 5))
 def test_a_shift_is_found_whatever_the_brightnesses(rows, columns, seed):
     a, b = scene(seed)
-    shift = shift_of(a, np.roll(b, (rows, columns), (0, 1)))
+    shift = find_shift(a, np.roll(b, (rows, columns), (0, 1)))
     assert (shift.rows, shift.columns) == (rows, columns)
     assert shift.suspicious == (np.hypot(rows, columns) >= 2)
 
 
 def test_large_images_are_searched_from_small_to_large():
     a, b = scene(1, (330, 410))
-    shift = shift_of(a, np.roll(b, (7, -10), (0, 1)))
+    shift = find_shift(a, np.roll(b, (7, -10), (0, 1)))
     assert (shift.rows, shift.columns) == (7, -10)
-    assert str(shift) == "b lies -10 columns and +7 rows from a"
+    assert str(shift) == "b is shifted by -10 columns and +7 rows from a"
 
 
 def test_pairs_that_tell_nothing_are_not_suspected():
     rng = np.random.default_rng(0)
     noise = rng.random((2, 96, 96))
-    assert not shift_of(*noise).suspicious
-    assert not shift_of(noise[0], np.zeros((96, 96))).suspicious
+    assert not find_shift(*noise).suspicious
+    assert not find_shift(noise[0], np.zeros((96, 96))).suspicious
     tiny = noise[:, :20, :20]
-    assert shift_of(tiny[0], np.roll(tiny[0], 5, 0)).length == 0
+    assert find_shift(tiny[0], np.roll(tiny[0], 5, 0)).length == 0
 
 
 def test_mutual_information_is_one_for_strangers_and_two_for_twins():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 400, 400))
-    assert normalised_mutual_information(a, 1 - a) == pytest.approx(2, abs=0.01)
-    assert normalised_mutual_information(a, b) == pytest.approx(1, abs=0.01)
+    assert normalized_mutual_information(a, 1 - a) == pytest.approx(2, abs=0.01)
+    assert normalized_mutual_information(a, b) == pytest.approx(1, abs=0.01)
 
 
 def test_preprocessing_lists_misaligned_pairs_and_remembers_them(tmp_path, capsys):
@@ -64,6 +64,6 @@ def test_preprocessing_lists_misaligned_pairs_and_remembers_them(tmp_path, capsy
         assert main(["preprocess", *data, "--out", str(tmp_path / "o.h5")]) == 0
         said = capsys.readouterr().out
         assert "1 of 2 pairs look misaligned" in said
-        assert "bad: b lies +3 columns and +5 rows from a" in said and "good" not in said
+        assert "bad: b is shifted by +3 columns and +5 rows from a" in said and "good" not in said
     made = Options("IVF", "Set", "test", str(tmp_path), str(tmp_path / "p.h5"), preflight=False)
     assert preprocess(made).misaligned == [] and h5.PairFile(tmp_path / "p.h5").names

@@ -1,4 +1,4 @@
-"""Colour, resizing and the demo pairs."""
+"""Reading and resizing images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from jfusion.data import image, sample
-from jfusion.data.layout import find_samples
+from jfusion.data import color, image
 from jfusion.errors import UserError
+from tests.commands.test_preprocess import random_pair
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(1, 30))
@@ -20,31 +21,39 @@ def test_resize_stays_within_the_values_and_keeps_a_ramp(h, w, height, width):
     np.testing.assert_array_equal(image.resize(x, h, w), x)
 
 
-def test_weighted_chroma_prefers_the_stronger_colour():
-    a, b = np.array([[[128, 200]]] * 2, np.uint8), np.array([[[90, 128]]] * 2, np.uint8)
-    assert image.weighted_chroma(a, b)[0].tolist() == [[90, 200]]
-    gray = np.full((2, 1, 2), 128, np.uint8)
-    assert image.weighted_chroma(gray, gray).tolist() == gray.tolist()
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "I;16", "1", "CMYK"])
+def test_every_kind_of_image_is_read(tmp_path, mode):
+    rgb = random_pair(4)[1]
+    suffix = "tiff" if mode == "CMYK" else "png"
+    if mode == "I;16":
+        Image.fromarray(color.gray(rgb).astype(np.uint16) * 256).save(tmp_path / f"x.{suffix}")
+    else:
+        Image.fromarray(rgb).convert(mode).save(tmp_path / f"x.{suffix}")
+    found = image.read_rgb(tmp_path / f"x.{suffix}")
+    assert found.shape == rgb.shape and found.dtype == np.uint8
+    if mode in ("L", "LA", "I;16"):
+        assert np.abs(color.gray(found) - color.gray(rgb)).max() <= 1
 
 
-@pytest.mark.parametrize("task", ["MFF", "MEF"])
-def test_demo_pairs_differ_from_their_truth_where_they_should(tmp_path, task):
-    sample.make(tmp_path, task)
-    pairs = {split: find_samples(tmp_path, task, "Demo", split) for split in ("train", "test")}
-    assert [len(v) for v in pairs.values()] == [6, 2]
-    for item in pairs["test"]:
-        truth = image.read_rgb(item.a.parent.parent / "TRUTH" / item.a.name).astype(float)
-        a, b = (image.read_rgb(p).astype(float) for p in (item.a, item.b))
-        assert a.shape == b.shape == truth.shape
-        error_a, error_b = (np.abs(x - truth).mean(-1) for x in (a, b))
-        assert error_a.mean() > 0.5 and error_b.mean() > 0.5
-        if task == "MEF":
-            assert (a >= truth - 1).all() and (b <= truth + 1).all()
-        else:  # each part is sharp in one of the two
-            assert np.minimum(error_a, error_b).mean() < 0.5 * min(error_a.mean(), error_b.mean())
-        assert (tmp_path / f"Text/{task}/Demo/{item.name}.txt").read_text().strip()
+def test_reader_equals_the_authors(golden, tmp_path):
+    values = golden("metrics/metrics.npz")
+    Image.fromarray(values["reader.rgb"]).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(
+        color.gray(image.read_rgb(tmp_path / "x.png")), values["reader.gray"]
+    )
 
 
-def test_demo_pairs_exist_for_two_tasks(tmp_path):
-    with pytest.raises(UserError, match="MFF and MEF"):
-        sample.make(tmp_path, "IVF")
+def test_two_images_of_a_pair_have_one_size_and_pseudo_colors_only_where_gray(tmp_path):
+    gray, rgb = random_pair(1)
+    paths = [tmp_path / f"{name}.png" for name in ("gray", "rgb", "small")]
+    for path, pixels in zip(paths, (gray, rgb, gray[:5]), strict=True):
+        image.write(path, pixels)
+    a, b = image.read_pair(*paths[:2], pseudo_color="a", background="black")
+    np.testing.assert_array_equal(a, color.jet(gray, "black"))
+    np.testing.assert_array_equal(b, rgb)
+    with pytest.raises(UserError, match=r"rgb\.png is in color; pseudo-colors are for gray images"):
+        image.read_pair(*paths[:2], pseudo_color="b")
+    with pytest.raises(UserError, match=r"12x10 and .* is 5x10; both must have one size"):
+        image.read_pair(paths[0], paths[2])
+    with pytest.raises(UserError, match="pseudo_color must be one of none, a, b"):
+        image.read_pair(*paths[:2], pseudo_color="c")

@@ -13,7 +13,7 @@ import pytest
 from jfusion import checkpoint
 from jfusion.commands.preprocess import preprocess
 from jfusion.data.h5 import PairFile
-from jfusion.data.loader import Batches
+from jfusion.data.loader import DataLoader
 from jfusion.errors import UserError
 from jfusion.runtime import machine, mpi
 from tests.commands.test_preprocess import make_dataset, options, random_pair
@@ -32,8 +32,8 @@ def data(tmp_path):
 
 def test_the_parts_of_a_batch_are_the_batch(data):
     file, made = PairFile(data), {"crop": (16, 16), "augment": True}
-    whole = list(Batches(file, 4, 1, **made).epoch(2))
-    parts = [list(Batches(file, 2, 1, part=(r, 2), **made).epoch(2)) for r in (0, 1)]
+    whole = list(DataLoader(file, 4, 1, **made).epoch(2))
+    parts = [list(DataLoader(file, 2, 1, shard=(r, 2), **made).epoch(2)) for r in (0, 1)]
     for batch, first, second in zip(whole, *parts, strict=True):
         assert batch.names == first.names + second.names
         np.testing.assert_array_equal(batch.a, np.concatenate([first.a, second.a]))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from jfusion.checkpoint import NameMap
-from jfusion.data import image
+from jfusion.data import color
 from jfusion.data.h5 import Pair
 from jfusion.diffusion.noise import TorchNoise
 from jfusion.diffusion.process import Estimate, noised
@@ -158,7 +158,7 @@ class FCCF(System):
         if self.group == "ct":
             sides.reverse()
         s, f = (_rgb(*side) for side in sides)
-        both = image.gray_by_pillow(s)[None], np.moveaxis(image.ycrcb(f), 2, 0)
+        both = color.gray_by_pillow(s)[None], np.moveaxis(color.ycrcb(f), 2, 0)
         return tuple(np.asarray(x, np.float32) / np.float32(255) for x in both)
 
     def plane(
@@ -439,7 +439,7 @@ class FCCF(System):
         Of the luma, at the last time step with the clean pair as its noisy state (ours; in training the
         field is that of a random step). Values are in (0, 1).
         """
-        s, f = image.gray_by_pillow(a), image.ycrcb(b)[..., 0].astype(np.float32)
+        s, f = color.gray_by_pillow(a), color.ycrcb(b)[..., 0].astype(np.float32)
         x = jt.array(np.stack([s, f, s, f])[None] / np.float32(127.5) - 1)
         with jt.no_grad():
             found = self.network(pad_to_multiple(x, 8, "symmetric"), np.zeros(1, int)).field.numpy()
@@ -456,8 +456,8 @@ class FCCF(System):
 
     def picture(self, fused: np.ndarray, pair: Pair) -> Picture:
         """Y, Cr, Cb (3, h, w) -> RGB; values are cut to 8 bits, as the authors' writer does."""
-        rgb = image.from_ycrcb(np.moveaxis(cut(np.clip(fused, 0, 1)), 0, 2))
-        return Picture(image.gray(rgb).astype(np.uint8), rgb)
+        rgb = color.from_ycrcb(np.moveaxis(cut(np.clip(fused, 0, 1)), 0, 2))
+        return Picture(color.gray(rgb).astype(np.uint8), rgb)
 
     def frame(self, x: jt.Var, size: tuple[int, int]) -> np.ndarray:
         """The luma of the fused chain, (N, h, w)."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jfusion
-from jfusion.data import image
+from jfusion.data import color
 from jfusion.diffusion import samplers
 from jfusion.errors import UserError
 from jfusion.runtime import jt
@@ -30,7 +30,7 @@ def make(recipe):
 def sources(golden):
     """a (infrared) and b (visible) in [0, 1] as a user gives them."""
     z = golden("ddfm/sampler.npz")
-    gray = (image.gray(z[f"{k}_bgr_u8"][..., ::-1]) for k in ("ir", "vi"))
+    gray = (color.gray(z[f"{k}_bgr_u8"][..., ::-1]) for k in ("ir", "vi"))
     return [jt.array((np.asarray(g, np.float32) / 255)[None, None]) for g in gray]
 
 
@@ -53,7 +53,7 @@ def test_colour(golden):
     np.testing.assert_allclose(back.numpy(), z["rgb_back"], rtol=0, atol=1e-5)
     y = module.luminance(back).numpy()
     np.testing.assert_allclose(y[0, 0], z["cv_y_of_rgb_back"], rtol=0, atol=1e-5)
-    gray = np.rint(image.gray(z["bgr_u8"][..., ::-1]))
+    gray = np.rint(color.gray(z["bgr_u8"][..., ::-1]))
     np.testing.assert_array_equal(gray, z["gray"])
 
 

@@ -436,14 +436,16 @@ def test_training_samples_are_those_of_the_reference(golden):
     for mode in range(3):
         np.testing.assert_array_equal(augment.flip(z["aug/x"], mode), z[f"aug/flip{mode}"])
     for mode in range(4):
-        np.testing.assert_array_equal(augment.turn(z["aug/x"], mode), z[f"aug/rot{mode}"])
+        np.testing.assert_array_equal(augment.rotate90(z["aug/x"], mode), z[f"aug/rot{mode}"])
     holder = module.LFDT.__new__(module.LFDT)
     holder.config = module.Config(task="IVF")
     pair = Pair.of_images("x", z["ir_png"], z["vi_png"], None, "b")
     side = int(z["crop_size"])
     for k, (flipped, turned, top, left) in enumerate(z["cases"]):
         a, b = (
-            augment.turn(augment.flip(x, flipped), turned)[:, top : top + side, left : left + side]
+            augment.rotate90(augment.flip(x, flipped), turned)[
+                :, top : top + side, left : left + side
+            ]
             for x in holder.planes(pair, training=True)
         )
         close(2 * b - 1, z[f"case{k}/vis"], 2e-6)

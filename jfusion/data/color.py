@@ -1,0 +1,136 @@
+"""Color conversions of 8-bit images, in NumPy: gray, YCrCb, chroma, and the pseudo-colors "jet".
+
+Each function says whose arithmetic it follows, since results of 8 bits depend on it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jfusion.errors import UserError
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), not rounded.
+
+    rgb (H, W, 3) float32 -> (H, W) float32 in the same range.
+    """
+    r, g, b = (rgb[..., i] for i in range(3))
+    return np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+
+
+def gray(rgb: np.ndarray) -> np.ndarray:
+    """The luma as FILM's reader computes it: rounded to whole numbers, halves to even.
+
+    rgb (H, W, 3) uint8 -> (H, W) float32 with whole numbers 0..255.
+    """
+    return np.round(luma(rgb.astype(np.float32)))
+
+
+def gray_by_pillow(rgb: np.ndarray) -> np.ndarray:
+    """The luma as Pillow's `convert("L")` computes it, in whole numbers.
+
+    rgb (H, W, 3) uint8 -> (H, W) float32 in 0..255. Differs from `gray` by one level in a few pixels.
+    """
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(rgb).convert("L"), np.float32)
+
+
+def is_color(rgb: np.ndarray) -> bool:
+    """Whether the three channels of an image (H, W, 3) differ anywhere."""
+    return bool((rgb[..., :1] != rgb).any())
+
+
+# ---- YCrCb, the order of OpenCV ------------------------------------------------------------------
+
+
+def ycrcb(rgb: np.ndarray) -> np.ndarray:
+    """Y, Cr and Cb in OpenCV's integer arithmetic: (H, W, 3) uint8 -> (H, W, 3) uint8."""
+    r, g, b = (rgb[..., i].astype(np.int64) for i in range(3))
+    y = _divide_by_2_14(4899 * r + 9617 * g + 1868 * b)
+    cr, cb = (_divide_by_2_14((x - y) * k + (128 << 14)) for x, k in ((r, 11682), (b, 9241)))
+    return np.clip(np.stack([y, cr, cb], -1), 0, 255).astype(np.uint8)
+
+
+def from_ycrcb(channels: np.ndarray) -> np.ndarray:
+    """OpenCV's inverse of `ycrcb`: Y, Cr, Cb (H, W, 3) uint8 -> RGB (H, W, 3) uint8."""
+    y, cr, cb = (channels[..., i].astype(np.int64) for i in range(3))
+    cr, cb = cr - 128, cb - 128
+    g = y + _divide_by_2_14(-5636 * cb - 11698 * cr)
+    rgb = np.stack([y + _divide_by_2_14(22987 * cr), g, y + _divide_by_2_14(29049 * cb)], -1)
+    return np.clip(rgb, 0, 255).astype(np.uint8)
+
+
+def _divide_by_2_14(x: np.ndarray) -> np.ndarray:
+    """x / 2^14, rounded half up."""
+    return (x + 8192) >> 14
+
+
+# ---- the chroma of a fused image -----------------------------------------------------------------
+
+
+def chroma(rgb: np.ndarray) -> np.ndarray:
+    """Cr and Cb by OpenCV's formula for 8 bits, in float64 and rounded once at the end.
+
+    rgb (H, W, 3) uint8 -> (2, H, W) uint8; 128 is gray.
+    """
+    r, g, b = (rgb[..., i].astype(np.float64) for i in range(3))
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    both = np.stack([(r - y) * 0.713 + 128, (b - y) * 0.564 + 128])
+    return np.clip(np.round(both), 0, 255).astype(np.uint8)
+
+
+def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The mean of two chromas, each value weighted by its distance from gray.
+
+    a, b (2, H, W) uint8 -> (2, H, W) uint8. The rule of multi-exposure fusion (Prabhakar et al.,
+    DeepFuse, ICCV 2017, equation 4); where both are gray, the result is gray.
+    """
+    wa, wb = np.abs(a.astype(np.float64) - 128), np.abs(b.astype(np.float64) - 128)
+    total = wa + wb
+    merged = np.where(total == 0, 128, (wa * a + wb * b) / np.where(total == 0, 1, total))
+    return np.round(merged).astype(np.uint8)
+
+
+def pair_chroma(a: np.ndarray | None, b: np.ndarray | None, rule: str) -> np.ndarray | None:
+    """The chroma that a fused image gets: that of a, that of b, or of both ("weighted").
+
+    a, b (H, W, 3) uint8, None for a gray one -> (2, H, W) uint8; None for gray sources, and for the
+    rule "none".
+    """
+    sources = {"a": [a], "b": [b], "weighted": [a, b], "none": []}[rule]
+    chromas = [chroma(x) for x in sources if x is not None]
+    if not chromas:
+        return None
+    return weighted_chroma(*chromas) if len(chromas) == 2 else chromas[0]
+
+
+def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
+    """The RGB image of a luma y (H, W) uint8 and a chroma (2, H, W) uint8, by OpenCV's inverse formula.
+
+    Returns (H, W, 3) uint8.
+    """
+    cr, cb = (crcb[i].astype(np.float64) - 128 for i in range(2))
+    y = y.astype(np.float64)
+    rgb = np.stack([y + 1.403 * cr, y - 0.714 * cr - 0.344 * cb, y + 1.773 * cb], -1)
+    return np.clip(np.round(rgb), 0, 255).astype(np.uint8)
+
+
+# ---- pseudo-colors -------------------------------------------------------------------------------
+
+
+def jet(gray: np.ndarray, background: str = "jet") -> np.ndarray:
+    """Pseudo-colors: OpenCV's colormap JET. gray (H, W) uint8 -> RGB (H, W, 3) uint8.
+
+    background "jet": 0 becomes dark blue, as in the table; "black": the blue of the lowest 32 levels
+    rises from 0, so that a black background stays black (ours). Raises UserError for any other.
+    """
+    if background not in ("jet", "black"):
+        raise UserError(f"--background must be one of jet, black, not {background!r}")
+    v = np.arange(256)
+    rising = [4 * v - 382, 4 * v - 128, 4 * v + 128 if background == "jet" else 8 * v]
+    falling = [1148 - 4 * v, 892 - 4 * v, 638 - 4 * v]
+    table = np.clip(np.minimum(rising, falling), 0, 255)
+    table[2, 159] = 1  # OpenCV's table has 1 here, the formula 2
+    return table.T.astype(np.uint8)[gray]

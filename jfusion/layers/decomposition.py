@@ -5,7 +5,7 @@ CDDFuse (CVPR 2023), which SFDFuse builds on.
 
 from __future__ import annotations
 
-from jfusion.layers.restormer import ChannelLayerNorm
+from jfusion.layers.norm import LayerNorm2d
 from jfusion.ops.activation import gelu_gate, relu6
 from jfusion.ops.channel_attention import cosine_attention
 from jfusion.ops.conv import conv, conv1x1, depthwise3x3
@@ -38,9 +38,9 @@ class BaseExtractor(nn.Module):
     """y = x + attention(norm1(x)); y + mlp(norm2(y))."""
 
     def __init__(self, width: int, heads: int = 8, feed_forward: nn.Module | None = None):
-        self.norm1 = ChannelLayerNorm(width)
+        self.norm1 = LayerNorm2d(width)
         self.attention = BaseAttention(width, heads)
-        self.norm2 = ChannelLayerNorm(width)
+        self.norm2 = LayerNorm2d(width)
         self.mlp = feed_forward or GroupedFeedForward(width)
 
     def execute(self, x: jt.Var) -> jt.Var:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from jfusion.layers.norm import LayerNorm2d
 from jfusion.ops.channel_attention import channel_attention
 from jfusion.ops.conv import conv1x1
 from jfusion.ops.expand import gated_feed_forward
-from jfusion.ops.norm import channel_layer_norm
 from jfusion.runtime import jt, nn
 
 # The authors' names for the parts of one block, and ours.
@@ -22,21 +22,6 @@ OFFICIAL = {
 }
 
 
-class ChannelLayerNorm(nn.Module):
-    """`channel_layer_norm` with its parameters: weight 1, bias 0 at the start."""
-
-    def __init__(self, width: int):
-        self.weight = jt.ones(width)
-        self.bias = jt.zeros(width)
-
-    def execute(self, x: jt.Var) -> jt.Var:
-        return channel_layer_norm(x, self.weight, self.bias)
-
-    def pair(self) -> tuple[jt.Var, jt.Var]:
-        """Weight and bias, for a kernel that normalises by itself."""
-        return self.weight, self.bias
-
-
 class ChannelAttention(nn.Module):
     """Attention between channels: 1x1, depthwise 3x3, attention per head, 1x1; no biases."""
 
@@ -46,11 +31,11 @@ class ChannelAttention(nn.Module):
         self.depthwise = nn.Conv(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
         self.project = nn.Conv(width, width, 1, bias=False)
 
-    def execute(self, x: jt.Var, norm: ChannelLayerNorm) -> jt.Var:
+    def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
         """x (N, width, H, W), not yet normalised -> the same shape."""
         return self.attend(x, norm)[0]
 
-    def attend(self, x: jt.Var, norm: ChannelLayerNorm) -> tuple[jt.Var, jt.Var]:
+    def attend(self, x: jt.Var, norm: LayerNorm2d) -> tuple[jt.Var, jt.Var]:
         """The result, and the softmaxed (N, heads, width/heads, width/heads) matrix."""
         weights = self.qkv.weight, self.depthwise.weight, self.temperature
         out, matrix = channel_attention(x, norm.pair(), *weights)
@@ -68,7 +53,7 @@ class GatedFeedForward(nn.Module):
         )
         self.project = nn.Conv(hidden, width, 1, bias=False)
 
-    def execute(self, x: jt.Var, norm: ChannelLayerNorm) -> jt.Var:
+    def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
         """x (N, width, H, W), not yet normalised -> the same shape."""
         weights = self.expand.weight, self.depthwise.weight, self.project.weight
         return gated_feed_forward(x, norm.pair(), *weights)
@@ -78,9 +63,9 @@ class Restormer(nn.Module):
     """y = x + attention(norm1(x)); y + feed_forward(norm2(y))."""
 
     def __init__(self, width: int, heads: int = 8, expansion: int = 4):
-        self.norm1 = ChannelLayerNorm(width)
+        self.norm1 = LayerNorm2d(width)
         self.attention = ChannelAttention(width, heads)
-        self.norm2 = ChannelLayerNorm(width)
+        self.norm2 = LayerNorm2d(width)
         self.feed_forward = GatedFeedForward(width, expansion)
 
     def execute(self, x: jt.Var) -> jt.Var:

@@ -17,7 +17,8 @@ from jfusion.diffusion.samplers import Callback, ddim
 from jfusion.diffusion.schedule import Schedule
 from jfusion.errors import UserError
 from jfusion.layers.losses import guided_fusion_losses
-from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
+from jfusion.layers.norm import LayerNorm2d
+from jfusion.layers.restormer import ChannelAttention
 from jfusion.ops.activation import prelu, silu, tanh
 from jfusion.ops.channel_attention import cosine_attention
 from jfusion.ops.conv import conv, conv1x1, silu_conv
@@ -270,7 +271,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, factor: float):
         hidden = int(width * factor)
-        self.norm1, self.norm2 = ChannelLayerNorm(width), ChannelLayerNorm(width)
+        self.norm1, self.norm2 = LayerNorm2d(width), LayerNorm2d(width)
         self.attention = ChannelAttention(width, heads)
         self.expand = nn.Conv(width, hidden, 1, bias=False)
         self.project = nn.Conv(hidden, width, 1, bias=False)
@@ -294,7 +295,7 @@ class TransformerBlock(nn.Module):
         return conv1x1(nn.gelu(conv1x1(x, self.expand.weight)), self.project.weight)
 
 
-def _modulated(x: jt.Var, norm: ChannelLayerNorm, shift: jt.Var, scale: jt.Var) -> jt.Var:
+def _modulated(x: jt.Var, norm: LayerNorm2d, shift: jt.Var, scale: jt.Var) -> jt.Var:
     """norm(x) * (1 + scale) + shift; shift, scale (1 or N, C)."""
     if scale.shape[0] == 1:  # one time for all samples: into the norm's own weight and bias
         more = 1 + scale[0]
@@ -392,7 +393,7 @@ class HeadBlock(nn.Module):
 
     def __init__(self, width: int, heads: int):
         hidden = int(2 * width * 2.66)
-        self.norm1, self.norm2 = ChannelLayerNorm(2 * width), ChannelLayerNorm(2 * width)
+        self.norm1, self.norm2 = LayerNorm2d(2 * width), LayerNorm2d(2 * width)
         self.attention = CrossAttention(width, heads)
         self.expand = nn.Conv(2 * width, hidden, 1, bias=False)
         self.project = nn.Conv(hidden, 2 * width, 1, bias=False)

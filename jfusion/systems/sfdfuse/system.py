@@ -10,7 +10,8 @@ import numpy as np
 from jfusion.checkpoint import NameMap
 from jfusion.layers.decomposition import OFFICIAL_BASE, BaseExtractor, DetailExtractor
 from jfusion.layers.losses import halved_ssim_loss
-from jfusion.layers.restormer import ChannelAttention, ChannelLayerNorm
+from jfusion.layers.norm import LayerNorm2d
+from jfusion.layers.restormer import ChannelAttention
 from jfusion.ops.activation import add_scaled, relu6, squared_relu, star_relu
 from jfusion.ops.channel_attention import crossed_cosine_attention
 from jfusion.ops.conv import conv, conv1x1, depthwise3x3
@@ -78,9 +79,9 @@ class TransformerBlock(nn.Module):
     """Restormer's attention, and the pixel-shuffle gate as its feed-forward."""
 
     def __init__(self):
-        self.norm1 = ChannelLayerNorm(WIDTH)
+        self.norm1 = LayerNorm2d(WIDTH)
         self.attention = ChannelAttention(WIDTH, 8)
-        self.norm2 = ChannelLayerNorm(WIDTH)
+        self.norm2 = LayerNorm2d(WIDTH)
         self.feed_forward = ShuffleGate()
 
     def execute(self, x: jt.Var, drop: float) -> jt.Var:
@@ -93,9 +94,9 @@ class ConvFormerBlock(nn.Module):
 
     def __init__(self, first_upload: bool):
         self.scale1, self.scale2 = jt.full((WIDTH,), 1e-5), jt.full((WIDTH,), 1e-5)
-        self.norm1 = ChannelLayerNorm(WIDTH)
+        self.norm1 = LayerNorm2d(WIDTH)
         self.mixer = SeparableMixer()
-        self.norm2 = ChannelLayerNorm(WIDTH)
+        self.norm2 = LayerNorm2d(WIDTH)
         if first_upload:
             self.gate = DualShuffleGate()
         else:
@@ -130,7 +131,7 @@ class SquaredMlp(nn.Module):
 
     def __init__(self):
         self.expand = nn.Conv(WIDTH, 4 * WIDTH, 1, bias=False)
-        self.norm = ChannelLayerNorm(4 * WIDTH)
+        self.norm = LayerNorm2d(4 * WIDTH)
         self.project = nn.Conv(4 * WIDTH, WIDTH, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
@@ -198,9 +199,9 @@ class Interaction(nn.Module):
     """Two feature maps to one by attention across them; the order of the two does not matter."""
 
     def __init__(self, feed_forward: type[nn.Module]):
-        self.norm1 = ChannelLayerNorm(WIDTH)
+        self.norm1 = LayerNorm2d(WIDTH)
         self.attention = ChannelAttention(WIDTH, 8)
-        self.norm2 = ChannelLayerNorm(WIDTH)
+        self.norm2 = LayerNorm2d(WIDTH)
         self.feed_forward = feed_forward()
 
     def execute(self, both: jt.Var) -> jt.Var:

@@ -1,16 +1,18 @@
 """jfusion: fusing pairs of images into one, on Jittor.
 
     import jfusion
-    film = jfusion.create("film")            # any name of `jfusion systems`
-    fused = film.fuse(a, b, text)            # (N, 1, H, W) in [0, 1]
-    jfusion.metrics.evaluate(fused, a, b)    # arrays (H, W) in 0..255
+    film = jfusion.load("exp/<run>")         # a run folder or a checkpoint
+    fused = film.fuse(a, b, text)            # NumPy, PIL or Jittor in, the same out
+    jfusion.metrics.evaluate(fused, a, b)    # {"EN": ..., "SD": ..., ...}
 
-Jittor is imported (and, the first time, compiled) when a system is created, not before.
+Jittor is imported (and, the first time, compiled) when a system with networks is created, not before.
+docs/python.md has examples.
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jfusion.version import __version__
@@ -18,17 +20,41 @@ from jfusion.version import __version__
 if TYPE_CHECKING:
     from jfusion.systems.base import System
 
-__all__ = ["create", "metrics", "__version__"]
+__all__ = ["create", "load", "metrics", "register", "__version__"]
 
 
-def create(name: str, **config: Any) -> System:
-    """The system called `name` ("film", ...) with the paper's configuration, changed by `config`.
+def load(weights: str | Path, system: str | None = None, **settings: Any) -> System:
+    """A system with its weights: from a run folder, a checkpoint file, or a folder of runs (its newest).
 
-    Raises `jfusion.errors.UserError` for an unknown name or setting, naming the nearest one.
+    A checkpoint of jfusion names its system and settings; an authors' file needs `system` ("film", ...).
+    `settings` change the configuration. Raises `jfusion.errors.UserError` in one line when there is no
+    such file, or when its tensors do not fit.
+    """
+    from jfusion.inference import load_system
+
+    return load_system(weights, system, settings)
+
+
+def create(name: str, **settings: Any) -> System:
+    """The system called `name` ("film", ...) with the paper's configuration, changed by `settings`.
+
+    **Its networks are untrained**: the weights are random, as at the start of a training. `load` gives a
+    trained one. Raises `jfusion.errors.UserError` for an unknown name or setting, with the nearest one.
     """
     from jfusion.systems import registry
 
-    return registry.create(name, **config)
+    return registry.create(name, **settings)
+
+
+def register(name: str, cls: type[System]) -> None:
+    """Adds a system of your own to this process under `name`, for every function and command.
+
+    A package adds its systems for good with an entry point of the group `jfusion.systems`; see
+    docs/python.md. Raises `jfusion.errors.UserError` when the name is taken.
+    """
+    from jfusion.systems import registry
+
+    registry.register(name, cls)
 
 
 def __getattr__(name: str) -> Any:

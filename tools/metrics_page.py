@@ -37,8 +37,8 @@ OWN = {
     "cddfuse": "its SSIM has a data range of 2",
     "film-nankai": "EN has a guard of 1e-7; MI in bits; AG over (H-1)(W-1); MSE on 0..1; PSNR with a "
     "peak of 255 squared; VIF without a guard; Nabf without weak edges; Gaussian SSIM and MS_SSIM with "
-    "a float32 window; colour made gray by Pillow",
-    "vifb": "AG over (H-1)(W-1); MI of stretched contrast; PSNR of its RMSE; SF over H W; Gaussian SSIM",
+    "a float32 window; color made gray by Pillow",
+    "vifb": "AG over (H-1)(W-1); MI of min-max normalized images; PSNR of its RMSE; SF over H W; Gaussian SSIM",
 }
 
 

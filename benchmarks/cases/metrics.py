@@ -50,7 +50,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     fused, a, b = inputs(CASES[name])
 
     def run() -> dict[str, np.ndarray]:
-        sources = metrics.Plane(a), metrics.Plane(b)
+        sources = metrics.GrayImage(a), metrics.GrayImage(b)
         found = [metrics.evaluate(f, *sources) for f in fused]
         return {m: np.array([values[m] for values in found]) for m in found[0]}
 

@@ -268,7 +268,7 @@ def _judge_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
     return values, errors
 
 
-def _read(path: Path, preset: str) -> metrics.Plane:
+def _read(path: Path, preset: str) -> metrics.GrayImage:
     rgb = image.read_rgb(path)
     by_pillow = metrics.preset(preset).gray == "pillow"
-    return metrics.Plane(color.gray_by_pillow(rgb) if by_pillow else color.gray(rgb))
+    return metrics.GrayImage(color.gray_by_pillow(rgb) if by_pillow else color.gray(rgb))

@@ -1,4 +1,4 @@
-"""Fusion metrics: one function each, gray images (H, W) in 0..255 in, float out. No Jittor here.
+"""Fusion metrics: one function each, from gray images (H, W) in 0..255 to a float. No Jittor here.
 
 `METRICS` lists them under the names of the papers' tables, `PRESETS` the evaluators that the field
 uses; `evaluate` computes several at once. Each preset's values are those of its evaluator, checked
@@ -8,11 +8,14 @@ by `tests/metrics` and shown in `docs/metrics.md`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from jfusion import arrays
+from jfusion.data import image
 from jfusion.errors import UserError, did_you_mean
-from jfusion.metrics.plane import Gray, Plane, planes
+from jfusion.metrics.gray_image import GrayImage
 from jfusion.metrics.presets import METRICS, PRESETS, Metric, Preset
 
 __all__ = [
@@ -20,7 +23,7 @@ __all__ = [
     "PAPER",
     "PRESETS",
     "Metric",
-    "Plane",
+    "GrayImage",
     "Preset",
     "columns",
     "evaluate",
@@ -51,29 +54,100 @@ def columns(names: str | Iterable[str] | None, of: str = "film") -> list[str]:
 
 
 def evaluate(
-    fused: Gray,
-    a: Gray,
-    b: Gray,
+    fused: Any,
+    a: Any,
+    b: Any,
     preset: str = "film",
     names: str | Iterable[str] | None = None,
-) -> dict[str, float]:
-    """The metrics of one fused image and its two sources, by name.
+    value_range: tuple[float, float] | None = None,
+) -> dict[str, float] | list[dict[str, float]]:
+    """The metrics of a fused image and its two sources, by name; a list of them for a batch.
 
-    All three are gray (H, W), values 0..255 (they are not rounded here), as arrays or, to compute
-    what depends on one image alone only once for several calls, as `Plane`s. NaN where a metric is
-    not defined, as for the correlation with a constant image. Raises UserError for unequal shapes,
-    unknown names, values that are not finite and images that are not two-dimensional.
+    fused, a, b: NumPy arrays, PIL images or Jittor Vars, one pair or a batch, as `System.fuse` accepts
+    and returns them; color becomes gray as the preset's evaluator does it. Values are levels 0..255:
+    uint8, or whole numbers of another type. Anything else, such as fractions in [0, 1], is refused
+    unless `value_range` gives the values that mean black and white, for example (0, 1); they are then
+    scaled to 0..255 and not rounded. preset: an evaluator of `PRESETS`. names: metrics, "all", or None
+    for those that the evaluator prints.
+
+    To compare several methods, pass the sources as `GrayImage`s (H, W) in 0..255: what depends on one
+    image alone is then computed once. NaN where a metric is not defined, as for the correlation with a
+    constant image. Raises UserError for unequal sizes, unknown names and values out of range.
     """
     chosen = columns(names, preset)
+    grays = [
+        _grays(x, what, PRESETS[preset].gray, value_range)
+        for x, what in ((fused, "the fused image"), (a, "source A"), (b, "source B"))
+    ]
+    counts = [len(x) for x in grays]
+    if len(set(counts)) != 1:
+        raise UserError(
+            f"metrics need as many fused images as sources, not {counts[0]}, {counts[1]} and {counts[2]}"
+        )
+    values = [_evaluate(images, preset, chosen) for images in zip(*grays, strict=True)]
+    return values if _is_batch(fused) else values[0]
+
+
+def _evaluate(images: tuple[GrayImage, ...], preset: str, names: list[str]) -> dict[str, float]:
     known = PRESETS[preset].metrics
-    images = planes(fused, a, b)
     shapes = [x.shape for x in images]
     if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise UserError(
             f"metrics need three gray images of one size, not {shapes[0]}, {shapes[1]}, {shapes[2]}"
         )
-    for x, what in zip(images, ("fused image", "source A", "source B"), strict=True):
-        if not np.isfinite(x.pixels).all():
-            raise UserError(f"the {what} has values that are not finite (NaN or infinity)")
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {name: float(known[name].compute(*images)) for name in chosen}
+        return {name: float(known[name].compute(*images)) for name in names}
+
+
+def _is_batch(x: Any) -> bool:
+    return not isinstance(x, GrayImage) and arrays.read(x, "fused").layout in ("NCHW", "list")
+
+
+def _grays(
+    x: Any, what: str, rule: str, value_range: tuple[float, float] | None
+) -> list[GrayImage]:
+    """The images in x as gray ones of 0..255; GrayImages stay what they are."""
+    if isinstance(x, GrayImage):
+        if not np.isfinite(x.pixels).all():
+            raise UserError(f"{what} has values that are not finite (NaN or infinity)")
+        return [x]
+    return [
+        GrayImage(_to_gray(_to_levels(v, what, value_range), rule))
+        for v in arrays.read(x, what).arrays
+    ]
+
+
+def _to_levels(x: np.ndarray, what: str, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Values scaled to 0..255, or checked to be levels already."""
+    if x.dtype == np.uint8 and value_range is None:
+        return x
+    low, high = float(x.min()), float(x.max())
+    if value_range is not None:
+        black, white = value_range
+        if not black < white or low < black or high > white:
+            raise UserError(
+                f"{what} has values from {low:g} to {high:g}, outside value_range=({black:g}, {white:g})"
+            )
+        if (black, white) == (0, 255):
+            return x.astype(np.float64)
+        return (x.astype(np.float64) - black) * (255 / (white - black))
+    if low < 0 or high > 255 or (x.dtype.kind == "f" and (x != np.round(x)).any()):
+        raise UserError(
+            f"{what} has values from {low:g} to {high:g} that are not levels 0..255; say what they mean, "
+            "for example value_range=(0, 1)"
+        )
+    if x.dtype.kind == "f" and 0 < high <= 1:
+        raise UserError(
+            f"{what} has values 0 and 1 alone; say whether they are levels, value_range=(0, 255), or "
+            "black and white, value_range=(0, 1)"
+        )
+    return x
+
+
+def _to_gray(x: np.ndarray, rule: str) -> np.ndarray:
+    """(H, W) or (H, W, 3) in 0..255 -> (H, W): the preset's luma, rounded where the values are levels."""
+    if x.ndim == 2:
+        return x
+    if (x == np.round(x)).all():
+        return (image.gray_by_pillow if rule == "pillow" else image.gray)(x.astype(np.uint8))
+    return x @ np.array([0.299, 0.587, 0.114])

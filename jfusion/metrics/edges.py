@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, planes, strips
+from jfusion.metrics.gray_image import Gray, gray_images, strips
 
 
 def edge_intensity(fused: Gray, a: Gray | None = None, b: Gray | None = None) -> float:
@@ -12,7 +12,7 @@ def edge_intensity(fused: Gray, a: Gray | None = None, b: Gray | None = None) ->
 
     fused (H, W) in 0..255; a and b do not count. Source: Rajalingam and Priya 2018; VIFB.
     """
-    gx, gy = sobel(np.pad(planes(fused)[0].pixels, 1, mode="edge"))
+    gx, gy = sobel(np.pad(gray_images(fused)[0].pixels, 1, mode="edge"))
     return float(np.sqrt(gx * gx + gy * gy).mean())
 
 
@@ -23,7 +23,7 @@ def qabf(fused: Gray, a: Gray, b: Gray) -> float:
     black. Higher is better. Sobel with zero padding; equal strengths count their own value, not 1,
     as in the authors' code. Source: Xydeas and Petrovic 2000; FILM's and VIFB's evaluators.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     strength, angle = fused.get(_edges)
     kept = weights = 0.0
     for weight, source_angle in (a.get(_edges), b.get(_edges)):
@@ -61,7 +61,7 @@ def _sigmoid(x: np.ndarray, slope: float, middle: float) -> np.ndarray:
 def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Strength and angle of the Sobel response; pi/2 where the horizontal one is zero."""
     padded = np.pad(x, 1)
-    strength, angle = np.empty((2, *x.shape))  # one array: see plane.moments
+    strength, angle = np.empty((2, *x.shape))  # one array: see gray_image.moments
     for rows in strips(padded.shape, 2):
         gx, gy = sobel(padded[rows])
         inner = slice(rows.start, rows.stop - 2)
@@ -87,7 +87,7 @@ def nabf(fused: Gray, a: Gray, b: Gray, *, weak: float = 0.001) -> float:
     from a strength of 2 on, otherwise `weak` (0 in FILM-Nankai: NaN if no source has an edge).
     Source: Shreyamsha Kumar 2013, after Petrovic and Xydeas 2005.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     strength, angle = fused.get(_reflected_edges)
     invented = np.ones(fused.shape, bool)
     lost = weights = 0.0

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, planes
+from jfusion.metrics.gray_image import Gray, gray_images
 
 SIDE = 3
 COUNT = SIDE**2
@@ -14,21 +14,21 @@ ROWS = 1 << 16  # windows handled at once
 
 
 def fmi_pixel(fused: Gray, a: Gray, b: Gray) -> float:
-    """FMI of the pixels: mean normalised mutual information of 3x3 windows. Higher is better.
+    """FMI of the pixels: mean normalized mutual information of 3x3 windows. Higher is better.
 
     (H, W); range 0..1; NaN where a side is shorter than 3. Toolboxes that call the reference without
     naming a feature measure edges under this name, which is another number. Not quite symmetric in
     the sources: as in the reference, b is compared with the fused window after a's turn has
-    stretched it. Source: Haghighat and Razian 2014 (Fast-FMI).
+    normalized it. Source: Haghighat and Razian 2014 (Fast-FMI).
     """
-    return _fmi(*(x.pixels for x in planes(fused, a, b)))
+    return _fmi(*(x.pixels for x in gray_images(fused, a, b)))
 
 
 def fmi_dct(fused: Gray, a: Gray, b: Gray) -> float:
     """FMI of the cosine transforms of the whole images; otherwise as `fmi_pixel`."""
     from scipy.fft import dctn
 
-    return _fmi(*(dctn(x.pixels, norm="ortho") for x in planes(fused, a, b)))
+    return _fmi(*(dctn(x.pixels, norm="ortho") for x in gray_images(fused, a, b)))
 
 
 def _fmi(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -44,10 +44,10 @@ def _fmi(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
 
 def _pair(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> float:
     same = (a == f).all(0)
-    stretched = _stretched(f)
-    of_a = np.where(same, 1.0, _shared(_stretched(a), stretched))
-    met = np.where(same, f, stretched)
-    of_b = np.where((b == met).all(0), 1.0, _shared(_stretched(b), stretched))
+    normalized = _normalized(f)
+    of_a = np.where(same, 1.0, _shared(_normalized(a), normalized))
+    met = np.where(same, f, normalized)
+    of_b = np.where((b == met).all(0), 1.0, _shared(_normalized(b), normalized))
     return float(of_a.sum() + of_b.sum())
 
 
@@ -57,8 +57,8 @@ def _windows(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(view.transpose(3, 2, 0, 1).reshape(COUNT, -1))
 
 
-def _stretched(x: np.ndarray) -> np.ndarray:
-    """Each window stretched to 0..1; a flat one becomes ones."""
+def _normalized(x: np.ndarray) -> np.ndarray:
+    """Each window, min-max normalized to 0..1; a flat one becomes ones."""
     low, high = x.min(0), x.max(0)
     flat = low == high
     return np.where(flat, 1.0, (x - low) / np.where(flat, 1, high - low))

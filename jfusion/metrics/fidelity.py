@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, Plane, planes, strips
+from jfusion.metrics.gray_image import Gray, GrayImage, gray_images, strips
 
 
 def mse(fused: Gray, a: Gray, b: Gray, *, unit: bool = False) -> float:
@@ -12,7 +12,7 @@ def mse(fused: Gray, a: Gray, b: Gray, *, unit: bool = False) -> float:
 
     (H, W) each. unit: on the scale 0..1 (FILM-Nankai). Source: FILM's Evaluator.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     total = sum(_squared(x, fused) / fused.pixels.size for x in (a, b)) / 2
     return total / 255**2 if unit else total
 
@@ -23,7 +23,7 @@ def rmse(fused: Gray, a: Gray, b: Gray) -> float:
     The root is taken **before** the division, so it shrinks with the size of the image: compare
     images of one size only. (H, W) in 0..255. Source: VIFB, metricsRmse.m.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     return sum(np.sqrt(_squared(x, fused)) / fused.pixels.size for x in (a, b)) / 2
 
 
@@ -34,7 +34,7 @@ def psnr(fused: Gray, a: Gray, b: Gray, *, peak: float | None = None) -> float:
     20 log10(255 / sqrt(MSE on 0..1)), a peak of 255^2: 48.13 dB more than with 255. +inf for
     identical images, NaN if they are also black. (H, W) in 0..255.
     """
-    (fused,) = planes(fused)
+    (fused,) = gray_images(fused)
     peak = fused.pixels.max() if peak is None else peak
     return _decibels(peak, mse(fused, a, b))
 
@@ -49,7 +49,7 @@ def psnr_of_rmse(fused: Gray, a: Gray, b: Gray) -> float:
 
 def truth_psnr(fused: Gray, truth: Gray) -> float:
     """PSNR (dB) against a ground truth, with a peak of 255. Higher is better; (H, W) in 0..255."""
-    fused, truth = planes(fused, truth)
+    fused, truth = gray_images(fused, truth)
     return _decibels(255, _squared(truth, fused) / fused.pixels.size)
 
 
@@ -58,7 +58,7 @@ def correlation(fused: Gray, a: Gray, b: Gray) -> float:
 
     (H, W) each; range -1..1; NaN where one of the three is constant. Source: FILM's Evaluator.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     return (_pearson(a, fused) + _pearson(b, fused)) / 2
 
 
@@ -68,11 +68,11 @@ def sum_of_correlations_of_differences(fused: Gray, a: Gray, b: Gray) -> float:
     (H, W) each; range -2..2; NaN where a source or a difference is constant. Source: Aslantas and
     Bendes 2015; FILM's Evaluator.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     return _with_difference(a, fused, b) + _with_difference(b, fused, a)
 
 
-def _squared(x: Plane, y: Plane) -> float:
+def _squared(x: GrayImage, y: GrayImage) -> float:
     d = x.pixels - y.pixels
     return float(np.vdot(d, d))
 
@@ -82,13 +82,13 @@ def _decibels(peak: float, error: float) -> float:
         return float(10 * np.log10(np.float64(peak) ** 2 / np.float64(error)))
 
 
-def _pearson(x: Plane, y: Plane) -> float:
+def _pearson(x: GrayImage, y: GrayImage) -> float:
     (x, xx), (y, yy) = x.get(_centred), y.get(_centred)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.vdot(x, y) / np.sqrt(np.float64(xx * yy)))
 
 
-def _with_difference(x: Plane, fused: Plane, other: Plane) -> float:
+def _with_difference(x: GrayImage, fused: GrayImage, other: GrayImage) -> float:
     """Pearson's correlation of x and fused - other."""
     x, xx = x.get(_centred)
     parts = list(strips(x.shape))

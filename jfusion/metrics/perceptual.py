@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from jfusion.metrics.edges import sobel
-from jfusion.metrics.plane import Gray, planes, stretch
+from jfusion.metrics.gray_image import Gray, gray_images, min_max_normalize
 
 BLOCK = 16
 
@@ -16,11 +16,11 @@ BLOCK = 16
 def qcb(fused: Gray, a: Gray, b: Gray) -> float:
     """Qcb: local contrast of both sources kept, each weighted by its own. Higher is better.
 
-    (H, W) in 0..255, contrast stretched to 0..255 first; range 0..1; NaN if an image is constant.
+    (H, W) in 0..255, min-max normalized to 0..255 first; range 0..1; NaN if an image is constant.
     Differences of Gaussians (sigma 2 and 4, 31x31, zeros outside) of band-passed images; contrast is
     masked by C^3 / (C^2 + 0.0001). Source: Chen and Blum 2009; Z. Liu's metricChenBlum, VIFB.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     f, ca, cb = (x.get(_masked_contrast) for x in (fused, a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = [np.where(c < f, c / f, f / c) for c in (ca, cb)]
@@ -32,29 +32,29 @@ def qcb(fused: Gray, a: Gray, b: Gray) -> float:
 def qcv(fused: Gray, a: Gray, b: Gray) -> float:
     """Qcv: visible error against both sources in blocks of 16, weighted by their edges. **Lower.**
 
-    (H, W) in 0..255, contrast stretched to 0..255 first; NaN if an image is constant but not black,
+    (H, W) in 0..255, min-max normalized to 0..255 first; NaN if an image is constant but not black,
     or both sources have no edge. Blocks at the far borders are filled with zeros. Source: Chen and
     Varshney 2007; Z. Liu's metricChen, VIFB.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     sensitivity = _mannos_sakrison(fused.shape)
     error = weights = 0.0
     for source in (a, b):
         weight = source.get(_saliency)
-        difference = source.get(stretch) - fused.get(stretch)
+        difference = source.get(min_max_normalize) - fused.get(min_max_normalize)
         error += float((weight * _blocks(_filtered(difference, sensitivity) ** 2)).sum()) / BLOCK**2
         weights += float(weight.sum())
     return error / weights if weights else math.nan
 
 
 def _masked_contrast(x: np.ndarray) -> np.ndarray:
-    x = _filtered(stretch(x), _band_pass(x.shape))
+    x = _filtered(min_max_normalize(x), _band_pass(x.shape))
     with np.errstate(divide="ignore", invalid="ignore"):
-        contrast = np.abs(_bell(x, 2.0) / _bell(x, 4.0) - 1)
+        contrast = np.abs(_gaussian_filtered(x, 2.0) / _gaussian_filtered(x, 4.0) - 1)
         return contrast**3 / (contrast**2 + 0.0001)
 
 
-def _bell(x: np.ndarray, sigma: float) -> np.ndarray:
+def _gaussian_filtered(x: np.ndarray, sigma: float) -> np.ndarray:
     from scipy.ndimage import correlate1d
 
     offsets = np.arange(-15, 16)
@@ -87,7 +87,7 @@ def _mannos_sakrison(shape: tuple[int, int]) -> np.ndarray:
 
 
 def _saliency(x: np.ndarray) -> np.ndarray:
-    gx, gy = sobel(np.pad(stretch(x), 1))
+    gx, gy = sobel(np.pad(min_max_normalize(x), 1))
     return _blocks((gx * gx + gy * gy) ** 2.5)
 
 

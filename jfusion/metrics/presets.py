@@ -8,7 +8,7 @@ from functools import partial
 
 from jfusion.metrics import edges, feature, fidelity, information, perceptual, sharpness, structure
 from jfusion.metrics import vif as visual
-from jfusion.metrics.plane import Gray
+from jfusion.metrics.gray_image import Gray
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Preset:
-    """An evaluator: its metrics by name, those it prints, and how it makes colour images gray.
+    """An evaluator: its metrics by name, those it prints, and how it makes color images gray.
 
     gray: "luma", 0.299 R + 0.587 G + 0.114 B rounded half to even, or "pillow", Pillow's integers.
     """
@@ -52,7 +52,7 @@ METRICS = {
     "SSIM": Metric(structure.ssim),
     "Nabf": Metric(edges.nabf, higher_is_better=False),
     "MS_SSIM": Metric(structure.ms_ssim),
-    "NMI": Metric(information.normalised_mutual_information),
+    "NMI": Metric(information.normalized_mutual_information),
     "EI": Metric(edges.edge_intensity),
     "CE": Metric(information.cross_entropy, higher_is_better=False),
     "RMSE": Metric(fidelity.rmse, higher_is_better=False),
@@ -86,23 +86,23 @@ PRESETS = {
             "PSNR": Metric(partial(fidelity.psnr, peak=255.0**2)),
             "VIF": Metric(partial(visual.viff, guard=False)),
             "Nabf": Metric(partial(edges.nabf, weak=0.0), higher_is_better=False),
-            "SSIM": Metric(partial(structure.ssim, window=structure.BELL_SINGLE)),
-            "MS_SSIM": Metric(partial(structure.ms_ssim, window=structure.BELL_SINGLE)),
+            "SSIM": Metric(partial(structure.ssim, window=structure.GAUSSIAN_FLOAT32)),
+            "MS_SSIM": Metric(partial(structure.ms_ssim, window=structure.GAUSSIAN_FLOAT32)),
         },
         gray="pillow",
     ),
     "vifb": Preset(
-        "VIFB's MATLAB metrics, of gray images (it averages over R, G and B of colour ones)",
+        "VIFB's MATLAB metrics, of gray images (it averages over R, G and B of color ones)",
         (
             *("AG", "CE", "EI", "EN", "MI", "PSNR", "Qabf"),
             *("Qcb", "Qcv", "RMSE", "SF", "SSIM", "SD"),
         ),
         {
             "AG": Metric(partial(sharpness.average_gradient, over_inner=True)),
-            "MI": Metric(partial(information.mutual_information, stretched=True)),
+            "MI": Metric(partial(information.mutual_information, normalized=True)),
             "PSNR": Metric(fidelity.psnr_of_rmse),
             "SF": Metric(partial(sharpness.spatial_frequency, over_all=True)),
-            "SSIM": Metric(partial(structure.ssim, window=structure.BELL)),
+            "SSIM": Metric(partial(structure.ssim, window=structure.GAUSSIAN)),
         },
     ),
 }

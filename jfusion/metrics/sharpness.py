@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, planes, strips
+from jfusion.metrics.gray_image import Gray, gray_images, strips
 
 
 def standard_deviation(fused: Gray, a: Gray | None = None, b: Gray | None = None) -> float:
@@ -14,7 +14,7 @@ def standard_deviation(fused: Gray, a: Gray | None = None, b: Gray | None = None
 
     Source: Rao 1997; every evaluator here (VIFB calls it variance).
     """
-    return float(np.std(planes(fused)[0].pixels))
+    return float(np.std(gray_images(fused)[0].pixels))
 
 
 def spatial_frequency(
@@ -25,7 +25,7 @@ def spatial_frequency(
     fused (H, W) in 0..255; each mean is over its own number of differences (over_all: over H W, as
     VIFB), and an axis of one pixel counts 0. Higher is better. Source: Eskicioglu and Fisher 1995.
     """
-    x = planes(fused)[0].pixels
+    x = gray_images(fused)[0].pixels
     sums = np.zeros(2)
     for rows in strips(x.shape):
         across, down = np.diff(x[rows], axis=1), np.diff(x[rows.start : rows.stop + 1], axis=0)
@@ -44,7 +44,7 @@ def average_gradient(
     the sum is divided by (H-1)(W-1) (VIFB, FILM-Nankai). fused (H, W) in 0..255. Higher is better.
     Source: Cui et al. 2015; FILM's Evaluator.
     """
-    x = planes(fused)[0].pixels
+    x = gray_images(fused)[0].pixels
     height, width = x.shape
     count = (height - 1) * (width - 1) if over_inner else x.size
     if not count:

@@ -6,13 +6,21 @@ import math
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, Plane, gaussian, local_products, moments, planes, uniform
+from jfusion.metrics.gray_image import (
+    Gray,
+    GrayImage,
+    gaussian,
+    gray_images,
+    local_products,
+    moments,
+    uniform,
+)
 
-FLAT, BELL = uniform(7), gaussian(11, 1.5)
+FLAT, GAUSSIAN = uniform(7), gaussian(11, 1.5)
 # FILM-Nankai's window is made in float32, which moves its SSIM in the fifth digit.
 _RAW = np.exp(-((np.arange(11) - 5.0) ** 2) / 4.5).astype(np.float32)
 _RAW[[0, -1]] = np.nextafter(_RAW[[0, -1]], np.float32(1))  # float32's own exp rounds these two up
-BELL_SINGLE = tuple((_RAW / np.float32(_RAW.sum(dtype=np.float64))).astype(float).tolist())
+GAUSSIAN_FLOAT32 = tuple((_RAW / np.float32(_RAW.sum(dtype=np.float64))).astype(float).tolist())
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM, Wang et al. 2003
 
 
@@ -26,36 +34,36 @@ def ssim(
 ) -> float:
     """SSIM(fused, a) + SSIM(fused, b). Higher is better; 2 for identical images.
 
-    **7x7 uniform** window with sample covariance (scikit-image's default), or `BELL`: Gaussian, 11
+    **7x7 uniform** window with sample covariance (scikit-image's default), or `GAUSSIAN`: Gaussian, 11
     wide, sigma 1.5, population moments (VIFB, FILM-Nankai); K1 = 0.01, K2 = 0.03; only complete
     windows count. data_range is 255 in FILM's Evaluator; CDDFuse's leaves it out, and scikit-image
     then took 2 for float images: its values are not comparable. (H, W) in 0..255; NaN where a side
     is shorter than the window. Source: Wang et al. 2004.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     return sum(_mean_ssim(source, fused, data_range, window) for source in (a, b))
 
 
 def truth_ssim(fused: Gray, truth: Gray) -> float:
     """SSIM against a ground truth (7x7 uniform window, data range 255). 1 if equal; (H, W)."""
-    fused, truth = planes(fused, truth)
+    fused, truth = gray_images(fused, truth)
     return _mean_ssim(truth, fused, 255.0, FLAT)
 
 
-def ms_ssim(fused: Gray, a: Gray, b: Gray, *, window: tuple[float, ...] = BELL) -> float:
+def ms_ssim(fused: Gray, a: Gray, b: Gray, *, window: tuple[float, ...] = GAUSSIAN) -> float:
     """MS_SSIM(fused, a) + MS_SSIM(fused, b). Higher is better; 2 for identical images.
 
     Five scales (Gaussian window of 11, sigma 1.5, data range 255), each contrast term cut at 0 and
     raised to its weight; between scales 2x2 means, with a border of zeros where a side is odd. (H, W)
     in 0..255; NaN where a side is not longer than 160. Source: Wang et al. 2003; FILM-Nankai.
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     if min(fused.shape) <= (len(window) - 1) * 2 ** (len(SCALES) - 1):
         return math.nan
     return sum(_ms_ssim(source, fused, window) for source in (a, b))
 
 
-def _mean_ssim(x: Plane, y: Plane, data_range: float, window: tuple[float, ...]) -> float:
+def _mean_ssim(x: GrayImage, y: GrayImage, data_range: float, window: tuple[float, ...]) -> float:
     if min(x.shape) < len(window):
         return math.nan
     sample = len(FLAT) ** 2 / (len(FLAT) ** 2 - 1) if window == FLAT else 1.0
@@ -63,7 +71,7 @@ def _mean_ssim(x: Plane, y: Plane, data_range: float, window: tuple[float, ...])
 
 
 def _mean_terms(
-    x: Plane, y: Plane, window: tuple[float, ...], sample: float, data_range: float
+    x: GrayImage, y: GrayImage, window: tuple[float, ...], sample: float, data_range: float
 ) -> tuple[float, float]:
     """The means of SSIM's contrast-structure term, and of its product with the luminance term."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
@@ -80,7 +88,7 @@ def _mean_terms(
     return tuple(sums / mean_x.size)
 
 
-def _ms_ssim(x: Plane, y: Plane, window: tuple[float, ...]) -> float:
+def _ms_ssim(x: GrayImage, y: GrayImage, window: tuple[float, ...]) -> float:
     product = 1.0
     for scale, weight in enumerate(SCALES):
         last = scale == len(SCALES) - 1
@@ -90,8 +98,8 @@ def _ms_ssim(x: Plane, y: Plane, window: tuple[float, ...]) -> float:
     return product
 
 
-def _halved(x: np.ndarray) -> Plane:
+def _halved(x: np.ndarray) -> GrayImage:
     height, width = x.shape
     x = np.pad(x, ((height % 2,) * 2, (width % 2,) * 2))
     x = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
-    return Plane((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4)
+    return GrayImage((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4)

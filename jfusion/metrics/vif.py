@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jfusion.metrics.plane import Gray, gaussian, local_products, moments, planes, valid
+from jfusion.metrics.gray_image import Gray, gaussian, gray_images, local_products, moments, valid
 
 NOISE, EPS = 2.0, 1e-10
 SHORTEST = 41  # a shorter side leaves nothing at the fourth scale
@@ -19,7 +19,7 @@ def viff(fused: Gray, a: Gray, b: Gray, *, guard: bool = True) -> float:
     sum is NaN); NaN where a side is shorter than 41. Source: Sheikh and Bovik 2006, Han et al. 2013;
     FILM's Evaluator (its "VIFF", the papers' "VIF").
     """
-    fused, a, b = planes(fused, a, b)
+    fused, a, b = gray_images(fused, a, b)
     if min(fused.shape) < SHORTEST:
         return math.nan
     total = 0.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from jfusion import arrays
 from jfusion.checkpoint import WeightMap
 from jfusion.config import SystemConfig
 from jfusion.data import color
@@ -90,6 +91,10 @@ class System:
     """
 
     Config: ClassVar[type[SystemConfig]] = SystemConfig
+    CHANNELS: ClassVar[tuple[int, int]] = (
+        1,
+        1,
+    )  # of the arrays that `preprocess` gives for a and b
     WEIGHTS: ClassVar[WeightMap] = WeightMap(
         {}
     )  # the authors' parameter names, and where to get files
@@ -146,6 +151,19 @@ class System:
 
     # ---- what every system has
 
+    def __repr__(self) -> str:
+        """The class, its name, and the settings that differ from the paper's."""
+        default = {f.name: f.default for f in dataclasses.fields(self.config)}
+        own = {
+            k: getattr(self.config, k) for k, v in default.items() if getattr(self.config, k) != v
+        }
+        settings = "".join(f", {k}={v!r}" for k, v in own.items())
+        return f"<{type(self).__name__} {self.name!r}{settings}>"
+
+    def __str__(self) -> str:
+        """As `repr`; Jittor's own lists every layer."""
+        return repr(self)
+
     def fuse(
         self,
         a: Any,
@@ -155,15 +173,86 @@ class System:
         seed: int | None = None,
         callback: Callable[[int, Any, Any], None] | None = None,
     ) -> Any:
-        """The fused images of a batch of pairs: a, b (N, C, H, W) in [0, 1] -> (N, C, H, W) in [0, 1].
+        """Fuses one pair of images or a batch of pairs, and returns the kind that it was given.
 
-        text (N, L, text_dim): features of the paragraphs, for a system that reads them. seed fixes what
-        is random. A system that takes many steps calls callback(i, x, pred_x0) after each: the step's
-        index, counting down to 0, the new x, and the estimate of the final image.
+        a, b: NumPy arrays, PIL images or Jittor Vars of one size, uint8 or floating point in [0, 1].
+
+        * One pair: (H, W) for gray, (H, W, 3) for color, or PIL images. The result is an image of the
+          same size; it has color where a source has color. A list of images gives a list.
+        * A batch: floating point (N, C, H, W) in [0, 1], the arrays that `preprocess` gives (C is 1 for
+          both, but for systems that say otherwise) -> (N, C, H, W) in [0, 1].
+
+        text: the features of the paragraphs, (N, L, text_dim), or (L, text_dim) for one pair, for a
+        system that reads them. seed fixes what is random (default: the paper's). A system that takes many
+        steps calls callback(i, x, pred_x0) after each: the step's index, counting down to 0, the new x,
+        and the estimate of the final image. Raises UserError in one sentence for values, ranks or sizes
+        that do not fit.
         """
+        images = [arrays.read(x, name) for x, name in ((a, "a"), (b, "b"))]
+        for x, name in zip(images, ("a", "b"), strict=True):
+            arrays.check_unit_range(x, name)
+        _check_sizes(*images)
+        if all(map(self._is_direct, images)):
+            return self._fuse_direct(a, b, text, seed, callback)
+        return arrays.write(self._fuse_images(*images, text, seed, callback), images[0])
+
+    def _is_direct(self, images: arrays.Images) -> bool:
+        """Whether images are what `preprocess` gives: floating point, and not an image of one pair in color."""
+        one_gray = (
+            self.CHANNELS == (1, 1) and images.layout == "image" and images.arrays[0].ndim == 2
+        )
+        return (
+            not images.is_uint8
+            and images.kind != "pil"
+            and (images.layout in ("NCHW", "CHW") or one_gray)
+        )
+
+    def _fuse_direct(
+        self, a: Any, b: Any, text: Any | None, seed: int | None, callback: Callable | None
+    ) -> Any:
+        """Arrays or Vars of two to four dimensions, through `_run` and back to the same number of them."""
+        rank = len(a.shape)
+        a, b = (x.reshape((*(1,) * (4 - len(x.shape)), *x.shape)) for x in (a, b))
+        for x, name, channels in zip((a, b), "ab", self.CHANNELS, strict=True):
+            if x.shape[1] != channels:
+                raise UserError(
+                    f"{self.name} takes {name} with {channels} channel{'s' * (channels > 1)}, not "
+                    f"{x.shape[1]} (shape {list(x.shape)})"
+                )
+        if text is not None and len(text.shape) == 2:
+            text = text.reshape((1, *text.shape))
         self.check_text(text, a)
-        fused = self._fuse(a, b, text, seed, callback)
-        return fused[:, :, : a.shape[2], : a.shape[3]]
+        fused = self._run(a, b, text, seed, callback)[:, :, : a.shape[2], : a.shape[3]]
+        return fused.reshape(fused.shape[4 - rank :])
+
+    def _fuse_images(
+        self,
+        a: arrays.Images,
+        b: arrays.Images,
+        text: Any | None,
+        seed: int | None,
+        callback: Callable | None,
+    ) -> list[np.ndarray]:
+        """Images of 8 bits, each pair as `jfusion fuse` does it."""
+        texts = [None] * len(a.arrays) if text is None else _texts(text, len(a.arrays))
+        fused = []
+        for x, y, features in zip(a.arrays, b.arrays, texts, strict=True):
+            pair = pair_of(_to_rgb(x), _to_rgb(y), features)
+            inputs = (v[None] for v in self.preprocess(pair))
+            text = None if features is None else features[None]
+            out = np.asarray(self._fuse_direct(*inputs, text, seed, callback))
+            fused.append(self.postprocess(out[0], pair).image)
+        return fused
+
+    def _run(self, a: Any, b: Any, text: Any | None, seed: int | None, callback: Any) -> Any:
+        """`_fuse` on NumPy arrays; a Jittor Var becomes one, and the result a Var again."""
+        inputs = [np.asarray(x.numpy() if arrays.is_var(x) else x, np.float32) for x in (a, b)]
+        fused = self._fuse(*inputs, text, seed, callback)
+        if not arrays.is_var(a):
+            return fused
+        from jfusion.runtime import jt
+
+        return jt.array(fused)
 
     def check_text(self, text: Any | None, a: Any) -> None:
         """Raises UserError unless `text` is (N, L, text_dim) for the N images of `a`, where it is read."""
@@ -176,6 +265,49 @@ class System:
             raise UserError(
                 f"paragraph features of shape {list(text.shape)} do not fit {a.shape[0]} images and "
                 f"text_dim {width}; make them with the encoder that the checkpoint was trained with"
+            )
+
+
+# ---- images of a caller ------------------------------------------------------------------------
+
+
+def pair_of(
+    rgb_a: np.ndarray, rgb_b: np.ndarray, text: np.ndarray | None = None, name: str = "pair"
+) -> Pair:
+    """A pair of two images (H, W, 3) uint8; the result gets the color of those that have color."""
+    colors = [image.is_colour(x) for x in (rgb_a, rgb_b)]
+    rule = {(True, True): "weighted", (True, False): "a", (False, True): "b"}.get(
+        tuple(colors), "none"
+    )
+    return Pair.of_images(name, rgb_a, rgb_b, text, rule)
+
+
+def _to_rgb(x: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3), uint8 or in [0, 1] -> (H, W, 3) uint8."""
+    eight = x if x.dtype == np.uint8 else np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(eight[..., None], 3, 2) if eight.ndim == 2 else np.ascontiguousarray(eight)
+
+
+def _texts(text: Any, count: int) -> list[np.ndarray]:
+    """The features of each of `count` pairs, (L, D) float32."""
+    values = np.asarray(text.numpy() if arrays.is_var(text) else text, np.float32)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or len(values) != count:
+        raise UserError(f"text must be (N, L, D) for {count} pairs, not {list(values.shape)}")
+    return list(values)
+
+
+def _check_sizes(a: arrays.Images, b: arrays.Images) -> None:
+    if len(a.arrays) != len(b.arrays):
+        raise UserError(
+            f"a holds {len(a.arrays)} images and b {len(b.arrays)}; give one partner each"
+        )
+    for i, (x, y) in enumerate(zip(a.arrays, b.arrays, strict=True)):
+        if x.shape[:2] != y.shape[:2]:
+            place = f" of pair {i}" if len(a.arrays) > 1 else ""
+            raise UserError(
+                f"the images{place} are {x.shape[0]}x{x.shape[1]} and {y.shape[0]}x{y.shape[1]}; both must "
+                "have one size"
             )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jfusion.arrays import is_var
 from jfusion.checkpoint import weights
 from jfusion.errors import UserError
 from jfusion.runtime import jt, nn
@@ -45,18 +45,12 @@ class NetworkSystem(System, nn.Module):
 
     # ---- what every system has
 
-    def fuse(
-        self,
-        a: Any,
-        b: Any,
-        text: Any | None = None,
-        *,
-        seed: int | None = None,
-        callback: Callable[[int, Any, Any], None] | None = None,
-    ) -> Any:
-        """As `System.fuse`, without keeping what a gradient would need."""
+    def _run(self, a: Any, b: Any, text: Any | None, seed: int | None, callback: Any) -> Any:
+        """`_fuse` on Vars, without keeping what a gradient would need; NumPy arrays give an array."""
+        inputs = [x if x is None or is_var(x) else jt.array(np.float32(x)) for x in (a, b, text)]
         with jt.no_grad():
-            return super().fuse(a, b, text, seed=seed, callback=callback)
+            fused = self._fuse(*inputs, seed, callback)
+        return fused if is_var(a) else fused.numpy()
 
     def trainable(self) -> dict[str, jt.Var]:
         """The parameters by name, without the buffers."""

@@ -93,7 +93,7 @@ def test_cddfuse_prints_ssim_with_a_data_range_of_2(golden):
 def test_sources_judged_once_give_the_same_values(golden):
     data = golden("metrics/metrics.npz")
     f, a, b = (data[f"weighted.{x}"] for x in "FAB")
-    shared = metrics.Plane(a), metrics.Plane(b)
+    shared = metrics.GrayImage(a), metrics.GrayImage(b)
     for fused in (f, a // 2 + b // 2):
         once = metrics.evaluate(fused, *shared, names="all")
         assert once == pytest.approx(metrics.evaluate(fused, a, b, names="all"), nan_ok=True)

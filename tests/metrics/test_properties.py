@@ -14,7 +14,7 @@ from skimage.metrics import structural_similarity
 
 from jfusion import metrics
 from jfusion.errors import UserError
-from jfusion.metrics import edges, feature, information, perceptual, plane, structure, vif
+from jfusion.metrics import edges, feature, gray_image, information, perceptual, structure, vif
 
 images = hnp.arrays(np.uint8, (50, 45), elements=st.integers(0, 255))
 small = hnp.arrays(np.uint8, (6, 5), elements=st.integers(0, 9))
@@ -84,7 +84,7 @@ def test_errors_name_what_is_wrong():
         metrics.evaluate(x, x, x, names=["Qbaf"])
     with pytest.raises(UserError, match="one size"):
         metrics.evaluate(x, x[:5], x)
-    with pytest.raises(UserError, match="one size"):
+    with pytest.raises(UserError, match="one pixel or more a side"):
         metrics.evaluate(x[:0], x[:0], x[:0])
     with pytest.raises(UserError, match=r"unknown preset 'flim'; did you mean 'film'\?"):
         metrics.evaluate(x, x, x, preset="flim")
@@ -98,9 +98,11 @@ def test_errors_name_what_is_wrong():
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(17, 70), st.integers(17, 90))), st.integers(1, 2))
 @settings(max_examples=20)
 def test_filter_is_a_convolution_where_the_window_fits(x, step):
-    window = plane.gaussian(17, 3.4)
+    window = gray_image.gaussian(17, 3.4)
     expected = convolve2d(x, np.outer(window, window), "valid")[::step, ::step]
-    np.testing.assert_allclose(plane.valid(x.astype(float), window, step), expected, 1e-12, 1e-12)
+    np.testing.assert_allclose(
+        gray_image.valid(x.astype(float), window, step), expected, 1e-12, 1e-12
+    )
 
 
 def literal_vif(reference, distorted):
@@ -165,7 +167,7 @@ def test_ssim_is_that_of_scikit_image(x, y):
         gaussian_weights=True,
         use_sample_covariance=False,
     )
-    found = structure.ssim(x, y, y, window=structure.BELL)
+    found = structure.ssim(x, y, y, window=structure.GAUSSIAN)
     np.testing.assert_allclose(found, 2 * expected, rtol=1e-9, atol=1e-12)
 
 

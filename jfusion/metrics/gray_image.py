@@ -15,11 +15,11 @@ STRIP = 1 << 16  # pixels handled at once: temporaries that a processor's cache 
 _KEPT = threading.local()
 
 
-class Plane:
+class GrayImage:
     """A gray image (H, W) in float64; `get` computes a statistic of it once and keeps it.
 
-    Metrics take arrays or planes: give the same planes of the sources to every method compared, and
-    what depends on the sources alone is computed once.
+    Metrics accept arrays or GrayImages. When several methods are compared, pass the same GrayImages of
+    the sources to each: what depends on the sources alone is then computed once.
     """
 
     def __init__(self, pixels: np.ndarray):
@@ -35,12 +35,12 @@ class Plane:
         return self._known[key]
 
 
-Gray = np.ndarray | Plane
+Gray = np.ndarray | GrayImage
 
 
-def planes(*images: Gray) -> list[Plane]:
-    """Arrays or planes, as planes."""
-    return [x if isinstance(x, Plane) else Plane(x) for x in images]
+def gray_images(*images: Gray) -> list[GrayImage]:
+    """Arrays or GrayImages, all as GrayImages."""
+    return [x if isinstance(x, GrayImage) else GrayImage(x) for x in images]
 
 
 def valid(
@@ -70,8 +70,8 @@ def moments(x: np.ndarray, window: tuple[float, ...]) -> np.ndarray:
 
     One array for both, because the system hands out a large one in larger pages, far faster.
     """
-    reach = len(window) - 1
-    out = np.empty((2, x.shape[0] - reach, x.shape[1] - reach))
+    border = len(window) - 1
+    out = np.empty((2, x.shape[0] - border, x.shape[1] - border))
     valid(x, window, out=out[0])
     square = _scratch("square", x.shape)
     valid(np.multiply(x, x, out=square), window, out=out[1])
@@ -91,11 +91,11 @@ def local_products(
         yield rows, means[rows]
 
 
-def strips(shape: tuple[int, int], beyond: int = 0) -> Iterator[slice]:
-    """Rows of an image, a strip at a time, each reaching `beyond` rows into the next one."""
+def strips(shape: tuple[int, int], overlap: int = 0) -> Iterator[slice]:
+    """Rows of an image, a strip at a time, each with `overlap` rows of the next one."""
     rows = max(1, STRIP // max(1, shape[1]))
-    for start in range(0, shape[0] - beyond, rows):
-        yield slice(start, min(start + rows, shape[0] - beyond) + beyond)
+    for start in range(0, shape[0] - overlap, rows):
+        yield slice(start, min(start + rows, shape[0] - overlap) + overlap)
 
 
 def _scratch(name: str, shape: tuple[int, int]) -> np.ndarray:
@@ -118,7 +118,7 @@ def _band(window: tuple[float, ...], step: int, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def gaussian(side: int, sigma: float) -> tuple[float, ...]:
-    """A Gaussian window that sums to 1, sampled at whole numbers from its centre."""
+    """A Gaussian window that sums to 1, sampled at whole numbers from its center."""
     x = np.arange(side) - side // 2
     g = np.exp(-(x**2) / (2 * sigma**2))
     return tuple((g / g.sum()).tolist())
@@ -129,8 +129,8 @@ def uniform(side: int) -> tuple[float, ...]:
     return (1 / side,) * side
 
 
-def stretch(x: np.ndarray) -> np.ndarray:
-    """Contrast stretched to whole numbers 0..255, as VIFB and Z. Liu's toolbox do first.
+def min_max_normalize(x: np.ndarray) -> np.ndarray:
+    """Min-max normalization to whole numbers 0..255, which VIFB and Z. Liu's toolbox do first.
 
     Black stays black; any other constant image becomes NaN there and here.
     """

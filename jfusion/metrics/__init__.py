@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jfusion import arrays
-from jfusion.data import image
+from jfusion.data import color
 from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.gray_image import GrayImage
 from jfusion.metrics.presets import METRICS, PRESETS, Metric, Preset
@@ -149,5 +149,5 @@ def _to_gray(x: np.ndarray, rule: str) -> np.ndarray:
     if x.ndim == 2:
         return x
     if (x == np.round(x)).all():
-        return (image.gray_by_pillow if rule == "pillow" else image.gray)(x.astype(np.uint8))
+        return (color.gray_by_pillow if rule == "pillow" else color.gray)(x.astype(np.uint8))
     return x @ np.array([0.299, 0.587, 0.114])

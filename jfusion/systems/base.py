@@ -275,7 +275,7 @@ def pair_of(
     rgb_a: np.ndarray, rgb_b: np.ndarray, text: np.ndarray | None = None, name: str = "pair"
 ) -> Pair:
     """A pair of two images (H, W, 3) uint8; the result gets the color of those that have color."""
-    colors = [image.is_colour(x) for x in (rgb_a, rgb_b)]
+    colors = [color.is_color(x) for x in (rgb_a, rgb_b)]
     rule = {(True, True): "weighted", (True, False): "a", (False, True): "b"}.get(
         tuple(colors), "none"
     )

@@ -9,7 +9,7 @@ from jfusion import metrics
 from jfusion.errors import UserError
 
 RNG = np.random.default_rng(0)
-LEVELS = RNG.integers(0, 256, (3, 12, 13), dtype=np.uint8)  # fused, a, b
+LEVELS = RNG.integers(0, 256, (3, 48, 50), dtype=np.uint8)  # fused, a, b
 
 
 def test_levels_of_any_type_give_the_same_numbers():
@@ -56,7 +56,7 @@ def test_a_batch_gives_a_list():
 def test_pil_images_and_color_become_the_gray_of_the_preset():
     from PIL import Image
 
-    rgb = RNG.integers(0, 256, (12, 13, 3), dtype=np.uint8)
+    rgb = RNG.integers(0, 256, (48, 50, 3), dtype=np.uint8)
     gray = np.round(rgb @ np.float32([0.299, 0.587, 0.114]))
     expected = metrics.evaluate(LEVELS[0], gray, LEVELS[2])
     assert metrics.evaluate(LEVELS[0], rgb, LEVELS[2]) == pytest.approx(expected)

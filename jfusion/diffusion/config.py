@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jfusion.config import setting
 from jfusion.errors import UserError
@@ -18,14 +19,15 @@ MULTIPLIERS = {
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The defaults are those of the official 256x256 unconditional model."""
+    """The network; the defaults are those of the official 256x256 unconditional model."""
+
+    RENAMED: ClassVar[dict[str, Any]] = {"class_cond": lambda value: _unconditional(value)}
 
     image_size: int = setting(256, "size of the training images; only decides the two below")
     num_channels: int = setting(256, "width of the network, a multiple of 32")
     num_res_blocks: int = setting(2, "residual blocks per level")
     channel_mult: str = setting("", "width of each level, such as 1,2,3; empty: by image size")
     learn_sigma: bool = setting(True, "the network also predicts the variance")
-    class_cond: bool = setting(False, "the network takes one of 1000 class labels")
     attention_resolutions: str = setting(
         "32,16,8", "sizes of the feature map that have attention, seen from image_size"
     )
@@ -66,6 +68,13 @@ class UNetConfig:
     def multiple(self) -> int:
         """Image sides must be multiples of this."""
         return 2 ** (len(self.multipliers) - 1)
+
+
+def _unconditional(class_cond: bool) -> dict[str, Any]:
+    """No settings in place of the removed `class_cond`, which no system could use."""
+    if class_cond:
+        raise UserError("a network with class labels (class_cond) cannot be used for fusion")
+    return {}
 
 
 def _numbers(text: str, name: str) -> list[int]:

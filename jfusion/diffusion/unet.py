@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from jfusion.checkpoint import NameMap
 from jfusion.diffusion.config import UNetConfig
 from jfusion.errors import UserError
 from jfusion.ops.activation import silu
@@ -52,10 +51,12 @@ def _official() -> dict[str, str]:
     return {o: f"unet.{u}" for o, u in names.items()}
 
 
-OFFICIAL = NameMap(_official())  # for a system that holds the network as `unet`
+OFFICIAL = (
+    _official()
+)  # templates of the authors' names, for a system that holds the network as `unet`
 
 
-def time_embedding(t: np.ndarray, width: int) -> np.ndarray:
+def timestep_embedding(t: np.ndarray, width: int) -> np.ndarray:
     """Cosines and sines of t (N,), which may be fractional -> (N, width) float32.
 
     In NumPy: at t = 999 one unit in the last place of a frequency moves a value by 6e-5, and
@@ -65,19 +66,23 @@ def time_embedding(t: np.ndarray, width: int) -> np.ndarray:
     exponent = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
     rates = np.exp(exponent.astype(float)).astype(np.float32)  # NumPy's float32 exp is an ulp off
     angles = np.asarray(t, np.float32)[:, None] * rates
-    waves = np.concatenate([np.cos(angles), np.sin(angles)], 1)
-    return np.pad(waves, ((0, 0), (0, width % 2)))
+    temb = np.concatenate([np.cos(angles), np.sin(angles)], 1)
+    return np.pad(temb, ((0, 0), (0, width % 2)))
 
 
 class UNet(nn.Module):
-    """(image with noise, time) -> the predicted noise, and with `learn_sigma` what the variance is."""
+    """(noisy image, time) -> the predicted noise, and with `learn_sigma` what the variance is.
 
-    def __init__(self, config: UNetConfig):
+    num_classes: the number of class labels, for a class-conditional network; no system here uses it.
+    """
+
+    def __init__(self, config: UNetConfig, num_classes: int | None = None):
         self.config = config
         width, time = config.num_channels, 4 * config.num_channels
         self.time = nn.ModuleList([nn.Linear(width, time), nn.Identity(), nn.Linear(time, time)])
-        if config.class_cond:
-            self.labels = nn.Embedding(1000, time)
+        self.num_classes = num_classes
+        if num_classes is not None:
+            self.labels = nn.Embedding(num_classes, time)
         widths = [int(m * width) for m in config.multipliers]
         self.down, skips = self._down(widths, time)
         top = widths[-1]
@@ -85,7 +90,7 @@ class UNet(nn.Module):
             [self._residual(top, top, time), self._attention(top), self._residual(top, top, time)]
         )
         self.up = self._up(widths, skips, time)
-        self.norm = _Norm(widths[0])
+        self.norm = _GroupNorm(widths[0])
         self.conv = _zero(nn.Conv(widths[0], 6 if config.learn_sigma else 3, 3, padding=1))
         if config.use_fp16:
             self.halve()
@@ -129,7 +134,7 @@ class UNet(nn.Module):
     def _resampling(self, width: int, time: int, way: str) -> nn.Module:
         if self.config.resblock_updown:
             return self._residual(width, width, time, way)
-        return Halving(width) if way == "down" else Doubling(width)
+        return Downsample(width) if way == "down" else Upsample(width)
 
     def _attention(self, width: int, heads: int = -1) -> Attention:
         c = self.config
@@ -141,14 +146,18 @@ class UNet(nn.Module):
         return Attention(width, heads, not c.use_new_attention_order)
 
     def execute(self, x: jt.Var, t: np.ndarray, labels: np.ndarray | None = None) -> jt.Var:
-        """x (N, 3, H, W), sides multiples of `config.multiple`; t (N,); labels (N,) from 0 to 999."""
+        """x (N, 3, H, W), sides multiples of `config.multiple`; t (N,); labels (N,) of classes.
+
+        -> (N, 3 or, with learn_sigma, 6, H, W). Raises UserError for other sides, and for labels where
+        the network has no classes or the reverse.
+        """
         c = self.config
         if any(side % c.multiple for side in x.shape[2:]):
             raise UserError(
-                f"the UNet takes sides that are multiples of {c.multiple}, not {x.shape}"
+                f"the UNet's input must have sides that are multiples of {c.multiple}, not {x.shape}"
             )
-        if c.class_cond == (labels is None):
-            raise UserError("class labels go with class_cond, and only with it")
+        if (self.num_classes is None) != (labels is None):
+            raise UserError("class labels belong to a network with num_classes, and only to one")
         time = silu(self.embed(t, labels))
         skips = []
         for block in self.down:
@@ -162,8 +171,8 @@ class UNet(nn.Module):
     def embed(self, t: np.ndarray, labels: np.ndarray | None = None) -> jt.Var:
         """(N,) -> (N, 4 num_channels)."""
         first, _, second = self.time
-        waves = jt.array(time_embedding(t, self.config.num_channels)).stop_grad()
-        time = second(silu(first(waves)))
+        temb = jt.array(timestep_embedding(t, self.config.num_channels)).stop_grad()
+        time = second(silu(first(temb)))
         return time if labels is None else time + self.labels(jt.array(labels))
 
     def halve(self) -> None:
@@ -188,10 +197,10 @@ class Residual(nn.Module):
         resample: str | None,
     ):
         self.scale_shift, self.resample = scale_shift, resample
-        self.norm1 = _Norm(width)
+        self.norm1 = _GroupNorm(width)
         self.conv1 = nn.Conv(width, out, 3, padding=1)
         self.time = nn.Linear(time, 2 * out if scale_shift else out)
-        self.norm2 = _Norm(out)
+        self.norm2 = _GroupNorm(out)
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.conv2 = _zero(nn.Conv(out, out, 3, padding=1))
         self.skip = nn.Conv(width, out, 1) if width != out else None
@@ -221,7 +230,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, heads_first: bool):
         self.heads, self.heads_first = heads, heads_first
-        self.norm = _Norm(width)
+        self.norm = _GroupNorm(width)
         self.qkv = _Projection(width, 3 * width)
         self.project = _zero(_Projection(width, width))
 
@@ -231,7 +240,7 @@ class Attention(nn.Module):
         return x + self.project(pixel_attention(qkv, self.heads, self.heads_first))
 
 
-class Halving(nn.Module):
+class Downsample(nn.Module):
     """A 3x3 convolution of stride 2."""
 
     def __init__(self, width: int):
@@ -242,7 +251,7 @@ class Halving(nn.Module):
         return nn.conv2d(x, self.conv.weight.float32(), self.conv.bias.float32(), 2, 1)
 
 
-class Doubling(nn.Module):
+class Upsample(nn.Module):
     """Each pixel four times, and a 3x3 convolution."""
 
     def __init__(self, width: int):
@@ -253,7 +262,7 @@ class Doubling(nn.Module):
         return _conv(_resized(x, "up"), self.conv)
 
 
-class _Norm(nn.Module):
+class _GroupNorm(nn.Module):
     def __init__(self, width: int):
         self.weight, self.bias = jt.ones(width), jt.zeros(width)
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from jfusion.checkpoint import WeightMap
 from jfusion.diffusion import unet
 from jfusion.diffusion.config import UNetConfig
 from jfusion.errors import UserError
@@ -16,13 +17,14 @@ from jfusion.runtime import jt, nn
 from tests.conftest import GOLDEN
 
 FOLDER = GOLDEN / "ddfm"
+NAMES = WeightMap(unet.OFFICIAL)
 
 
 class Holder(nn.Module):
     """As a system holds the network."""
 
-    def __init__(self, config):
-        self.unet = unet.UNet(config)
+    def __init__(self, config, num_classes=None):
+        self.unet = unet.UNet(config, num_classes)
 
 
 def settings(name):
@@ -43,7 +45,7 @@ def load(network, recipe, name):
     own.unet = network
     parameters = own.state_dict()
     for key, value in recipe.state(manifest(name), salt="golden").items():
-        parameters.pop(unet.OFFICIAL.ours(key)).update(jt.array(value))
+        parameters.pop(NAMES.ours(key)).update(jt.array(value))
     assert not parameters
     return network
 
@@ -81,8 +83,8 @@ def test_outputs_and_every_block(small, golden, kind):
     z = golden("ddfm/unet.npz")
     out, rows = probes(small, z[f"x{kind}"], z[f"t{kind}"])
     expected = z["probe_ns" if kind else "probe_batch"]
-    for name, row, wanted in zip(z["probe_names"], rows, expected[: len(rows)], strict=False):
-        np.testing.assert_allclose(row, wanted, rtol=0, atol=5e-5, err_msg=str(name))
+    for name, row, expected_row in zip(z["probe_names"], rows, expected[: len(rows)], strict=False):
+        np.testing.assert_allclose(row, expected_row, rtol=0, atol=5e-5, err_msg=str(name))
     np.testing.assert_allclose(out, z[f"out{kind}"], rtol=0, atol=5e-5)
     assert len(expected) - len(rows) <= 1  # the last one is the output
 
@@ -94,7 +96,7 @@ def test_time_embedding(small, golden):
         ("temb_tf", 32, "temb_sin_float"),
         ("temb_t", 33, "temb_sin_odd"),
     ):
-        found = unet.time_embedding(z[t], width)
+        found = unet.timestep_embedding(z[t], width)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, z[name], rtol=0, atol=5e-5, err_msg=name)
     np.testing.assert_allclose(small.embed(z["temb_t"]).numpy(), z["temb_out"], rtol=0, atol=5e-5)
@@ -153,26 +155,26 @@ def test_both_orders_of_the_heads(golden):
 
 def test_the_other_branches(recipe, golden):
     z = golden("ddfm/unet_alt.npz")
-    network = load(unet.UNet(UNetConfig(**settings("alt"))), recipe, "alt")
+    network = load(unet.UNet(UNetConfig(**settings("alt")), 1000), recipe, "alt")
     out, rows = probes(network, z["x"], z["t"], z["y"])
-    for name, row, wanted in zip(z["probe_names"], rows, z["probe"], strict=False):
-        np.testing.assert_allclose(row, wanted, rtol=0, atol=5e-5, err_msg=str(name))
+    for name, row, expected_row in zip(z["probe_names"], rows, z["probe"], strict=False):
+        np.testing.assert_allclose(row, expected_row, rtol=0, atol=5e-5, err_msg=str(name))
     np.testing.assert_allclose(out, z["out"], rtol=0, atol=5e-5)
 
 
 def test_the_official_model_has_the_published_names(monkeypatch):
     """Without allocating its 2.2 GB: nothing of it is ever computed."""
     own = {k: tuple(v.shape) for k, v in Holder(UNetConfig()).state_dict().items()}
-    official = {unet.OFFICIAL.official(k): v for k, v in own.items()}
+    official = {NAMES.official(k): v for k, v in own.items()}
     assert official == {k: tuple(v) for k, v in manifest("256_uncond").items()}
-    assert all(unet.OFFICIAL.ours(unet.OFFICIAL.official(k)) == k for k in own)
+    assert all(NAMES.ours(NAMES.official(k)) == k for k in own)
     assert sum(int(np.prod(v)) for v in own.values()) == 552_814_086
 
 
-@pytest.mark.parametrize("name", ["small", "alt"])
-def test_names_map_one_to_one(name):
-    own = Holder(UNetConfig(**settings(name))).state_dict()
-    assert {unet.OFFICIAL.official(k): v.shape for k, v in own.items()} == manifest(name)
+@pytest.mark.parametrize("name, num_classes", [("small", None), ("alt", 1000)])
+def test_names_map_one_to_one(name, num_classes):
+    own = Holder(UNetConfig(**settings(name)), num_classes).state_dict()
+    assert {NAMES.official(k): v.shape for k, v in own.items()} == manifest(name)
 
 
 def test_an_untrained_network_is_zero_and_learns(recipe):
@@ -183,8 +185,8 @@ def test_an_untrained_network_is_zero_and_learns(recipe):
     network, x = unet.UNet(config), jt.array(np.ones((2, 3, 8, 8), np.float32))
     out = network(x, np.array([3.0, 7.0]))
     assert not out.numpy().any()
-    slopes = jt.grad(((out - 1) ** 2).sum(), network.conv.weight)
-    assert abs(slopes.numpy()).max() > 0
+    gradient = jt.grad(((out - 1) ** 2).sum(), network.conv.weight)
+    assert abs(gradient.numpy()).max() > 0
 
 
 def test_half_precision_holds_half_and_is_near(recipe, golden):
@@ -217,7 +219,7 @@ def test_impossible_networks_are_refused(wrong, words):
 def test_sides_and_labels_are_checked(small):
     with pytest.raises(UserError, match="multiples of 8"):
         small(jt.zeros((1, 3, 12, 16)), np.zeros(1))
-    with pytest.raises(UserError, match="class_cond"):
+    with pytest.raises(UserError, match="num_classes"):
         small(jt.zeros((1, 3, 16, 16)), np.zeros(1), np.zeros(1, int))
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jfusion.diffusion.unet import time_embedding
+from jfusion.diffusion.unet import timestep_embedding
 from jfusion.ops.activation import silu
 from jfusion.ops.conv import conv, conv1x1
 from jfusion.ops.norm import channel_layer_norm
@@ -294,7 +294,7 @@ class Denoiser(nn.Module):
     def embed(self, t: np.ndarray) -> jt.Var:
         """(N,) -> (N, 4 width)."""
         first, _, second = self.time
-        return second(silu(first(jt.array(time_embedding(t, self.width)).stop_grad())))
+        return second(silu(first(jt.array(timestep_embedding(t, self.width)).stop_grad())))
 
     def tokens(self, x: jt.Var) -> jt.Var:
         """What the graph gets: the position added, and the reference's order of reading."""

@@ -13,9 +13,9 @@ from jfusion.checkpoint import NameMap
 from jfusion.data import color
 from jfusion.data.h5 import Pair
 from jfusion.diffusion.noise import TorchNoise
-from jfusion.diffusion.process import Estimate, noised
+from jfusion.diffusion.process import ModelPrediction, q_sample
 from jfusion.diffusion.samplers import SAMPLERS, Callback
-from jfusion.diffusion.schedule import Schedule, rounded, schedule
+from jfusion.diffusion.schedule import Schedule, named_schedule, rounded
 from jfusion.errors import UserError
 from jfusion.ops.activation import absolute
 from jfusion.ops.resize import pad_to_multiple
@@ -111,7 +111,7 @@ class FCCF(System):
 
     def schedule(self) -> Schedule:
         """All T steps; the cosine's in single precision, which the published numbers depend on."""
-        made = schedule(self.config.noise_schedule, self.config.timesteps)
+        made = named_schedule(self.config.noise_schedule, self.config.timesteps)
         return rounded(made) if self.config.noise_schedule == "cosine" else made
 
     # ---- groups
@@ -253,7 +253,7 @@ class FCCF(System):
     ) -> tuple[jt.Var, jt.Var]:
         """Structure and plane at the times t (N,), with the same noise in both."""
         first, second = (
-            noised(jt.array(x), noise, steps, t) for x in (plane.structure, plane.function)
+            q_sample(jt.array(x), t, noise, steps) for x in (plane.structure, plane.function)
         )
         return first, second
 
@@ -368,7 +368,7 @@ class FCCF(System):
         start (P N, 3, H, W): noise for structure, plane and fused plane. noise(k): for --add-noise.
         """
         steps = self.schedule()
-        short = steps.shortened(self.config.steps) if self.config.steps else steps
+        short = steps.respaced(self.config.steps) if self.config.steps else steps
         if noise is None:
             own = TorchNoise(SEED)
             shape = (start.shape[0], 1, *start.shape[2:])
@@ -376,7 +376,7 @@ class FCCF(System):
                 (lambda k: jt.array(own.normal(shape))) if self.config.add_noise else lambda k: 0.0
             )
 
-        def model(x: jt.Var, k: int) -> Estimate:
+        def model(x: jt.Var, k: int) -> ModelPrediction:
             return self.step_back(
                 planes, self.corrected(planes, x) if k < len(short) - 1 else x, k, short
             )
@@ -384,9 +384,9 @@ class FCCF(System):
         found = SAMPLERS[self.config.sampler](model, start, short, noise=noise, callback=callback)
         return self.corrected(planes, found)[:, 2:3]
 
-    def step_back(self, planes: list[Plane], x: jt.Var, k: int, steps: Schedule) -> Estimate:
+    def step_back(self, planes: list[Plane], x: jt.Var, k: int, steps: Schedule) -> ModelPrediction:
         """What the network says at step k of x (P N, 3, H, W); all three chains share its noise."""
-        found, n = self.predict(planes, x, int(steps.steps[k])), len(planes[0].s)
+        found, n = self.predict(planes, x, int(steps.timesteps[k])), len(planes[0].s)
         x1, x2, fused = x.chunk(3, 1)
         mixed = []
         for i, plane in enumerate(planes):
@@ -397,7 +397,9 @@ class FCCF(System):
                 mixed.append(x2[at] + plane.sign * found.mask2[at] * x1[at])
         x = jt.concat([x1, x2, (jt.concat(mixed, 0) + fused) / 2], 1)
         clean, mean = posterior(x, found.noise, x, k, steps)
-        return Estimate(clean, mean, jt.float32(float(steps.posterior_log_variance[k])), x)
+        return ModelPrediction(
+            clean, mean, jt.float32(float(steps.posterior_log_variance_clipped[k])), x
+        )
 
     def predict(self, planes: list[Plane], x: jt.Var, t: int) -> Output:
         """The network's outputs for the first two chains of x at time t."""
@@ -476,10 +478,10 @@ def posterior(
     of_x, of_noise, k1, k2 = (
         float(np.float32(v[k]))
         for v in (
-            steps.clean_from_x,
-            steps.clean_from_noise,
-            steps.mean_from_clean,
-            steps.mean_from_x,
+            steps.sqrt_recip_alphas_cumprod,
+            steps.sqrt_recipm1_alphas_cumprod,
+            steps.posterior_mean_coef1,
+            steps.posterior_mean_coef2,
         )
     )
     clean = jt.clamp(of_x * x - of_noise * noise, -1, 1)

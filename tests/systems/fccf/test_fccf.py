@@ -11,9 +11,9 @@ import pytest
 import jfusion
 from jfusion.data import color, image
 from jfusion.data.h5 import Pair
-from jfusion.diffusion.process import noised
-from jfusion.diffusion.schedule import rounded, schedule
-from jfusion.diffusion.unet import time_embedding
+from jfusion.diffusion.process import q_sample
+from jfusion.diffusion.schedule import named_schedule, rounded
+from jfusion.diffusion.unet import timestep_embedding
 from jfusion.errors import UserError
 from jfusion.runtime import jt
 from jfusion.systems.base import Batch
@@ -92,19 +92,19 @@ def test_official_names_map_one_to_one(make, name):
 )
 def test_schedules_are_rounded_as_the_reference_rounds_them(golden, kind, steps):
     z = arrays(golden, "schedule")
-    made = schedule(kind, steps)
+    made = named_schedule(kind, steps)
     made = rounded(made) if kind == "cosine" else made
     at = z["index"] if steps == 2000 else slice(None)
     for theirs, ours in {
         "betas": made.betas,
         "alphas": 1 - made.betas,
-        "alphas_cumprod": made.abar,
-        "alphas_cumprod_prev": made.abar_before,
-        "sqrt_recip_alphas_cumprod": made.clean_from_x,
-        "sqrt_recipm1_alphas_cumprod": made.clean_from_noise,
+        "alphas_cumprod": made.alphas_cumprod,
+        "alphas_cumprod_prev": made.alphas_cumprod_prev,
+        "sqrt_recip_alphas_cumprod": made.sqrt_recip_alphas_cumprod,
+        "sqrt_recipm1_alphas_cumprod": made.sqrt_recipm1_alphas_cumprod,
         "posterior_variance": made.posterior_variance,
-        "posterior_mean_coef1": made.mean_from_clean,
-        "posterior_mean_coef2": made.mean_from_x,
+        "posterior_mean_coef1": made.posterior_mean_coef1,
+        "posterior_mean_coef2": made.posterior_mean_coef2,
     }.items():
         close(ours[at], z[f"{kind}{steps}_{theirs}"], 3e-7, theirs)
         assert (ours.dtype == np.float32) == (kind == "cosine"), theirs
@@ -118,12 +118,17 @@ def test_schedules_are_rounded_as_the_reference_rounds_them(golden, kind, steps)
 
 def test_noising_and_the_step_back(golden):
     z = arrays(golden, "schedule")
-    steps = rounded(schedule("cosine", 2000))
+    steps = rounded(named_schedule("cosine", 2000))
     for x, q in (("x1", "q1"), ("x2", "q2")):
-        close(noised(jt.array(z[x]), jt.array(z["noise"]), steps, z["t"]), z[q], 1e-6)
+        close(q_sample(jt.array(z[x]), z["t"], jt.array(z["noise"]), steps), z[q], 1e-6)
     for i, k in enumerate(z["t"]):
-        clean = steps.clean_from_x[k] * z["x1"][i] - steps.clean_from_noise[k] * z["noise"][i]
-        mean = steps.mean_from_clean[k] * z["x2"][i] + steps.mean_from_x[k] * z["x1"][i]
+        clean = (
+            steps.sqrt_recip_alphas_cumprod[k] * z["x1"][i]
+            - steps.sqrt_recipm1_alphas_cumprod[k] * z["noise"][i]
+        )
+        mean = (
+            steps.posterior_mean_coef1[k] * z["x2"][i] + steps.posterior_mean_coef2[k] * z["x1"][i]
+        )
         close(mean, z["post_mean"][i], 1e-6)
         assert abs(clean - z["x0"][i]).max() <= 1e-6 * abs(z["x0"]).max()
 
@@ -191,7 +196,7 @@ def module_names(at):
 def test_blocks(golden, recipe):
     z = arrays(golden, "blocks")
     for width in (64, 32, 7):
-        close(time_embedding(z["time_t"], width), z[f"time_embedding_{width}"], 1e-5)
+        close(timestep_embedding(z["time_t"], width), z[f"timestep_embedding_{width}"], 1e-5)
     x, waves = jt.array(z["x"]), network.silu(jt.array(z["temb"]))
     for name, out in (("resblock_32_64", 64), ("resblock_32_32", 32)):
         block = part(recipe, golden, network.ResBlock(32, out, 48, 0.0), name)
@@ -306,7 +311,7 @@ def test_every_block_on_the_way(golden, make, monkeypatch):
     x = jt.array(z["s_x_q"].astype(np.float32) / 32)
     seen["inBlock"] = net.first(x)
     seen["time_embed"] = net.embed(t)
-    seen["sinusoid"] = jt.array(time_embedding(t, 32))
+    seen["sinusoid"] = jt.array(timestep_embedding(t, 32))
     net(x, t)
     checked = 0
     for name, values in expected.items():

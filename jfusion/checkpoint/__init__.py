@@ -36,8 +36,8 @@ _TAIL = b"HCAJSLHD"  # ends a file of jt.save, after the SHA-1 of the pickle bef
 def save(path: str | Path, content: Mapping[str, Any]) -> None:
     """Writes a checkpoint: `content["model"]` holds the arrays by name, the rest is its record.
 
-    `.pkl` holds everything; `.safetensors` the model's arrays, and the plain values as metadata;
-    `.pth` the arrays alone, as PyTorch reads them. A hash of the model is added to the record. Raises
+    `.pkl` holds everything; `.safetensors` and `.pth` the model's arrays, and the plain values as a
+    record of their own: metadata, and an entry of the zip file that PyTorch ignores. A hash of the model is added to the record. Raises
     UserError when it cannot be written; what was there before is then untouched.
     """
     path = Path(path)
@@ -48,7 +48,7 @@ def save(path: str | Path, content: Mapping[str, Any]) -> None:
         if path.suffix == ".safetensors":
             _write_safetensors(temporary, content)
         elif path.suffix == ".pth":
-            torch_file.write_zip(temporary, content["model"])
+            torch_file.write_zip(temporary, content["model"], _plain_record(content))
         else:
             body = pickle.dumps(content, protocol=4)
             temporary.write_bytes(body + hashlib.sha1(body).digest() + _TAIL)
@@ -57,9 +57,14 @@ def save(path: str | Path, content: Mapping[str, Any]) -> None:
 def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     from safetensors.numpy import save_file
 
-    record = {k: json.dumps(v) for k, v in content.items() if k not in ("model", "optimizer")}
+    record = {k: json.dumps(v) for k, v in _plain_record(content).items()}
     model = {k: np.ascontiguousarray(v) for k, v in content["model"].items()}
     save_file(model, path, metadata=record)
+
+
+def _plain_record(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds besides its arrays: the system, its settings, hashes, counts."""
+    return {k: v for k, v in content.items() if k not in ("model", "optimizer")}
 
 
 def digest(model: Mapping[str, np.ndarray]) -> str:
@@ -118,7 +123,8 @@ def _read(path: Path) -> Any:
             record = {k: _json(v) for k, v in (file.metadata() or {}).items()}
             return {**record, "model": {k: file.get_tensor(k) for k in file.keys()}}  # noqa: SIM118
     if zipfile.is_zipfile(path):
-        return torch_file.read_zip(path)
+        record, content = torch_file.read_record(path), torch_file.read_zip(path)
+        return {**record, "model": content} if record else content
     raw = path.read_bytes()
     if torch_file.is_old(head):
         return torch_file.read_old(raw)

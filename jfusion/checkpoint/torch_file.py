@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from jfusion.checkpoint import pickles
 from jfusion.checkpoint.pickles import STORAGES, Name, Storage
 
+RECORD = "jfusion.json"  # the entry of a zip file that holds the record
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old format
 
 
@@ -40,6 +42,16 @@ def read_zip(path: Path) -> Any:
             return storages[key]
 
         return pickles.resolve(pickles.load(archive.read(found[0]), storage))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record that `write_zip` put into a zip `.pth`; {} where there is none."""
+    with zipfile.ZipFile(path) as file:
+        names = [n for n in file.namelist() if n == RECORD or n.endswith(f"/{RECORD}")]
+        if len(names) != 1:
+            return {}
+        record = json.loads(_Archive(file, path.stat().st_size).read(names[0]))
+    return record if isinstance(record, dict) else {}
 
 
 class _Archive:
@@ -135,8 +147,14 @@ def _fill(storage: Storage, stream: io.BytesIO) -> None:
 _TYPES = {np.dtype(t): name for name, t in STORAGES.items() if t != "bfloat16"}
 
 
-def write_zip(path: Path, model: Mapping[str, np.ndarray]) -> None:
-    """A zip `.pth` that PyTorch loads (with weights_only=True): a dictionary of tensors by name."""
+def write_zip(
+    path: Path, model: Mapping[str, np.ndarray], record: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a zip `.pth` that PyTorch loads (with weights_only=True): a dictionary of tensors by name.
+
+    record: plain values that say how to read the tensors (the system and its settings), in an entry of
+    their own, which PyTorch ignores and `read_record` reads.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         body = bytearray(b"\x80\x02}(")
         for number, (name, value) in enumerate(model.items()):
@@ -147,6 +165,8 @@ def write_zip(path: Path, model: Mapping[str, np.ndarray]) -> None:
         file.writestr("archive/data.pkl", bytes(body + b"u."))
         file.writestr("archive/version", "3\n")
         file.writestr("archive/byteorder", "little")
+        if record:
+            file.writestr(f"archive/{RECORD}", json.dumps(record))
 
 
 def _tensor(key: str, value: np.ndarray) -> bytes:

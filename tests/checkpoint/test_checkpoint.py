@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 
 import jfusion
 from jfusion import checkpoint
+from jfusion.checkpoint import torch_file
 from jfusion.cli import main
 from jfusion.config import to_dict
 from jfusion.errors import UserError
+from jfusion.systems.film.config import TINY
 from tests.conftest import GOLDEN
 
 MODEL = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([2.5], np.float32)}
 
 
-@pytest.mark.parametrize("suffix", ["pkl", "safetensors"])
+@pytest.mark.parametrize("suffix", ["pkl", "safetensors", "pth"])
 def test_what_is_written_is_read(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
     checkpoint.save(path, {"model": MODEL, "epoch": 3, "config": {"size": [1, 2]}})
@@ -26,8 +29,28 @@ def test_what_is_written_is_read(tmp_path, suffix):
     assert list(content["model"]) == list(MODEL)
     for name, value in MODEL.items():
         np.testing.assert_array_equal(content["model"][name], value)
-    if suffix == "pkl":
-        assert content["epoch"] == 3 and content["config"] == {"size": [1, 2]}
+    assert content["epoch"] == 3 and content["config"] == {"size": [1, 2]}
+
+
+def test_the_record_of_a_pth_does_not_change_what_pytorch_reads(tmp_path):
+    for name, record in (("with", {"system": "film"}), ("without", {})):
+        torch_file.write_zip(tmp_path / f"{name}.pth", MODEL, record)
+    with (
+        zipfile.ZipFile(tmp_path / "with.pth") as a,
+        zipfile.ZipFile(tmp_path / "without.pth") as b,
+    ):
+        assert set(a.namelist()) - set(b.namelist()) == {"archive/jfusion.json"}
+        assert all(a.read(name) == b.read(name) for name in b.namelist())
+
+
+def test_settings_that_no_tensor_shows_survive_an_export_to_pth(tmp_path):
+    """The token grid of FILM changes the result, and no weight has its size."""
+    film = jfusion.create("film", **TINY)
+    content = {"system": "film", "config": to_dict(film.config), "model": film.state()}
+    checkpoint.save(tmp_path / "ours.pkl", content)
+    main(["convert", str(tmp_path / "ours.pkl"), str(tmp_path / "theirs.pth"), "--system", "film"])
+    exported = jfusion.load(tmp_path / "theirs.pth")
+    assert exported.config == film.config
 
 
 def test_jittor_reads_ours_and_we_read_jittors(tmp_path):

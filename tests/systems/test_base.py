@@ -1,0 +1,113 @@
+"""The contract of a system: what `fuse` takes and refuses, for a method without networks and with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jfusion
+from jfusion.errors import UserError
+from jfusion.systems.base import System
+from jfusion.systems.film.config import TINY
+
+RNG = np.random.default_rng(0)
+A, B = RNG.integers(0, 256, (2, 16, 16), dtype=np.uint8)
+COLOR = np.stack([B, B // 2, 255 - B], -1)
+TEXT = RNG.standard_normal((1, 3, 8)).astype(np.float32)
+
+
+class Average(System):
+    """The mean of both images."""
+
+    def _fuse(self, a, b, text, seed, callback):
+        return (a + b) / 2
+
+
+@pytest.fixture(scope="module", params=["average", "film"])
+def system(request):
+    return Average() if request.param == "average" else jfusion.create("film", **TINY)
+
+
+def text_for(system):
+    return TEXT if system.reads_text else None
+
+
+def test_one_pair_of_every_kind_gives_the_same_image(system):
+    text = text_for(system)
+    expected = system.fuse(A, B, text)
+    assert expected.shape == A.shape and expected.dtype == np.uint8
+    assert (system.fuse(A[..., None], B, text) == expected).all()
+    assert (np.asarray(system.fuse(Image.fromarray(A), Image.fromarray(B), text)) == expected).all()
+    (listed,) = system.fuse([A], [B], text)
+    assert (listed == expected).all()
+
+
+def test_color_comes_from_the_source_that_has_it(system):
+    text = text_for(system)
+    for pair in ((A, COLOR), (COLOR, A)):
+        fused = system.fuse(*pair, text)
+        assert fused.shape == COLOR.shape and (fused[..., 0] != fused[..., 2]).any()
+    assert isinstance(system.fuse(Image.fromarray(A), Image.fromarray(COLOR), text), Image.Image)
+
+
+def test_floating_point_and_vars_stay_what_they_are(system):
+    from jfusion.runtime import jt
+
+    text, unit = text_for(system), [x[None, None] / np.float32(255) for x in (A, B)]
+    fused = system.fuse(*unit, text)
+    assert fused.shape == (1, 1, 16, 16) and fused.dtype == np.float32
+    assert system.fuse(unit[0][0, 0], unit[1][0, 0], text).shape == (16, 16)
+    vars_ = [jt.array(x) for x in unit]
+    features = None if text is None else jt.array(text)
+    out = system.fuse(*vars_, features)
+    assert isinstance(out, jt.Var)
+    np.testing.assert_array_equal(out.numpy(), fused)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        (A, B[:8], "the images are 16x16 and 8x16; both must have one size"),
+        ([A, A], [B], "a holds 2 images and b 1"),
+        (A.astype(np.float32), B, "a holds float32 values from 0 to 255; pass uint8"),
+        (A.astype(np.int32), B, "int32 values"),
+        (np.full((1, 1, 16, 16), np.inf), B[None, None] / 255, "a has values that are not finite"),
+        (
+            A[None, None] / 255,
+            COLOR.transpose(2, 0, 1)[None] / 255,
+            "takes b with 1 channel, not 3",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(system, a, b, said):
+    with pytest.raises(UserError, match=said) as refused:
+        system.fuse(a, b, text_for(system))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_system_that_reads_text_says_what_is_missing():
+    film = jfusion.create("film", **TINY)
+    with pytest.raises(UserError, match="film needs paragraph features, and none were given"):
+        film.fuse(A, B)
+    with pytest.raises(UserError, match=r"do not fit 1 images and text_dim 8"):
+        film.fuse(A[None, None] / 255, B[None, None] / 255, TEXT[..., :5])
+
+
+def test_a_method_without_networks_needs_no_weights():
+    assert not Average().needs_weights
+    assert jfusion.create("film", **TINY).needs_weights
+
+
+def test_repr_is_one_short_line(system):
+    assert "\n" not in repr(system) and len(repr(system)) < 200
+    assert str(system) == repr(system)
+
+
+def test_a_system_can_be_registered_under_a_free_name():
+    jfusion.register("average", Average)
+    jfusion.register("average", Average)  # again: nothing changes
+    assert isinstance(jfusion.create("average"), Average)
+    assert jfusion.create("average").name == "average"
+    with pytest.raises(UserError, match="already"):
+        jfusion.register("film", Average)

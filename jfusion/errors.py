@@ -1,4 +1,4 @@
-"""Errors that a user can mend."""
+"""Errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import ModuleType
 
 
 class UserError(Exception):
-    """One line that says what is wrong, where, and the mend. The command line prints it and exits 2."""
+    """One line that says what is wrong, where, and the remedy. The command line prints it and exits 2."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest known word, otherwise the list of known words."""
+    """Returns `"; did you mean 'x'?"` for the nearest known word, otherwise the list of known words."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, 1, 0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    nearest = difflib.get_close_matches(word, known, 1, 0.5)
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
 
 
@@ -36,9 +36,9 @@ def optional(module: str, package: str, purpose: str, extra: str) -> ModuleType:
 def writing(what: str, path: object, error: Exception) -> UserError:
     """The error for a write that failed: a full disk, a read-only folder."""
     number = getattr(error, "errno", None)
-    if number is None:  # HDF5 says it in its text, and may raise a RuntimeError on closing
-        found = re.search(r"errno = (\d+)", str(error))
-        number = int(found[1]) if found else None
+    if number is None:  # HDF5 gives it in its text, and may raise a RuntimeError on closing
+        match = re.search(r"errno = (\d+)", str(error))
+        number = int(match[1]) if match else None
     reason = os.strerror(number) if number else " ".join(str(error).split())
     return UserError(
         f"{what} could not be written to {path}: {reason}; "

@@ -15,9 +15,9 @@ from jfusion.errors import UserError, writing
 
 @contextlib.contextmanager
 def replacing(path: str | Path, what: str) -> Iterator[Path]:
-    """A temporary name beside `path`; renamed onto `path` when the block ends well, else removed.
+    """Yields a temporary name next to `path`; it becomes `path` when the block succeeds, else it is removed.
 
-    The file is flushed to the disk before the rename, so that neither `kill -9` nor a power cut
+    The file is flushed to the disk before the rename, so that neither `kill -9` nor a power failure
     leaves half a file under the final name. `what` names the file in an error ("the checkpoint").
     Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file.
     """

@@ -36,8 +36,9 @@ _TAIL = b"HCAJSLHD"  # ends a file of jt.save, after the SHA-1 of the pickle bef
 def save(path: str | Path, content: Mapping[str, Any]) -> None:
     """Writes a checkpoint: `content["model"]` holds the arrays by name, the rest is its record.
 
-    `.pkl` holds everything; `.safetensors` and `.pth` the model's arrays, and the plain values as a
-    record of their own: metadata, and an entry of the zip file that PyTorch ignores. A hash of the model is added to the record. Raises
+    `.pkl` holds everything; `.safetensors` and `.pth` hold the arrays, and the plain
+    values as metadata, or as an entry of the zip file that PyTorch ignores. A hash of the model is added
+    to the record. Raises
     UserError when it cannot be written; what was there before is then untouched.
     """
     path = Path(path)
@@ -107,10 +108,12 @@ def load(path: str | Path) -> dict[str, Any]:
     model, record = _split(content)
     if not model:
         raise UserError(f"checkpoint {path} holds no weights")
-    found = {**record, "model": _clean(model, path)}
-    if isinstance(found.get("hash"), str) and found["hash"] != digest(found["model"]):
+    checkpoint = {**record, "model": _clean(model, path)}
+    if isinstance(checkpoint.get("hash"), str) and checkpoint["hash"] != digest(
+        checkpoint["model"]
+    ):
         raise UserError(f"checkpoint {path} is damaged: its weights do not fit its hash")
-    return found
+    return checkpoint
 
 
 def _read(path: Path) -> Any:
@@ -128,8 +131,8 @@ def _read(path: Path) -> Any:
     raw = path.read_bytes()
     if torch_file.is_old(head):
         return torch_file.read_old(raw)
-    whole = raw.endswith(_TAIL)
-    if whole:
+    has_checksum = raw.endswith(_TAIL)
+    if has_checksum:
         body = raw[:-28]
         if hashlib.sha1(body).digest() != raw[-28:-8]:
             raise ValueError("its checksum does not match")
@@ -137,8 +140,8 @@ def _read(path: Path) -> Any:
     stream = io.BytesIO(raw)
     content = pickles.load(stream)
     if stream.read(1):
-        raise ValueError("it goes on after its end: the checksum is cut short")
-    if isinstance(content, dict) and "hash" in content and not whole:  # written by `save`
+        raise ValueError("there are bytes after its end: the checksum is truncated")
+    if isinstance(content, dict) and "hash" in content and not has_checksum:  # written by `save`
         raise ValueError("the checksum after its end is missing")
     return pickles.resolve(content)
 

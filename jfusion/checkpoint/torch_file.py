@@ -26,22 +26,24 @@ def read_zip(path: Path) -> Any:
     """What a zip `.pth` holds, arrays as NumPy. Nothing is unpacked to the disk; ValueError if it is
     not as PyTorch writes it (names are only compared, so `..` in one leads nowhere)."""
     with zipfile.ZipFile(path) as file:
-        found = [n for n in file.namelist() if n.endswith("data.pkl")]
-        if len(found) != 1:
+        entries = [n for n in file.namelist() if n.endswith("data.pkl")]
+        if len(entries) != 1:
             raise ValueError("it is a zip file, but not one of PyTorch's")
         archive = _Archive(file, path.stat().st_size)
-        prefix = found[0].removesuffix("data.pkl")
+        prefix = entries[0].removesuffix("data.pkl")
         storages: dict[str, Storage] = {}
 
         def storage(identity: Any) -> Storage:
-            made = _storage(identity)
+            new_storage = _storage(identity)
             key = identity[2]
             if key not in storages:
-                made.values = _values(archive.read(f"{prefix}data/{key}"), made.dtype, made.size)
-                storages[key] = made
+                new_storage.values = _values(
+                    archive.read(f"{prefix}data/{key}"), new_storage.dtype, new_storage.size
+                )
+                storages[key] = new_storage
             return storages[key]
 
-        return pickles.resolve(pickles.load(archive.read(found[0]), storage))
+        return pickles.resolve(pickles.load(archive.read(entries[0]), storage))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -113,14 +115,14 @@ def read_old(raw: bytes) -> Any:
         raise ValueError("it is not PyTorch's old format")
     version, system = pickles.load(stream), pickles.load(stream)
     if version != 1001 or not isinstance(system, dict) or not system.get("little_endian", True):
-        raise ValueError("it is of a version or byte order that is not known")
+        raise ValueError("its version or byte order is unknown")
     storages: dict[str, Storage] = {}
 
     def storage(identity: Any) -> Storage:
-        made = _storage(identity)
+        new_storage = _storage(identity)
         if len(identity) > 5 and identity[5] is not None:
             raise ValueError("it holds views of storages, which PyTorch wrote before 0.4")
-        return storages.setdefault(identity[2], made)
+        return storages.setdefault(identity[2], new_storage)
 
     value = pickles.load(stream, storage)
     keys = pickles.resolve(pickles.load(stream))
@@ -136,9 +138,9 @@ def _fill(storage: Storage, stream: io.BytesIO) -> None:
     width = 2 if storage.dtype == "bfloat16" else np.dtype(storage.dtype).itemsize
     if len(head) < 8 or struct.unpack("<q", head)[0] != storage.size or storage.values is not None:
         raise ValueError("a storage is not as long as its tensors say")
-    left = stream.getbuffer().nbytes - stream.tell()
-    if storage.size * width > left:
-        raise ValueError(f"a storage holds {left} bytes instead of {storage.size * width}")
+    remaining = stream.getbuffer().nbytes - stream.tell()
+    if storage.size * width > remaining:
+        raise ValueError(f"a storage holds {remaining} bytes instead of {storage.size * width}")
     storage.values = _values(stream.read(storage.size * width), storage.dtype, storage.size)
 
 

@@ -22,9 +22,9 @@ def load_state(
     A buffer (a Var whose gradient is stopped) stays one. consume: empties `state` on the way, so that
     large weights are never in memory twice.
     """
-    own = system.state_dict()
-    check_names({k: v.shape for k, v in own.items()}, state, where, system.name)
-    for name, parameter in own.items():
+    parameters = system.state_dict()
+    check_names({k: v.shape for k, v in parameters.items()}, state, where, system.name)
+    for name, parameter in parameters.items():
         buffer = parameter.is_stop_grad()
         value = state.pop(name) if consume else state[name]
         parameter.update(jt.array(np.ascontiguousarray(value, np.float32)))
@@ -39,18 +39,20 @@ def load_official(
     """Loads parameters by the authors' names; strict, but for those that the system's map ignores, the
     optional ones, and the counts of batches of PyTorch's BatchNorm."""
     names = system.WEIGHTS
-    own = {names.official(name): v for name, v in system.state_dict().items()}
-    kept = {name: v.numpy() for name, v in own.items() if name.startswith(names.optional)}
+    parameters = {names.official(name): v for name, v in system.state_dict().items()}
+    kept = {name: v.numpy() for name, v in parameters.items() if name.startswith(names.optional)}
     used = {
         name: v
         for name, v in state.items()
         if not name.startswith(names.ignored) and not name.endswith(".num_batches_tracked")
     }
     used = {**kept, **used}
-    check_names({name: v.shape for name, v in own.items()}, used, where, system.name)
+    check_names({name: v.shape for name, v in parameters.items()}, used, where, system.name)
     if consume:
         state.clear()
-    load_state(system, {names.ours(name): used.pop(name) for name in own}, where, consume=True)
+    load_state(
+        system, {names.ours(name): used.pop(name) for name in parameters}, where, consume=True
+    )
 
 
 def load_weights(
@@ -64,9 +66,9 @@ def load_weights(
 
     partial: loads the tensors that fit, keeps the present values of the others, and prints both lists.
     """
-    own, names = system.state_dict(), system.WEIGHTS
-    ours = sum(name in own for name in state)
-    official = sum(names.ours(name) in own for name in state)
+    parameters, names = system.state_dict(), system.WEIGHTS
+    ours = sum(name in parameters for name in state)
+    official = sum(names.ours(name) in parameters for name in state)
     if partial:
         state = {names.ours(k) if official > ours else k: v for k, v in state.items()}
         load_state(system, _fitting(system, state, where), where)
@@ -78,15 +80,15 @@ def _fitting(
     system: NetworkSystem, state: dict[str, np.ndarray], where: str
 ) -> dict[str, np.ndarray]:
     """The system's present state with the tensors of `state` that fit it; prints what does not."""
-    own = system.state()
+    parameters = system.state()
     shapes = {name: np.shape(value) for name, value in state.items()}
-    fits = [name for name, value in own.items() if shapes.get(name) == value.shape]
-    if not fits:
-        raise UserError(f"{where}: none of its {len(state)} tensors fits {system.name}")
-    kept = [name for name in own if name not in fits]
-    skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fits]
-    print(f"{where}: {len(fits)} of {len(own)} tensors loaded")
+    fitting = [name for name, value in parameters.items() if shapes.get(name) == value.shape]
+    if not fitting:
+        raise UserError(f"{where}: none of its {len(state)} tensors fitting {system.name}")
+    kept = [name for name in parameters if name not in fitting]
+    skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fitting]
+    print(f"{where}: {len(fitting)} of {len(parameters)} tensors loaded")
     for what, listed in (("skipped from the file", skipped), ("left as they were", kept)):
         if listed:
             print(f"  {len(listed)} {what}: {', '.join(listed)}")
-    return {**own, **{name: state[name] for name in fits}}
+    return {**parameters, **{name: state[name] for name in fitting}}

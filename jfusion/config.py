@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import re
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from jfusion.errors import UserError, did_you_mean
+from jfusion.errors import UserError, did_you_mean, nearest
 from jfusion.files import read_text
 
 T = TypeVar("T")
+REQUIRED = dataclasses.MISSING  # the default of a setting that must be given
+SHOWN = 60  # choices in more characters than this stand in the help text, not in the usage
 
 
-def setting(default: Any, text: str) -> Any:
-    """A field of a configuration with its default and the help text of its option."""
-    return dataclasses.field(default=default, metadata={"help": text})
+def setting(
+    default: Any, text: str, metavar: str | tuple[str, ...] = "", positional: bool = False
+) -> Any:
+    """A field of a configuration: its default and the help text of its option.
+
+    metavar: what stands for the value in the help; of a tuple, one word for each item. positional: on
+    the command line an argument, not an option. Allowed values are a `Literal[...]` in the annotation.
+    """
+    metadata = {"help": text, "metavar": metavar, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+# ---- dictionaries and files --------------------------------------------------------------------
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -29,24 +42,29 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
-def from_dict(cls: type[T], values: dict[str, Any], where: str = "the configuration") -> T:
-    """An instance of the dataclass `cls`. Unknown names and wrong types raise UserError."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls) if f.init}
-    values = _renamed(values, getattr(cls, "RENAMED", {}))
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "the configuration") -> T:
+    """An instance of the dataclass `cls`. Unknown names and wrong values raise UserError."""
+    hints, values = type_hints(cls), renamed(cls, values)
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
     for key in values:
         if key not in known:
             raise UserError(f"{where}: unknown setting {key!r}{did_you_mean(key, known)}")
     return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
 
 
-def _renamed(values: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the settings of older versions under their present names."""
-    present: dict[str, Any] = {}
+def renamed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the settings of older versions of `cls` under their present names."""
+    table, present = getattr(cls, "RENAMED", {}), {}
     for key, value in values.items():
         new = table.get(key, key)
         present |= new(value) if callable(new) else {new: value}
     return present
+
+
+@functools.cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    return typing.get_type_hints(cls)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -67,87 +85,146 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _json(text: str) -> Any:
-    """JSON; as LFDT-Fusion's files, it may have comments from // to the end of a line."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return json.loads(re.sub(r"//.*", "", text))
+    """JSON that may have comments from // to the end of a line, as some authors' files do."""
+    # a string is matched first and kept, so that the // of an address in it begins no comment
+    return json.loads(re.sub(r'("(?:\\.|[^"\\])*")|//[^\n]*', r"\1", text))
 
 
-def add_options(parser: argparse._ActionsContainer, cls: type) -> None:
-    """One `--option` for each field of the dataclass `cls`; an option not given is left out.
+# ---- the command line --------------------------------------------------------------------------
 
-    A field of a name that the command has already shares its option (the task of a data set is the
-    system's too).
+
+def option_of(name: str) -> str:
+    """The option of a setting: batch_size -> --batch-size."""
+    return "--" + name.replace("_", "-")
+
+
+def add_options(parser: argparse._ActionsContainer, cls: type, first: bool = False) -> None:
+    """One `--option` for each field of the dataclass `cls`; an option that is not given is left out.
+
+    An option that the parser already has is shared: the task of a data set is the system's too.
+    first: for a first reading, nothing is required and positional arguments are left out.
     """
-    hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        hint, option = hints[field.name], "--" + field.name.replace("_", "-")
-        if option in parser._option_string_actions:
+        option, positional = option_of(field.name), field.metadata.get("positional", False)
+        if option in parser._option_string_actions or (positional and first):
             continue
-        text = field.metadata.get("help", "") + f" (default: {_shown(field.default)})"
-        common = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        hint = type_hints(cls)[field.name]
+        common = {"default": argparse.SUPPRESS, "help": _help(field, hint).replace("%", "%%")}
+        if positional:
+            shape = {} if field.default is REQUIRED else {"nargs": "?"}
+            metavar = field.metadata["metavar"] or field.name.upper()
+            parser.add_argument(field.name, metavar=metavar, **shape, **common)
+            continue
+        common |= {"dest": field.name, "required": field.default is REQUIRED and not first}
         if hint is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, **common)
         else:
-            many = _item_types(hint)
-            shape = (
-                {"nargs": len(many), "metavar": ("HEIGHT", "WIDTH")} if many else {"metavar": "X"}
-            )
-            parser.add_argument(option, **shape, **common)
+            parser.add_argument(option, **_shape(field, hint), **common)
 
 
 def given(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The options of `cls` that the user gave."""
-    return {
-        f.name: getattr(namespace, f.name)
-        for f in dataclasses.fields(cls)
-        if hasattr(namespace, f.name)
-    }
+    """The options of `cls` that the user gave, converted; a wrong value raises UserError."""
+    values = {}
+    for field in dataclasses.fields(cls):
+        if hasattr(namespace, field.name):
+            positional = field.metadata.get("positional", False)
+            where = field.name if positional else option_of(field.name)
+            hint = type_hints(cls)[field.name]
+            values[field.name] = _convert(getattr(namespace, field.name), hint, where)
+    return values
 
 
-def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _help(field: dataclasses.Field, hint: Any) -> str:
+    """The help text, with the choices that are too many for the usage, and the default, once."""
+    text, choices, default = field.metadata.get("help", ""), _choices(hint), field.default
+    if choices and len(_braces(choices)) > SHOWN:
+        text += f": {', '.join(map(str, choices))}"
+    says = "(default" if default is not None else "default"
+    if default is REQUIRED or says in text:
+        return text
+    shown = "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"{text} (default: {'none' if default is None else shown})"
 
 
-def _item_types(hint: Any) -> tuple[type, ...]:
-    """(int, int) for `tuple[int, int]`, also inside `| None`; () for anything else."""
-    for part in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+def _shape(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
+    """How many values an option takes, and what stands for them in the help."""
+    metavar, choices = field.metadata.get("metavar"), _choices(hint)
+    for part in _members(hint):
+        if typing.get_origin(part) is list:
+            return {"nargs": "+", "action": "extend", "metavar": metavar or "X"}
         if typing.get_origin(part) is tuple:
-            return typing.get_args(part)
-    return ()
+            items = typing.get_args(part)
+            return {"nargs": len(items), "metavar": metavar or ("N",) * len(items)}
+    if choices and len(_braces(choices)) <= SHOWN:
+        return {"metavar": metavar or _braces(choices)}
+    return {"metavar": metavar or ("N" if int in _members(hint) else "X")}
+
+
+def _braces(choices: tuple[Any, ...]) -> str:
+    return "{" + ",".join(map(str, choices)) + "}"
+
+
+# ---- values and their types --------------------------------------------------------------------
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, without None; of anything else, itself."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(h for h in typing.get_args(hint) if h is not type(None))
+    return (hint,)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of a `Literal`, also inside `| None`; () for another type."""
+    (part, *_) = _members(hint)
+    return typing.get_args(part) if typing.get_origin(part) is typing.Literal else ()
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as `hint` says; strings from the command line and lists from JSON are converted."""
-    if isinstance(hint, types.UnionType):
-        if value is None or (value == "none" and type(None) in typing.get_args(hint)):
-            return None
-        hint = next(h for h in typing.get_args(hint) if h is not type(None))
-    items = _item_types(hint)
-    try:
-        if items:
-            if len(value) != len(items):
-                raise ValueError
-            return tuple(_convert(v, h, where) for v, h in zip(value, items, strict=True))
-        if hint is bool:
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
-        if hint in (int, float, str) and not isinstance(value, bool | dict | list):
-            converted = hint(value)
-            if hint is int and isinstance(value, float) and value != converted:
-                raise ValueError
-            return converted
-    except (TypeError, ValueError):
-        pass
-    else:
-        if not isinstance(hint, type) or isinstance(value, hint):
-            return value
-    expected = (
-        "x".join(h.__name__ for h in items) if items else getattr(hint, "__name__", str(hint))
-    )
-    raise UserError(f"{where} must be {expected}, not {value!r}")
+    if type(None) in typing.get_args(hint) and (value is None or value == "none"):
+        return None
+    for member in _members(hint):
+        try:
+            return _as(member, value)
+        except (TypeError, ValueError):
+            continue
+    choices = [str(choice) for choice in _choices(hint)]
+    if not choices:
+        expected = " or ".join(map(_named, _members(hint)))
+        raise UserError(f"{where} must be {expected}, not {value!r}")
+    listed = " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
+    near = nearest(str(value), choices)
+    ending = f"; did you mean {near!r}?" if near else ""
+    raise UserError(f"{where} must be {listed}, not {value!r}{ending}")
+
+
+def _as(hint: Any, value: Any) -> Any:
+    """`value` as a value of one type; ValueError or TypeError when it is none."""
+    origin, items = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return items[[str(item) for item in items].index(str(value))]
+    if origin is tuple:
+        return tuple(_as(h, v) for h, v in zip(items, value, strict=True))
+    if origin is list and isinstance(value, list | tuple):
+        return [_as(items[0], v) for v in value]
+    if hint in (int, float, str) and not isinstance(value, bool | dict | list | tuple):
+        converted = hint(value)
+        if hint is int and isinstance(value, float) and value != converted:
+            raise ValueError
+        return converted
+    if origin is None and isinstance(value, hint):
+        return value
+    raise ValueError
+
+
+def _named(hint: Any) -> str:
+    """A type as an error names it: int, intxint, ..."""
+    items = typing.get_args(hint)
+    return "x".join(map(_named, items)) if items else getattr(hint, "__name__", str(hint))
+
+
+# ---- systems -----------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +236,10 @@ class SystemConfig:
     a function from the old value to new settings.
     """
 
-    RENAMED: typing.ClassVar[dict[str, Any]] = {}
+    RENAMED: ClassVar[dict[str, Any]] = {}
 
     crop: tuple[int, int] | None = setting(
-        None, "train on random windows of this size; none: whole images"
+        None, "train on random windows of this size; none: whole images", ("HEIGHT", "WIDTH")
     )
     augment: bool = setting(False, "train on random flips and quarter turns")
     drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")
@@ -171,6 +248,17 @@ class SystemConfig:
         "with a folder of training sets: those that epochs are drawn from, parts of their names with "
         "commas (adni,pet,gfp,ct,adni: one may come twice); default: all, evenly",
     )
+
+    def __post_init__(self) -> None:
+        """Checks the types and the choices of all settings; a subclass calls this before its own checks."""
+        cls = type(self)
+        package, _, module = cls.__module__.rpartition(".")
+        where = package.rpartition(".")[2] if module == "config" else cls.__name__
+        for field in dataclasses.fields(self):
+            value = _convert(
+                getattr(self, field.name), type_hints(cls)[field.name], f"{where}: {field.name}"
+            )
+            object.__setattr__(self, field.name, value)
 
     @classmethod
     def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:

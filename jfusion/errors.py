@@ -14,12 +14,19 @@ class UserError(Exception):
     """One line that says what is wrong, where, and the remedy. The command line prints it and exits 2."""
 
 
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known word that is most like `word`, whatever their case; None when none is like it."""
+    by_lower = {k.lower(): k for k in sorted(known)}
+    near = difflib.get_close_matches(word.lower(), by_lower, 1, cutoff)
+    return by_lower[near[0]] if near else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the nearest known word, otherwise the list of known words."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(word, known, 1, 0.5)
-    if nearest:
-        return f"; did you mean {nearest[0]!r}?"
+    near = nearest(word, known)
+    if near is not None:
+        return f"; did you mean {near!r}?"
     return f"; known: {', '.join(known)}" if known else ""
 
 

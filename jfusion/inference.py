@@ -1,139 +1,170 @@
-"""Loading a system with its weights, and fusing with it: one pair, or folders of images."""
+"""From a checkpoint to a system with its weights, and from a pair to its fused images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jfusion import checkpoint
-from jfusion.config import setting, to_dict
-from jfusion.data import image
-from jfusion.data.alignment import find_shift
+from jfusion.config import renamed
 from jfusion.data.h5 import Pair
-from jfusion.data.layout import SUFFIXES, task
 from jfusion.errors import UserError
-from jfusion.report.steps import FORMATS, Recording, StepBar
 from jfusion.runs import Run
-from jfusion.systems.registry import create, system_class
-from jfusion.text.features import read_features
+from jfusion.systems import registry
 
 if TYPE_CHECKING:
-    from jfusion.systems.base import Picture, System
+    from jfusion.systems.base import FusedImage, System
 
-
-@dataclass(frozen=True)
-class Options:
-    """What `jfusion fuse` is asked for."""
-
-    a: str | None = setting(None, "images A (infrared, MRI, ...): a file, or a folder")
-    b: str | None = setting(None, "images B (visible, PET, ...): a file, or a folder, same names")
-    weights: str = setting(
-        "exp", "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest"
-    )
-    out: str = setting("fused", "folder for the fused images")
-    text: str | None = setting(
-        None, "folder of paragraph features, <name>.npy, for a system that reads them"
-    )
-    task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF: decides whose colour is kept")
-    seed: int | None = setting(None, "fixes what is random (default: the paper's)")
-    rainbow: str = setting(
-        "none", "a or b: give this gray image the colours of OpenCV's JET table first"
-    )
-    background: str = setting("jet", "with --rainbow, what 0 becomes: jet (dark blue) or black")
-    preflight: bool = setting(
-        True, "look whether the two images lie a few pixels apart, and say so"
-    )
-    samples: int = setting(1, "results per pair, of a system that samples")
-    record: str | None = setting(None, "gif, webp or png: also keep a picture of every step")
-    allow_partial: bool = setting(
-        False, "take the tensors of the checkpoint that fit, and print what was skipped"
-    )
+RUNS = "exp"  # the folder of runs that is searched when no weights are named
 
 
 # ---- a system with its weights -----------------------------------------------------------------
 
 
 def load_system(
-    weights: str | Path, name: str | None, settings: dict[str, Any], partial: bool = False
+    weights: str | Path | None = None,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    partial: bool = False,
+    attributes: Mapping[str, Any] | None = None,
 ) -> System:
-    """The system of a checkpoint with its weights.
+    """A system with its weights, ready to fuse.
 
-    A checkpoint of ours brings its system and configuration; the authors' need `name` (default
-    film). `settings` change the configuration. Raises UserError if anything does not fit.
+    weights: a checkpoint (ours or the authors'), a run folder, or a folder of runs, whose newest run
+    (of the system `name`) is meant; None: the folder `exp`. name: the system, which a checkpoint of ours
+    brings along; without either it is `registry.DEFAULT`. A system without parameters needs its name
+    only. settings: change the configuration; attributes: those of the H5 file to fuse, for settings
+    that neither the checkpoint nor the caller decides. partial: loads the tensors that fit, and prints
+    which do not. Raises UserError if anything does not fit.
     """
-    path = find_checkpoint(weights, name)
-    return build(path, checkpoint.load(path), name, settings, partial)
+    try:
+        path = find_checkpoint(weights, name)
+    except UserError:
+        if name is None or weights is not None:
+            raise
+        system = registry.create(name, **_settings(name, {}, {}, settings or {}, attributes))
+        if system.needs_weights:
+            raise
+        return _for_inference(system)
+    return from_checkpoint(path, checkpoint.load(path), name, settings, partial, attributes)
 
 
-def build(
-    path: Path,
+def from_checkpoint(
+    path: str | Path,
     content: dict[str, Any],
-    name: str | None,
-    settings: dict[str, Any],
-    partial: bool,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    partial: bool = False,
+    attributes: Mapping[str, Any] | None = None,
 ) -> System:
-    """`load_system` for a checkpoint that is read already; its model is taken out of `content`."""
-    own, kind = content.get("system"), kind_of(content, name)
-    cls = system_class(kind)
-    if own and own != kind and own not in cls.TAKES:
+    """As `load_system`, from a checkpoint that was read already; its model is removed from `content`."""
+    from jfusion.checkpoint.weights import load_weights
+
+    own, kind = content.get("system"), resolve_system(content, name)
+    if own and resolve_system(content, None) != kind:
         raise UserError(f"checkpoint {path} is of {own}, not of {kind}")
-    trained = content.get("config", {})
-    if own != kind:  # of another system it takes what both know
-        known = {f.name for f in fields(cls.Config)}
-        trained = {k: v for k, v in trained.items() if k in known}
-    system = create(kind, **{**trained, **cls.settings_of(content["model"]), **settings})
-    system.load_any(content.pop("model"), f"checkpoint {path}", partial, take=True)
-    system.eval()
+    model, trained = content["model"], content.get("config") or {}
+    system = registry.create(kind, **_settings(kind, trained, model, settings or {}, attributes))
+    if not system.needs_weights:
+        raise UserError(f"{kind} has no parameters to load from {path}; leave out --weights")
+    load_weights(system, content.pop("model"), f"checkpoint {path}", partial, consume=True)
+    return _for_inference(system)
+
+
+def _settings(
+    name: str,
+    trained: Mapping[str, Any],
+    model: Mapping[str, np.ndarray],
+    asked: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The settings of a system; each source overrides those before it.
+
+    They are: the data set's attributes, the checkpoint's configuration, its tensors, and the caller.
+    """
+    config = registry.config_class(name)
+    inferred = registry.system_class(name).infer_settings(model)
+    return {
+        **config.for_dataset(attributes or {}),
+        **renamed(config, trained),
+        **inferred,
+        **renamed(config, asked),
+    }
+
+
+def _for_inference(system: System) -> System:
+    if hasattr(system, "eval"):  # a network; a plain System has no training mode
+        system.eval()
     return system
 
 
-def kind_of(content: dict[str, Any], name: str | None) -> str:
-    """The system that a checkpoint's content is for: the one asked for, its own, or film."""
-    return name or content.get("system") or "film"
+def resolve_system(content: Mapping[str, Any], name: str | None = None) -> str:
+    """The system of a checkpoint's (or a run's) record: `name`, or its own, or `registry.DEFAULT`.
 
-
-def with_names(content: dict[str, Any], name: str, names: str, where: str | Path) -> dict[str, Any]:
-    """A checkpoint's content with its model by our names or the authors', after a strict check.
-
-    names: "ours", "official", or a file name: official for `.pth`, otherwise ours.
+    A checkpoint of a system that has another name today is of that one.
     """
-    system = build(Path(where), content, name, {}, partial=False)
-    model = system.state()
-    if names == "official" or (names != "ours" and Path(names).suffix == ".pth"):
-        model = {system.OFFICIAL.official(k): v for k, v in model.items()}
-    record = {k: v for k, v in content.items() if k != "hash"}
-    return {"system": name, "config": to_dict(system.config), **record, "model": model}
+    own = content.get("system") or registry.DEFAULT
+    return name or registry.RENAMED_SYSTEMS.get(own, own)
 
 
-def find_checkpoint(weights: str | Path, name: str | None = None) -> Path:
-    """The file itself, or the newest checkpoint of a run folder or of a folder of runs."""
-    path = Path(weights)
-    if path.is_dir() or not path.exists():
-        try:
-            path = _newest_checkpoint(path)
-        except UserError as error:
-            hint = system_class(name).GET_WEIGHTS if name else ""
-            raise UserError(f"{error}; {hint}" if hint else str(error)) from error
-        print(f"checkpoint: {path}")
-    return path
+def recorded_system(weights: str | Path | None = None) -> str | None:
+    """The system of a checkpoint or a run, without starting Jittor; None where there is none to read.
+
+    weights: as in `load_system`.
+    """
+    try:
+        run = _newest_run(Path(weights or RUNS), None)
+        record = checkpoint.record(weights) if run is None else run.record
+    except UserError:  # loading it later says what is wrong
+        return None
+    return resolve_system(record)
 
 
-def _newest_checkpoint(folder: Path) -> Path:
-    """The last checkpoint of a run folder, or of the newest run in a folder of runs."""
-    runs = [folder] if (folder / "config.json").is_file() else []
-    runs = runs or sorted(p.parent for p in folder.glob("*/config.json"))
-    if not runs:
-        state = "is not a run folder and holds none" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {state}; name a checkpoint or a run")
-    found = Run.open(runs[-1]).checkpoints()
+def find_checkpoint(weights: str | Path | None = None, name: str | None = None) -> Path:
+    """The file itself, or the newest checkpoint of a run folder or of a folder of runs.
+
+    Arguments as in `load_system`. Raises UserError where there is none, with the place where the
+    authors' weights of the system `name` are.
+    """
+    path = Path(weights or RUNS)
+    if path.is_file():
+        return path
+    try:
+        found = _newest_checkpoint(path, name)
+    except UserError as error:
+        where = registry.system_class(name).WEIGHTS.card.where if name else ""
+        if not where:
+            raise
+        raise UserError(f"{error}; the authors' weights: {where}") from error
+    print(f"checkpoint: {found}")
+    return found
+
+
+def _newest_checkpoint(path: Path, name: str | None) -> Path:
+    run = _newest_run(path, name)
+    if run is None:
+        state = f"holds no run of {name}" if name else "is not a run folder and holds none"
+        state = state if path.exists() else "does not exist"
+        raise UserError(f"{path} {state}; name a checkpoint or a run")
+    found = run.checkpoints()
     if not found:
-        raise UserError(f"run folder {runs[-1]} holds no checkpoint yet")
+        raise UserError(f"run folder {run.folder} holds no checkpoint yet")
     return found[-1]
+
+
+def _newest_run(path: Path, name: str | None) -> Run | None:
+    """The run in the folder `path`, or the newest one (of the system `name`) in a folder of runs."""
+    if (path / "config.json").is_file():
+        return Run.open(path)
+    for file in sorted(path.glob("*/config.json"), reverse=True):
+        run = Run.open(file.parent)
+        if name is None or resolve_system(run.record) == name:
+            return run
+    return None
 
 
 # ---- fusing ------------------------------------------------------------------------------------
@@ -144,35 +175,39 @@ def fuse_pair(
     pair: Pair,
     seed: int | None = None,
     samples: int = 1,
-    callback: Callable | None = None,
-) -> list[Picture]:
-    """The fused images of one pair, `samples` of them."""
-    from jfusion.runtime import jt
+    callback: Callable[[int, Any, Any], None] | None = None,
+) -> list[FusedImage]:
+    """The fused images of one pair, `samples` of them.
 
-    text, system = None, system.of(pair.dataset)
-    if system.USES_TEXT:
+    seed fixes what is random; callback: as in `System.fuse`. Raises UserError when the system reads
+    text and the pair has none.
+    """
+    a, b = (np.repeat(x[None], samples, 0) for x in system.preprocess(pair))
+    text = None
+    if system.reads_text:
         if pair.text is None:
             raise UserError(
-                f"sample {pair.name!r} has no paragraph features, which {system.NAME} needs"
+                f"sample {pair.name!r} has no paragraph features, which {system.name} needs"
             )
-        text = jt.array(pair.text[None])
-    a, b = (jt.array(np.repeat(x[None], samples, 0)) for x in system.planes(pair))
-    with jt.no_grad():
-        fused = system.fuse(a, b, text, seed=seed, callback=callback).numpy()
-    return [system.picture(x, pair) for x in fused]
+        text = np.repeat(pair.text[None], samples, 0)
+    fused = system.fuse(a, b, text, seed=seed, callback=callback)
+    return [system.postprocess(x, pair) for x in fused]
 
 
-def watched(
+def step_callback(
     system: System, pair: Pair, stack: ExitStack, record: str | None, folder: Path
-) -> Callable | None:
-    """The callback for one pair: a progress bar, and the recording if one is asked for."""
-    if not system.STEPWISE:
+) -> Callable[[int, Any, Any], None] | None:
+    """What is called after each step of a pair's sampling: a progress bar and, if `record` names a
+    format, the recording in `folder`. None for a system that does not sample. `stack` closes both."""
+    if not _samples(system):
         return None
+    from jfusion.report.steps import Recording, StepBar
+
     parts = [stack.enter_context(StepBar(pair.name))]
     if record:
         size = pair.a.shape[1:]
-        frames = Recording(folder, pair.name, record, lambda x: system.frame(x, size))
-        parts.append(stack.enter_context(frames))
+        recording = Recording(folder, pair.name, record, lambda x: system.preview_step(x, size))
+        parts.append(stack.enter_context(recording))
 
     def callback(*step: Any) -> None:
         for part in parts:
@@ -181,78 +216,34 @@ def watched(
     return callback
 
 
-def check_watch(system: System, samples: int, record: str | None) -> None:
-    """Raises UserError when the system cannot sample or be recorded."""
+def check_sampling_options(system: System, samples: int, record: str | None) -> None:
+    """Raises UserError when the system cannot give several samples or be recorded."""
+    from jfusion.report.steps import FORMATS
+
     if samples < 1:
         raise UserError(f"--samples must be 1 or more, not {samples}")
-    if (samples > 1 or record) and not system.STEPWISE:
+    if (samples > 1 or record) and not _samples(system):
         raise UserError(
-            f"--samples and --record are for systems that sample, and {system.NAME} does not"
+            f"--samples and --record are for systems that sample, and {system.name} does not"
         )
     if record and record not in FORMATS:
         raise UserError(f"--record must be one of {', '.join(FORMATS)}, not {record!r}")
 
 
-def fuse(system_name: str | None, settings: dict[str, Any], options: Options) -> list[Path]:
-    """Fuses every pair of images of one name, and returns the written files."""
+def _samples(system: System) -> bool:
+    from jfusion.systems.network import SamplingSystem
+
+    return isinstance(system, SamplingSystem)
+
+
+def warn_if_misaligned(pair: Pair) -> None:
+    """Prints a note when the two images of a pair seem to be shifted against each other."""
     from tqdm import tqdm
 
-    task(options.task)
-    pairs = find_pairs(options.a, options.b)
-    system = load_system(options.weights, system_name, settings, options.allow_partial)
-    check_watch(system, options.samples, options.record)
-    written, out = [], Path(options.out)
-    for name, a, b in tqdm(pairs, desc="fusing", unit="pair", disable=len(pairs) == 1):
-        pair = _read(name, a, b, options)
-        if options.preflight:
-            _look(pair)
-        with ExitStack() as stack:
-            callback = watched(system, pair, stack, options.record, out / "steps")
-            made = fuse_pair(system, pair, options.seed, options.samples, callback)
-        for i, picture in enumerate(made):
-            path = out / (f"{name}.png" if len(made) == 1 else f"{name}_{i}.png")
-            image.write(path, picture.shown)
-            written.append(path)
-    return written
-
-
-def _look(pair: Pair) -> None:
-    """Says so when the images of a pair do not seem to lie on each other."""
-    from tqdm import tqdm
+    from jfusion.data.alignment import find_shift
 
     shift = find_shift(pair.a[0], pair.b[0])
     if shift.suspicious:
         tqdm.write(
             f"note: {pair.name} looks misaligned: {shift} (jfusion align, docs/alignment.md)"
         )
-
-
-def find_pairs(a: str | None, b: str | None) -> list[tuple[str, Path, Path]]:
-    """The name and the files of each pair: two files, or all images of one name in two folders."""
-    if not a or not b:
-        raise UserError("name the images with --a and --b: two files, or two folders")
-    a, b = Path(a), Path(b)
-    for path in (a, b):
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-    if a.is_file() and b.is_file():
-        return [(a.stem, a, b)]
-    if a.is_file() or b.is_file():
-        raise UserError(f"{a} and {b} must both be files or both be folders")
-    of_a, of_b = (
-        {p.stem: p for p in sorted(f.iterdir()) if p.suffix.lower() in SUFFIXES} for f in (a, b)
-    )
-    if not of_a:
-        raise UserError(f"{a} holds no image ({', '.join(SUFFIXES)})")
-    missing = sorted(of_a.keys() ^ of_b.keys())
-    if missing:
-        raise UserError(
-            f"{len(missing)} images of {a} and {b} have no partner of the same name: {', '.join(missing[:5])}"
-        )
-    return [(name, path, of_b[name]) for name, path in of_a.items()]
-
-
-def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
-    text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
-    rgb = image.read_pair(a, b, options.rainbow, options.background)
-    return Pair.of_images(name, *rgb, text, task(options.task).chroma)

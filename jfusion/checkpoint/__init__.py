@@ -24,7 +24,7 @@ from jfusion.checkpoint.names import WeightCard, WeightMap
 from jfusion.errors import UserError
 from jfusion.files import replacing
 
-__all__ = ["FORMATS", "WeightCard", "WeightMap", "digest", "load", "save", "summary"]
+__all__ = ["FORMATS", "WeightCard", "WeightMap", "digest", "load", "record", "save", "summary"]
 
 FORMATS = (".pkl", ".safetensors", ".pth")
 _TAIL = b"HCAJSLHD"  # ends a file of jt.save, after the SHA-1 of the pickle before it
@@ -114,6 +114,25 @@ def load(path: str | Path) -> dict[str, Any]:
     ):
         raise UserError(f"checkpoint {path} is damaged: its weights do not fit its hash")
     return checkpoint
+
+
+def record(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds besides its weights: "system", "config", ...; {} of the authors' files.
+
+    Of a `.safetensors` file the weights are not read. Raises UserError as `load` does.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "np") as file:
+                return {k: _json(v) for k, v in (file.metadata() or {}).items()}
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"checkpoint {path} cannot be read: {error}") from error
+    if path.is_file() and zipfile.is_zipfile(path):  # PyTorch's, which hold no record of ours
+        return {}
+    return {k: v for k, v in load(path).items() if k != "model"}
 
 
 def _read(path: Path) -> Any:

@@ -14,7 +14,8 @@ from jfusion.config import setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information
 from jfusion.files import write_text
-from jfusion.inference import find_pairs, load_system
+from jfusion.data.layout import find_pairs
+from jfusion.inference import load_system
 from jfusion.report import figures
 
 if TYPE_CHECKING:

@@ -105,6 +105,32 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
     return list(samples.values())
 
 
+def find_pairs(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
+    """The name and the files of each pair: two files, or all images of one name in two folders.
+
+    Raises UserError when a path does not exist, or an image has no partner of its name.
+    """
+    a, b = Path(a), Path(b)
+    for path in (a, b):
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+    if a.is_file() and b.is_file():
+        return [(a.stem, a, b)]
+    if a.is_file() or b.is_file():
+        raise UserError(f"{a} and {b} must both be files or both be folders")
+    of_a, of_b = (
+        {p.stem: p for p in sorted(f.iterdir()) if p.suffix.lower() in SUFFIXES} for f in (a, b)
+    )
+    if not of_a:
+        raise UserError(f"{a} holds no image ({', '.join(SUFFIXES)})")
+    missing = sorted(of_a.keys() ^ of_b.keys())
+    if missing:
+        raise UserError(
+            f"{len(missing)} images of {a} and {b} have no partner of the same name: {', '.join(missing[:5])}"
+        )
+    return [(name, path, of_b[name]) for name, path in of_a.items()]
+
+
 def _find_in_folders(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
     """The pairs of LFDT-Fusion's layout, by name; where the names differ, by order (with a note).
 

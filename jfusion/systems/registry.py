@@ -30,6 +30,8 @@ SYSTEMS = {
     "lfdt": "LFDT",
     "fccf": "FCCF",
 }
+DEFAULT = "film"  # where neither the user nor a checkpoint names the system
+RENAMED_SYSTEMS: dict[str, str] = {}  # the name in checkpoints and runs of older versions -> today's
 _registered: dict[str, type[System]] = {}
 
 

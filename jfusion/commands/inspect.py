@@ -1,0 +1,23 @@
+"""`jfusion inspect`: the content of a checkpoint. Nothing in the file can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jfusion import checkpoint
+from jfusion.config import REQUIRED, setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """The file."""
+
+    file: str = setting(
+        REQUIRED, ".pkl, .safetensors or PyTorch's .pth; nothing in it can run", positional=True
+    )
+
+
+def run(options: Options) -> int:
+    """Prints the record, and each tensor's name, shape and dtype."""
+    print(checkpoint.summary(options.file))
+    return 0

@@ -1,0 +1,19 @@
+"""`jfusion systems`: the systems that can be named, those of other installed packages included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jfusion.systems import registry
+
+
+@dataclass(frozen=True)
+class Options:
+    """None."""
+
+
+def run(options: Options) -> int:
+    """Prints the name and the title of each system."""
+    for name in registry.names():
+        print(f"{name:<10} {registry.title(name)}")
+    return 0

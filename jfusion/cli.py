@@ -24,17 +24,17 @@ from jfusion.version import __version__
 COMMANDS = {
     "preprocess": "make an H5 file from folders of pairs",
     "embed": "make paragraph features from texts",
-    "slices": "write the slices of a medical volume (.mha, NIfTI, DICOM) as 8-bit images",
+    "slices": "write the slices of a medical volume as 8-bit images",
     "check": "verify an H5 file and print what is in it",
-    "train": "train a system, or resume a run (jfusion train film --help lists its settings)",
-    "test": "fuse a test set with a checkpoint and print its metrics next to the paper's",
+    "train": "train a system, or resume a run",
+    "test": "fuse a test set and print its metrics next to the paper's",
     "fuse": "fuse two images, or two folders of images",
-    "align": "register one image of each pair to the other by Diff-FCCF's displacement field",
-    "inspect": "show what is in a checkpoint: names, shapes, dtypes, record, hash",
-    "convert": "write a checkpoint in another format: .pkl, .safetensors or .pth, by the suffix",
-    "metrics": "evaluate folders of fused images: mean and deviation of each metric, the best two",
+    "align": "register the second image of each pair to the first (Diff-FCCF)",
+    "inspect": "show what is in a checkpoint",
+    "convert": "write a checkpoint in another format or by other names",
+    "metrics": "evaluate folders of fused images",
     "papers": "show the numbers that the papers printed",
-    "demo": "run the whole job on sample photographs: preprocess, train a short while, test",
+    "demo": "run the whole job on sample photographs",
     "systems": "list the systems",
     "doctor": "show what jfusion found on this machine",
 }
@@ -60,21 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _no_command(arguments: list[str]) -> int:
-    """`jfusion`, `jfusion --help`, `jfusion --version`, or a mistyped command."""
+    """`jfusion`, `jfusion --help`, `jfusion --version`, or a command that is mistyped."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     parser = _Parser(
         prog="jfusion",
         usage="jfusion COMMAND [options]",
         description="Fuses pairs of images into one: published systems on Jittor.",
-        epilog="A data set, start to end: jfusion preprocess, jfusion train film, jfusion test. "
+        epilog=f"commands:\n{listed}\n\n"
+        "A data set, start to end: jfusion preprocess, jfusion train film, jfusion test.\n"
         "jfusion COMMAND --help lists the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"jfusion {__version__}")
     if arguments and not arguments[0].startswith("-"):
         parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], COMMANDS)}")
-    commands = parser.add_subparsers(title="commands", metavar="")
-    for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text)
-    parser.parse_args(arguments)
+    parser.parse(arguments)
     parser.print_help()
     return 0
 
@@ -142,14 +143,17 @@ class _Parser(argparse.ArgumentParser):
 
     def format_usage(self) -> str:
         """One line: `usage: jfusion NAME ARGUMENT --required X [options]`."""
-        return f"usage: {self._short_usage()}\n"
+        self._shorten_usage()
+        return super().format_usage()
 
     def format_help(self) -> str:
         """The help, with the usage of one line."""
-        self.usage = self._short_usage().replace("%", "%%")
+        self._shorten_usage()
         return super().format_help()
 
-    def _short_usage(self) -> str:
+    def _shorten_usage(self) -> None:
+        if self.usage is not None:
+            return
         words = [self.prog]
         for action in self._actions:
             shown = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
@@ -157,7 +161,7 @@ class _Parser(argparse.ArgumentParser):
                 words.append(f"[{shown}]" if action.nargs == "?" else shown)
             elif action.required:
                 words += [action.option_strings[0], shown]
-        return " ".join([*words, "[options]"])
+        self.usage = " ".join([*words, "[options]"])
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Ends the parsing, not the process."""

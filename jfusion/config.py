@@ -139,11 +139,16 @@ def _help(field: dataclasses.Field, hint: Any) -> str:
     text, choices, default = field.metadata.get("help", ""), _choices(hint), field.default
     if choices and len(_braces(choices)) > SHOWN:
         text += f": {', '.join(map(str, choices))}"
-    says = "(default" if default is not None else "default"
-    if default is REQUIRED or says in text:
+    if default is REQUIRED or ("default" if default is None else "default:") in text:
         return text
-    shown = "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    return f"{text} (default: {'none' if default is None else shown})"
+    return f"{text} (default: {_shown(default)})"
+
+
+def _shown(value: Any) -> str:
+    """A default as the help text names it."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _shape(field: dataclasses.Field, hint: Any) -> dict[str, Any]:

@@ -41,20 +41,17 @@ def load_system(
     that neither the checkpoint nor the caller decides. partial: loads the tensors that fit, and prints
     which do not. Raises UserError if anything does not fit.
     """
-    try:
-        path = find_checkpoint(weights, name)
-    except UserError:
-        if name is None or weights is not None:
-            raise
-        system = registry.create(name, **_settings(name, {}, {}, settings or {}, attributes))
-        if system.needs_weights:
-            raise
-        return _for_inference(system)
-    return from_checkpoint(path, checkpoint.load(path), name, settings, partial, attributes)
+    path = find_checkpoint(weights, name)
+    return from_checkpoint(path, read_checkpoint(path), name, settings, partial, attributes)
+
+
+def read_checkpoint(path: Path | None) -> dict[str, Any]:
+    """The content of a checkpoint; for None (a system without parameters), an empty one."""
+    return {"model": {}} if path is None else checkpoint.load(path)
 
 
 def from_checkpoint(
-    path: str | Path,
+    path: Path | None,
     content: dict[str, Any],
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -62,17 +59,21 @@ def from_checkpoint(
     attributes: Mapping[str, Any] | None = None,
 ) -> System:
     """As `load_system`, from a checkpoint that was read already; its model is removed from `content`."""
-    from jfusion.checkpoint.weights import load_weights
-
     own, kind = content.get("system"), resolve_system(content, name)
-    if own and resolve_system(content, None) != kind:
+    if own and resolve_system(content) != kind:
         raise UserError(f"checkpoint {path} is of {own}, not of {kind}")
-    model, trained = content["model"], content.get("config") or {}
+    model = content.pop("model")
+    trained = content.get("config") or {}
     system = registry.create(kind, **_settings(kind, trained, model, settings or {}, attributes))
-    if not system.needs_weights:
+    if system.needs_weights:
+        from jfusion.checkpoint.weights import load_weights
+
+        load_weights(system, model, f"checkpoint {path}", partial, consume=True)
+    elif path is not None:
         raise UserError(f"{kind} has no parameters to load from {path}; leave out --weights")
-    load_weights(system, content.pop("model"), f"checkpoint {path}", partial, consume=True)
-    return _for_inference(system)
+    if hasattr(system, "eval"):  # a network; others have no mode of training
+        system.eval()
+    return system
 
 
 def _settings(
@@ -96,12 +97,6 @@ def _settings(
     }
 
 
-def _for_inference(system: System) -> System:
-    if hasattr(system, "eval"):  # a network; a plain System has no training mode
-        system.eval()
-    return system
-
-
 def resolve_system(content: Mapping[str, Any], name: str | None = None) -> str:
     """The system of a checkpoint's (or a run's) record: `name`, or its own, or `registry.DEFAULT`.
 
@@ -111,24 +106,26 @@ def resolve_system(content: Mapping[str, Any], name: str | None = None) -> str:
     return name or registry.RENAMED_SYSTEMS.get(own, own)
 
 
-def recorded_system(weights: str | Path | None = None) -> str | None:
-    """The system of a checkpoint or a run, without starting Jittor; None where there is none to read.
+def system_of(weights: str | Path | None = None, name: str | None = None) -> str:
+    """The system that `load_system` would give for the same arguments, without starting Jittor.
 
-    weights: as in `load_system`.
+    Where there is nothing to read it is `registry.DEFAULT`; loading says what is wrong.
     """
+    if name:
+        return name
+    path = Path(weights or RUNS)
     try:
-        run = _newest_run(Path(weights or RUNS), None)
-        record = checkpoint.record(weights) if run is None else run.record
-    except UserError:  # loading it later says what is wrong
-        return None
-    return resolve_system(record)
+        run = _newest_run(path, None)
+        return resolve_system(checkpoint.record(path) if run is None else run.record)
+    except UserError:
+        return registry.DEFAULT
 
 
-def find_checkpoint(weights: str | Path | None = None, name: str | None = None) -> Path:
+def find_checkpoint(weights: str | Path | None = None, name: str | None = None) -> Path | None:
     """The file itself, or the newest checkpoint of a run folder or of a folder of runs.
 
-    Arguments as in `load_system`. Raises UserError where there is none, with the place where the
-    authors' weights of the system `name` are.
+    Arguments as in `load_system`. None for a system without parameters, when no weights are named.
+    Raises UserError where there is none, which says where the authors' weights of `name` are.
     """
     path = Path(weights or RUNS)
     if path.is_file():
@@ -136,10 +133,12 @@ def find_checkpoint(weights: str | Path | None = None, name: str | None = None) 
     try:
         found = _newest_checkpoint(path, name)
     except UserError as error:
-        where = registry.system_class(name).WEIGHTS.card.where if name else ""
-        if not where:
+        if name is None:
             raise
-        raise UserError(f"{error}; the authors' weights: {where}") from error
+        if weights is None and not registry.create(name).needs_weights:
+            return None
+        where = registry.system_class(name).WEIGHTS.card.where
+        raise UserError(f"{error}; weights: {where}" if where else str(error)) from error
     print(f"checkpoint: {found}")
     return found
 

@@ -13,8 +13,8 @@ import numpy as np
 from jfusion.config import setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information
-from jfusion.files import write_text
 from jfusion.data.layout import find_pairs
+from jfusion.files import write_text
 from jfusion.inference import load_system
 from jfusion.report import figures
 

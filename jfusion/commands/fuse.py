@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from jfusion import inference
 from jfusion.config import REQUIRED, setting
-from jfusion.inference import recorded_system
+from jfusion.data import image
+from jfusion.data.h5 import Pair
+from jfusion.data.layout import find_pairs, task
 from jfusion.systems import registry
-
-if TYPE_CHECKING:
-    from jfusion.data.h5 import Pair
+from jfusion.text.features import read_features
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Options:
 
 def system_of(values: Mapping[str, Any]) -> str:
     """The system whose settings are offered: the one named, the checkpoint's own, or the default."""
-    named = values.get("system")
-    return named or recorded_system(values.get("weights")) or registry.DEFAULT
+    return inference.system_of(values.get("weights"), values.get("system"))
 
 
 def run(options: Options, settings: Mapping[str, Any]) -> int:
@@ -76,14 +76,9 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
     """
     from tqdm import tqdm
 
-    from jfusion import inference
-    from jfusion.data import image, layout
-
-    layout.task(options.task)
-    pairs = layout.find_pairs(options.a, options.b)
-    system = inference.load_system(
-        options.weights, options.system, settings, options.allow_partial
-    )
+    task(options.task)
+    pairs = find_pairs(options.a, options.b)
+    system = inference.load_system(options.weights, options.system, settings, options.allow_partial)
     inference.check_sampling_options(system, options.samples, options.record)
     written, out = [], Path(options.out)
     for name, a, b in tqdm(pairs, desc="fusing", unit="pair", disable=len(pairs) == 1):
@@ -101,10 +96,6 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
 
 
 def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
-    from jfusion.data import image, layout
-    from jfusion.data.h5 import Pair
-    from jfusion.text.features import read_features
-
     text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
     rgb = image.read_pair(a, b, options.colormap, options.background)
-    return Pair.of_images(name, *rgb, text, layout.task(options.task).chroma)
+    return Pair.of_images(name, *rgb, text, task(options.task).chroma)

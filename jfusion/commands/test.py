@@ -1,15 +1,16 @@
-"""Fusing a test set with a trained system, and judging it beside the paper."""
+"""`jfusion test`: a test set is fused with a checkpoint and evaluated, next to the paper's numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jfusion import checkpoint, metrics
+from jfusion import inference, metrics
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.config import setting
@@ -17,128 +18,187 @@ from jfusion.data import image
 from jfusion.data.h5 import PairFile, check_encoder
 from jfusion.data.layout import find_samples
 from jfusion.files import write_text
-from jfusion.inference import build, check_watch, find_checkpoint, fuse_pair, kind_of, watched
+from jfusion.metrics import PRESETS
 from jfusion.metrics.table import Table, means
-from jfusion.papers.compare import beside_published, protocol
+from jfusion.papers import compare
 from jfusion.report import figures
-from jfusion.systems.registry import system_class
+from jfusion.systems import registry
 
 if TYPE_CHECKING:
     from jfusion.systems.base import System
 
+SHOWN = 4  # pairs in grid.png
+
 
 @dataclass(frozen=True)
 class Options:
-    """What `jfusion test` is asked for."""
+    """The checkpoint, the test set, and the evaluation."""
 
-    weights: str = setting(
-        "exp", "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest"
+    weights: str | None = setting(
+        None,
+        "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest "
+        "(default: exp)",
+        "PATH",
     )
     data: str | None = setting(
-        None, "the H5 file to fuse; without it, the next four name a data set"
+        None, "the H5 file to fuse (default: the next four name a data set)", "FILE"
     )
     task: str = setting("IVF", "task of the data set")
-    dataset: str = setting("MSRS", "folder name of the data set")
-    split: str = setting("test", "its list file without .txt; all: every image")
-    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
+    dataset: str = setting("MSRS", "folder name of the data set", "NAME")
+    split: str = setting("test", "its list file without .txt; all: every image", "NAME")
+    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/", "DIR")
     text: str | None = setting(
         None,
         "features, zeros (without paragraphs), or an encoder: as jfusion preprocess (default: "
         "features; zeros where there are none and the system reads no text)",
     )
-    out: str = setting("test_output", "folder for the fused images and the table")
+    out: str = setting("test_output", "folder for the fused images and the table", "DIR")
     allow_partial: bool = setting(
-        False, "take the tensors of the checkpoint that fit, and print what was skipped"
+        False, "load the tensors of the checkpoint that fit, and print what was skipped"
     )
     metrics: str | None = setting(
-        None, "metrics of the table, comma-separated; all: every one (default: the paper's)"
+        None,
+        "metrics of the table, comma-separated; all: every one (default: the paper's)",
+        "EN,SD",
     )
     seed: int | None = setting(None, "fixes what is random (default: the paper's)")
-    record: str | None = setting(None, "gif, webp or png: also keep a picture of every step")
+    record: Literal["gif", "webp", "png"] | None = setting(
+        None, "also keep an image of every step, of a system that samples"
+    )
     preset: str | None = setting(
-        None, "their definitions: film, cddfuse, film-nankai, vifb (default: the paper's)"
+        None, f"their definitions: {', '.join(PRESETS)} (default: the paper's)", "NAME"
+    )
+    system: str | None = setting(
+        None,
+        f"needed with the authors' checkpoints (default: {registry.DEFAULT})",
+        positional=True,
     )
 
 
 @dataclass(frozen=True)
 class Result:
-    """The table, the per-image values, and the folder that holds everything."""
+    """The table, the values of each image by name, the folder that holds everything, and remarks."""
 
     table: Table
     per_image: dict[str, dict[str, float]]
     folder: Path
+    notes: list[str]
 
 
-def test(system_name: str | None, settings: dict[str, Any], options: Options) -> Result:
-    """Fuses every pair, writes `<out>/<dataset>/Gray` and `Color`, and the table beside the paper's."""
-    metrics.columns(options.metrics)  # a typo is told before anything is loaded
-    path = find_checkpoint(options.weights, system_name)
-    content = checkpoint.load(path)
-    cls = system_class(kind_of(content, system_name))
-    data = PairFile(options.data or _preprocessed(options, cls))
-    if "task" in cls.Config.__dataclass_fields__ and "task" in data.attributes:
-        settings = {"task": str(data.attributes["task"]), **settings}
-    system = build(path, content, system_name, settings, options.allow_partial)
-    check_watch(system, 1, options.record)
-    if system.USES_TEXT:
-        check_encoder(data, content, f"checkpoint {path}")
-    dataset = data.dataset
-    folder = Path(options.out) / dataset
-    preset = options.preset or system.PRESET
-    names = metrics.columns(
-        options.metrics or (None if preset != "film" else metrics.PAPER), preset
-    )
-    per_image = _fuse_all(system, data, folder, (names, preset), options)
-    mean, left_out = means(per_image.values())
-    table = Table(names)
-    table.add(f"ours ({len(data)} pairs)", mean)
-    for line in system.hints(str(data.attributes.get("task", options.task))):
+def system_of(values: Mapping[str, Any]) -> str:
+    """The system whose settings are offered: the one named, the checkpoint's own, or the default."""
+    return inference.system_of(values.get("weights"), values.get("system"))
+
+
+def run(options: Options, settings: Mapping[str, Any]) -> int:
+    """Tests, and prints the table."""
+    result = test(options, settings)
+    for line in result.notes:
         print(line)
-    beside_published(table, system.NAME, dataset, system.row_names())
+    print(result.table.text())
+    print(f"images, table and grid.png: {result.folder}")
+    return 0
+
+
+def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
+    """Fuses every pair, and writes `<out>/<dataset>/Gray`, `Color`, and the table.
+
+    settings change the configuration of the system. Raises UserError when the checkpoint, the data
+    set or an option does not fit.
+    """
+    metrics.columns(options.metrics)  # before anything is loaded
+    path = inference.find_checkpoint(options.weights, options.system)
+    content = inference.read_checkpoint(path)
+    data = PairFile(
+        options.data or _preprocessed(options, inference.resolve_system(content, options.system))
+    )
+    system = inference.from_checkpoint(
+        path, content, options.system, settings, options.allow_partial, data.attributes
+    )
+    inference.check_sampling_options(system, 1, options.record)
+    if system.reads_text:
+        check_encoder(data, content, f"checkpoint {path}")
+    preset = options.preset or compare.preset_of(system.name)
+    columns = metrics.columns(options.metrics or metrics.preset(preset).paper, preset)
+    folder = Path(options.out) / data.dataset
+    per_image = _fuse_all(system, data, folder, columns, preset, options)
+    table, notes = _table(system, data, columns, preset, per_image, options)
+    _write_tables(folder, table, per_image)
+    return Result(table, per_image, folder, notes)
+
+
+def _preprocessed(options: Options, system: str) -> Path:
+    """The H5 file of the data set that the options name; it is made if it is not there."""
+    chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root")}
+    text = options.text
+    if text is None:
+        samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
+        complete = all(sample.text.is_file() for sample in samples)
+        reads_text = hasattr(registry.config_class(system), "text_dim")
+        text = "features" if complete or reads_text else "zeros"
+    return preprocess(PreprocessOptions(**chosen, text=text)).path
+
+
+def _fuse_all(
+    system: System,
+    data: PairFile,
+    folder: Path,
+    columns: list[str],
+    preset: str,
+    options: Options,
+) -> dict[str, dict[str, float]]:
+    """Fuses, writes and evaluates every pair; returns the metrics by the name of the sample."""
+    from tqdm import tqdm
+
+    per_image, shown = {}, []
+    for name in tqdm(data.names, desc="fusing", unit="pair"):
+        pair = data.read(name)
+        with ExitStack() as stack:
+            callback = inference.step_callback(
+                system, pair, stack, options.record, folder / "steps"
+            )
+            (fused,) = inference.fuse_pair(system, pair, options.seed, callback=callback)
+        image.write(folder / "Gray" / f"{name}.png", fused.gray)
+        if fused.rgb is not None:
+            image.write(folder / "Color" / f"{name}.png", fused.rgb)
+        h, w = fused.gray.shape  # smaller than the sources where the published code drops a border
+        a, b = (np.round(x[0, :h, :w] * 255).astype(np.uint8) for x in (pair.a, pair.b))
+        per_image[name] = metrics.evaluate(fused.gray, a, b, preset, columns)
+        if len(shown) < SHOWN:
+            shown.append([a, b, fused.image])
+    figures.grid(folder / "grid.png", ["A", "B", "fused"], shown)
+    return per_image
+
+
+def _table(
+    system: System,
+    data: PairFile,
+    columns: list[str],
+    preset: str,
+    per_image: dict[str, dict[str, float]],
+    options: Options,
+) -> tuple[Table, list[str]]:
+    """Our row and the published one, and what a reader of both should know."""
+    mean, left_out = means(per_image.values())
+    table = Table(columns)
+    table.add(f"ours ({len(data)} pairs)", mean)
+    task = str(data.attributes.get("task", options.task))
+    notes = compare.notes(system.name, task, system.config)
+    names = compare.row_names(system.name, system.config)
+    compare.beside_published(table, system.name, data.dataset, names)
     if len(table.rows) > 1:
-        print("\n".join(protocol(system.NAME, dataset, preset, len(data))))
-    each = Table(names)
+        notes += compare.protocol(system.name, data.dataset, preset, len(data))
+    notes += [
+        f"{name} is not defined for {count} of {len(data)} images; its mean is over the others"
+        for name, count in left_out.items()
+    ]
+    return table, notes
+
+
+def _write_tables(folder: Path, table: Table, per_image: dict[str, dict[str, float]]) -> None:
+    each = Table(table.columns)
     for name, values in per_image.items():
         each.add(name, values)
     write_text(folder / "table.md", table.markdown(), "the table")
     write_text(folder / "table.csv", table.csv(), "the table")
     write_text(folder / "per_image.csv", each.csv(), "the table")
-    for name, count in left_out.items():
-        print(
-            f"{name} is not defined for {count} of {len(data)} images; its mean is over the others"
-        )
-    return Result(table, per_image, folder)
-
-
-def _preprocessed(options: Options, system: type[System]) -> Path:
-    chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root")}
-    text = options.text
-    if text is None:
-        samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
-        there = all(sample.text.is_file() for sample in samples)
-        text = "features" if there or system.USES_TEXT else "zeros"
-    return preprocess(PreprocessOptions(**chosen, text=text)).path
-
-
-def _fuse_all(
-    system: System, data: PairFile, folder: Path, judged: tuple[list[str], str], options: Options
-) -> dict[str, dict[str, float]]:
-    from tqdm import tqdm
-
-    names, preset = judged
-    per_image, first = {}, []
-    for name in tqdm(data.names, desc="fusing", unit="pair"):
-        pair = data.read(name)
-        with ExitStack() as stack:
-            callback = watched(system, pair, stack, options.record, folder / "steps")
-            fused = fuse_pair(system, pair, options.seed, callback=callback)[0]
-        image.write(folder / "Gray" / f"{name}.png", fused.gray)
-        if fused.shown.ndim == 3:
-            image.write(folder / "Color" / f"{name}.png", fused.shown)
-        h, w = fused.gray.shape  # some `faithful` ones are smaller than their sources
-        a, b = (np.round(x[0, :h, :w] * 255) for x in (pair.a, pair.b))
-        per_image[name] = metrics.evaluate(fused.gray, a, b, preset, names)
-        if len(first) < 4:
-            first.append([a.astype(np.uint8), b.astype(np.uint8), fused.shown])
-    figures.grid(folder / "grid.png", ["A", "B", "fused"], first)
-    return per_image

@@ -16,7 +16,7 @@ from jfusion import arrays
 from jfusion.data import color
 from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.gray_image import GrayImage
-from jfusion.metrics.presets import METRICS, PRESETS, Metric, Preset
+from jfusion.metrics.presets import METRICS, PAPER, PRESETS, Metric, Preset
 
 __all__ = [
     "METRICS",
@@ -29,8 +29,6 @@ __all__ = [
     "evaluate",
     "preset",
 ]
-
-PAPER = ("EN", "SD", "SF", "AG", "VIF", "Qabf")  # the columns of FILM's tables
 
 
 def preset(name: str) -> Preset:

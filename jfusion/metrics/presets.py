@@ -24,12 +24,14 @@ class Preset:
     """An evaluator: its metrics by name, those it prints, and how it makes color images gray.
 
     gray: "luma", 0.299 R + 0.587 G + 0.114 B rounded half to even, or "pillow", Pillow's integers.
+    paper: the columns of the papers' tables, where they have fewer than the evaluator prints.
     """
 
     title: str
     columns: tuple[str, ...]
     own: dict[str, Metric] = field(default_factory=dict)
     gray: str = "luma"
+    paper: tuple[str, ...] | None = None
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -62,10 +64,13 @@ METRICS = {
     "FMI_dct": Metric(feature.fmi_dct),
 }
 
+PAPER = ("EN", "SD", "SF", "AG", "VIF", "Qabf")  # the columns of FILM's tables
+
 PRESETS = {
     "film": Preset(
         "the Evaluator of FILM",
         ("EN", "SD", "SF", "AG", "MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf", "SSIM"),
+        paper=PAPER,
     ),
     "cddfuse": Preset(
         "the Evaluator of CDDFuse and SFDFuse: SSIM with a data range of 2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from typing import Any
 
 from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.table import Table
@@ -79,6 +80,21 @@ def protocol(system: str, dataset: str, preset: str, pairs: int) -> list[str]:
     if known["note"]:
         lines.append(known["note"])
     return lines
+
+
+def preset_of(system: str) -> str:
+    """The evaluator that a system's paper used, one of `metrics.PRESETS`."""
+    return _protocol(system, "*")["preset"]
+
+
+def row_names(system: str, config: Any) -> tuple[str, ...]:
+    """What the tables call the system under this configuration; () for its usual name."""
+    return ()
+
+
+def notes(system: str, task: str, config: Any) -> list[str]:
+    """What a user of the system should know about this task, one plain line each."""
+    return []
 
 
 def _protocol(system: str, dataset: str) -> dict[str, str]:

@@ -1,0 +1,51 @@
+"""`jfusion train`: training a system, or resuming a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from jfusion.config import setting
+from jfusion.errors import UserError
+from jfusion.systems import registry
+from jfusion.train.options import Options as TrainOptions
+
+
+@dataclass(frozen=True)
+class Options(TrainOptions):
+    """The options of a run, and which system or run it is."""
+
+    system: str | None = setting(
+        None, f"see jfusion systems (default: {registry.DEFAULT})", positional=True
+    )
+    resume: str | None = setting(None, "resume the run in this folder (default: a new run)", "RUN")
+
+
+def system_of(values: Mapping[str, Any]) -> str:
+    """The system whose settings are offered."""
+    return values.get("system") or registry.DEFAULT
+
+
+def run(options: Options, settings: Mapping[str, Any]) -> int:
+    """Trains, or resumes. Raises UserError for options that do not go with --resume."""
+    if options.resume:
+        return _resume(options, settings)
+    from jfusion.train.setup import train, train_each
+
+    start = train_each if options.each else train
+    start(options.system or registry.DEFAULT, settings, options)
+    return 0
+
+
+def _resume(options: Options, settings: Mapping[str, Any]) -> int:
+    changed = {f.name for f in fields(options) if getattr(options, f.name) != f.default}
+    if settings or changed - {"resume", "data", "max_steps"}:
+        raise UserError(
+            "--resume continues a run as it was started: it takes only --data and --max-steps"
+        )
+    from jfusion.train.setup import resume
+
+    data = options.data if "data" in changed else None
+    resume(options.resume, data, options.max_steps)
+    return 0

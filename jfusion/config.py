@@ -9,7 +9,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -155,7 +155,7 @@ def _shape(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
     """How many values an option takes, and what stands for them in the help."""
     metavar, choices = field.metadata.get("metavar"), _choices(hint)
     for part in _members(hint):
-        if typing.get_origin(part) is list:
+        if typing.get_origin(part) is Sequence:
             return {"nargs": "+", "action": "extend", "metavar": metavar or "X"}
         if typing.get_origin(part) is tuple:
             items = typing.get_args(part)
@@ -211,7 +211,7 @@ def _as(hint: Any, value: Any) -> Any:
         return items[[str(item) for item in items].index(str(value))]
     if origin is tuple:
         return tuple(_as(h, v) for h, v in zip(items, value, strict=True))
-    if origin is list and isinstance(value, list | tuple):
+    if origin is Sequence and isinstance(value, list | tuple):
         return [_as(items[0], v) for v in value]
     if hint in (int, float, str) and not isinstance(value, bool | dict | list | tuple):
         converted = hint(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from jfusion.commands.preprocess import preprocess
 from jfusion.config import setting
 from jfusion.data import color, image, sample
 from jfusion.data.h5 import check, summary
-from jfusion.errors import UserError
 from jfusion.metrics.fidelity import truth_psnr
 from jfusion.metrics.structure import truth_ssim
 from jfusion.metrics.table import Table, means
@@ -40,33 +39,39 @@ RESPACING = "25"
 
 @dataclass(frozen=True)
 class Options:
-    """What `jfusion demo` is asked for."""
+    """Which demo, and where its files go."""
 
-    out: str = setting("demo", "folder for everything the demo makes")
-    task: str = setting("MFF", "MFF (multi-focus) or MEF (multi-exposure)")
-    system: str = setting("film", "film, or ddfm with a small diffusion model")
+    out: str = setting("demo", "folder for everything the demo makes", "DIR")
+    task: Literal["MFF", "MEF"] = setting("MFF", "MFF: multi-focus; MEF: multi-exposure")
+    system: Literal["film", "ddfm"] = setting("film", "ddfm: with a small diffusion model")
     steps: int | None = setting(None, "training steps (default: 300 for film, 1000 for ddfm)")
     text: str = setting("minilm", "encoder of film's paragraphs; zeros: without paragraphs")
 
 
+def run(options: Options) -> int:
+    """Runs the demo, which says what it does."""
+    demo(options)
+    return 0
+
+
 def demo(options: Options) -> Path:
-    """Makes the pairs, preprocesses, trains, tests; returns the picture of the results."""
-    if options.system not in ("film", "ddfm"):
-        raise UserError(f"--system must be film or ddfm, not {options.system!r}")
+    """Makes the pairs, preprocesses, trains, tests; returns the image of the results."""
     out = Path(options.out)
     print(f"== 1/4 demo pairs ({options.task}) from scikit-image's photographs")
     sample.make(out / "VLFDataset", options.task)
     print("== 2/4 preprocess")
     train_and_test = _film if options.system == "film" else _ddfm
-    run, result = train_and_test(out, options)
+    trained, result = train_and_test(out, options)
+    for line in result.notes:
+        print(line)
     print(result.table.text())
     _against_truth(out, options.task, result.folder)
     print(
-        "demo-sized: a few pictures, a few minutes, a small network; not the paper's quality or numbers"
+        "demo-sized: a few images, a few minutes, a small network; not the paper's quality or numbers"
     )
-    picture = _picture(out, options.task, result.folder)
-    print(f"pictures: {picture}\nrun folder: {run.folder}")
-    return picture
+    path = _grid(out, options.task, result.folder)
+    print(f"images: {path}\nrun folder: {trained.folder}")
+    return path
 
 
 def _film(out: Path, options: Options) -> tuple[Run, Result]:
@@ -95,20 +100,19 @@ def _ddfm(out: Path, options: Options) -> tuple[Run, Result]:
 def _train(
     system: str, settings: dict, data: Path, out: Path, crop: tuple[int, int], steps: int
 ) -> Run:
-    from jfusion.train.loop import train
     from jfusion.train.options import Options as TrainOptions
+    from jfusion.train.setup import train
 
-    options = TrainOptions(data=str(data), exp=str(out / "exp"), crop=crop, max_steps=steps)
-    return train(system, settings, options)
+    options = TrainOptions(data=str(data), exp=str(out / "exp"), max_steps=steps)
+    return train(system, {**settings, "crop": crop}, options)
 
 
 def _test(system: str | None, settings: dict, run: Run, data: Path, out: Path) -> Result:
-    from jfusion.commands.test import Options as TestOptions
-    from jfusion.commands.test import test
+    from jfusion.commands import test
 
     print("== 4/4 test")
-    options = TestOptions(str(run.folder), str(data), out=str(out / "test_output"))
-    return test(system, settings, options)
+    options = test.Options(str(run.folder), str(data), out=str(out / "test_output"), system=system)
+    return test.test(options, settings)
 
 
 def _preprocess(out: Path, demo: Options, split: str) -> Path:
@@ -131,35 +135,33 @@ def _pairs(out: Path, task: str, fused: Path) -> list[tuple[np.ndarray, ...]]:
     """(a, b, fused, truth) in RGB of every test pair."""
     from jfusion.data.layout import find_samples
 
-    found = []
+    pairs = []
     for item in find_samples(out / "VLFDataset", task, "Demo", "test"):
         truth = item.a.parent.parent / "TRUTH" / item.a.name
-        colour = fused / "Color" / f"{item.name}.png"
-        colour = colour if colour.exists() else fused / "Gray" / f"{item.name}.png"
-        found.append(tuple(image.read_rgb(p) for p in (item.a, item.b, colour, truth)))
-    return found
+        colored = fused / "Color" / f"{item.name}.png"
+        made = colored if colored.exists() else fused / "Gray" / f"{item.name}.png"
+        pairs.append(tuple(image.read_rgb(p) for p in (item.a, item.b, made, truth)))
+    return pairs
 
 
 def _against_truth(out: Path, task: str, fused: Path) -> None:
-    """PSNR of the gray truth for each source and for the fused image: did fusing help at all?"""
+    """Prints PSNR and SSIM to the gray truth, of each source and of the fused image: did fusing help?"""
     rows = {"a": [], "b": [], "fused": []}
-    for a, b, f, truth in _pairs(out, task, fused):
-        goal = color.gray(truth)
-        for label, picture in (("a", a), ("b", b), ("fused", f)):
-            made = color.gray(picture)
-            values = {"PSNR": truth_psnr(made, goal), "SSIM": truth_ssim(made, goal)}
-            rows[label].append(values)
+    for *images, truth in _pairs(out, task, fused):
+        target = color.gray(truth)
+        for row, x in zip(rows.values(), map(color.gray, images), strict=True):
+            row.append({"PSNR": truth_psnr(x, target), "SSIM": truth_ssim(x, target)})
     table = Table(["PSNR", "SSIM"])
     for label, values in rows.items():
         table.add(f"{label} against the truth", means(values)[0])
     print(table.text())
 
 
-def _picture(out: Path, task: str, fused: Path) -> Path:
+def _grid(out: Path, task: str, fused: Path) -> Path:
+    """Writes the sources, the fused image and the truth of every test pair next to each other."""
     from jfusion.data.layout import TASKS
 
     folders = TASKS[task]
     columns = [folders.folder_a, folders.folder_b, "fused", "truth"]
-    return figures.grid(
-        out / f"{task}.png", columns, [list(row) for row in _pairs(out, task, fused)]
-    )
+    rows = [list(row) for row in _pairs(out, task, fused)]
+    return figures.grid(out / f"{task}.png", columns, rows)

@@ -1,4 +1,4 @@
-"""`jfusion doctor`: what is on this machine, and what to do about what is missing."""
+"""`jfusion doctor`: what jfusion found on this machine, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -9,35 +9,58 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from importlib import metadata
+from dataclasses import dataclass
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jfusion.config import setting
 from jfusion.errors import UserError
 from jfusion.runtime import build, cache, cuda_patches, machine
+from jfusion.systems import registry
 from jfusion.version import __version__
+
+if TYPE_CHECKING:
+    from jfusion.systems.network import NetworkSystem
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done besides looking."""
+
+    quiet: bool = setting(False, "print problems only")
+    warm: str | None = setting(None, "compile a system's kernels ahead (default: none)", "SYSTEM")
+    clean: bool = setting(False, "only free what old versions left in the cache")
+
+
+def run(options: Options) -> int:
+    """Prints what is there; 1 when something is missing."""
+    if options.clean:
+        return clean()
+    return diagnose(options.quiet) or (warm(options.warm) if options.warm else 0)
 
 
 def diagnose(quiet: bool = False) -> int:
     """Prints the findings (only the problems if `quiet`), compiles the core if needed; 0 if all is well."""
     findings = [*_python(), _compiler(), _headers(), _onednn(), _cuda(), _cache()]
-    problems = [(name, mend) for name, _, mend in findings if mend]
+    problems = [(name, remedy) for name, _, remedy in findings if remedy]
     if not quiet:
         for name, found, _ in findings:
             print(f"{name:<12} {found}")
-    for name, mend in problems:
-        print(f"MISSING {name}: {mend}", file=sys.stderr)
+    for name, remedy in problems:
+        print(f"MISSING {name}: {remedy}", file=sys.stderr)
     if problems:
         return 1
     return _core(quiet)
 
 
 def _python() -> list[tuple[str, str, str]]:
-    """(name, what was found, the mend or "") of Python and the packages."""
+    """(name, what was found, the remedy or "") of Python and the packages."""
     version = sys.version_info[:2]
-    mend = "" if (3, 10) <= version <= (3, 12) else "use Python 3.10, 3.11 or 3.12"
+    remedy = "" if (3, 10) <= version <= (3, 12) else "use Python 3.10, 3.11 or 3.12"
     rows = [
         ("jfusion", __version__, ""),
-        ("python", f"{platform.python_version()} at {sys.executable}", mend),
+        ("python", f"{platform.python_version()} at {sys.executable}", remedy),
     ]
     for package in ("jittor", "numpy", "h5py", "pillow", "scipy", "transformers", "tqdm"):
         try:
@@ -68,8 +91,8 @@ def _headers() -> tuple[str, str, str]:
 def _onednn() -> tuple[str, str, str]:
     found = machine.onednn()
     if found is None:
-        mend = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
-        return "oneDNN", "not installed", mend
+        remedy = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
+        return "oneDNN", "not installed", remedy
     return "oneDNN", f"{metadata.version('onednn-cpu-gomp')} at {found[1]}", ""
 
 
@@ -121,38 +144,47 @@ def _core(quiet: bool) -> int:
     return 0 if works else 1
 
 
-def warm(system: str) -> int:
+def warm(name: str) -> int:
     """Compiles every kernel of a system ahead: a fusion and a training step on tiny images."""
+    module = import_module(registry.config_class(name).__module__)
+    cls, before = registry.system_class(name), build.kernels()
+    from jfusion.systems.network import NetworkSystem
+
+    if not issubclass(cls, NetworkSystem):
+        print(f"{name} has no kernels")
+        return 0
+    system = registry.create(name, **getattr(module, "TINY", {}))
+    with _counting(f"compiling the kernels of {name} (once on this machine)", before):
+        for batch_size in (1, 2):
+            _use_once(system, batch_size)
+    print(f"{build.kernels() - before} kernels compiled; {build.kernels()} in all")
+    return 0
+
+
+def _use_once(system: NetworkSystem, batch_size: int) -> None:
+    """Fuses a batch of tiny images, and takes a training step of each stage at a rate of 0."""
     import numpy as np
 
-    from jfusion import create
     from jfusion.data.h5 import Pair
     from jfusion.runtime import jt
-    from jfusion.runtime.build import kernels
     from jfusion.systems.base import Batch
-    from jfusion.systems.registry import system_class
+    from jfusion.systems.network import NetworkSystem, SamplingSystem
     from jfusion.train.optimizer import Adam
 
-    cls = system_class(system)
-    before, network = kernels(), create(system, **cls.WARM)
-    with _counting(f"compiling the kernels of {system} (once on this machine)", before):
-        for batch_size in (1, 2):
-            text = None
-            if network.USES_TEXT:
-                text = jt.rand(batch_size, 3, network.config.text_dim)
-            gray = np.random.default_rng(0).random((2, 1, 32, 40)).astype(np.float32)
-            planes = (np.repeat(x[None], batch_size, 0) for x in network.planes(Pair("", *gray)))
-            batch = Batch(*map(jt.array, planes), text, [])
-            with jt.no_grad():
-                network.preview(batch).sync()
-                if cls.STEPWISE:  # its preview may take another way
-                    network.fuse(batch.a, batch.b, text).sync()
-            for stage in [] if cls.GET_WEIGHTS else network.stages():
-                total = network.losses(batch, stage)["total"]
-                for group in network.parameter_groups(stage):
-                    Adam(group.parameters, clip_norm=group.clip_norm).step(total, 0.0)
-    print(f"{kernels() - before} kernels compiled; {kernels()} in all")
-    return 0
+    gray = np.random.default_rng(0).random((2, 1, 32, 40)).astype(np.float32)
+    a, b = (np.repeat(x[None], batch_size, 0) for x in system.preprocess(Pair("", *gray)))
+    text = jt.rand(batch_size, 3, system.config.text_dim) if system.reads_text else None
+    batch = Batch(jt.array(a), jt.array(b), text, [])
+    with jt.no_grad():
+        system.preview(batch).sync()
+        if isinstance(system, SamplingSystem):  # its preview may take another way
+            system.fuse(batch.a, batch.b, text).sync()
+    if type(system).losses is NetworkSystem.losses:  # it is not trained
+        return
+    for stage in system.stages():
+        total = system.losses(batch, stage)["total"]
+        for config in system.optimizers(stage):
+            Adam(config.parameters, clip_norm=config.clip_norm).step(total, 0.0)
 
 
 @contextlib.contextmanager

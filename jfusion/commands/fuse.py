@@ -38,11 +38,11 @@ class Options:
     )
     task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF: decides whose color is kept")
     seed: int | None = setting(None, "fixes what is random (default: the paper's)")
-    colormap: Literal["none", "a", "b"] = setting(
-        "none", "the gray image that gets the colors of OpenCV's JET colormap first"
+    pseudo_color: Literal["none", "a", "b"] = setting(
+        "none", "the gray image that gets the colors of OpenCV's colormap JET first"
     )
     background: Literal["jet", "black"] = setting(
-        "jet", "with --colormap, what 0 becomes: jet's dark blue, or black"
+        "jet", "with --pseudo-color, what 0 becomes: jet's dark blue, or black"
     )
     check_alignment: bool = setting(
         True, "say so when the two images seem to be shifted by a few pixels"
@@ -97,5 +97,5 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
 
 def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
     text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
-    rgb = image.read_pair(a, b, options.colormap, options.background)
+    rgb = image.read_pair(a, b, options.pseudo_color, options.background)
     return Pair.of_images(name, *rgb, text, task(options.task).chroma)

@@ -1,10 +1,11 @@
-"""Judging folders of fused images, several methods side by side. Nothing here imports Jittor."""
+"""`jfusion metrics`: folders of fused images are evaluated, several methods side by side. Needs no Jittor."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -13,10 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from jfusion import metrics
+from jfusion.config import REQUIRED, setting
 from jfusion.data import color, image
 from jfusion.errors import UserError
 from jfusion.files import read_text, write_text
-from jfusion.metrics import fidelity, structure
+from jfusion.metrics import DEFAULT_PRESET, PRESETS, fidelity, structure
 from jfusion.metrics.table import Table, deviations, means
 from jfusion.papers.compare import beside_published, parse, protocol
 
@@ -26,19 +28,40 @@ NAMED = 10  # names of pairs that nobody fused that a message holds
 WORTH_A_PROCESS = 8  # images; fewer are done before a second process has started
 
 
+EPILOG = (
+    "Images are matched by name without its suffix. A metric that is not defined for an image (the "
+    "correlation with a constant one) is left out of the mean, and counted. Presets and formulas: "
+    "docs/metrics.md."
+)
+
+
 @dataclass(frozen=True)
 class Options:
-    """What `jfusion metrics` is asked for; see its --help."""
+    """The folders, the evaluator, and the files that are written."""
 
-    a: str
-    b: str
-    fused: list[str]
-    truth: str | None = None
-    list: str | None = None
-    preset: str = "film"
-    metrics: str | None = None
-    jobs: int | None = None
-    paper: str | None = None
+    a: str = setting(REQUIRED, "sources A (infrared, MRI, ...)", "DIR")
+    b: str = setting(REQUIRED, "sources B (visible, PET, ...)", "DIR")
+    fused: Sequence[str] = setting(
+        REQUIRED, "fused images, one folder for each method; NAME=DIR names the method", "DIR"
+    )
+    truth: str | None = setting(
+        None, "ground truth: adds its PSNR and SSIM (default: without)", "DIR"
+    )
+    list: str | None = setting(
+        None, "evaluate only the names in this list file (default: all)", "FILE"
+    )
+    preset: str = setting(DEFAULT_PRESET, f"the evaluator: {', '.join(PRESETS)}", "NAME")
+    metrics: str | None = setting(
+        None, "columns; all: every one (default: those that the evaluator prints)", "EN,SD,..."
+    )
+    jobs: int | None = setting(None, "processes (default: one for each core)")
+    paper: str | None = setting(None, "add the published row (default: none)", "SYSTEM/DATASET")
+    csv: str | None = setting(None, "write the table as CSV (default: no file)", "FILE")
+    markdown: str | None = setting(None, "write the table as Markdown (default: no file)", "FILE")
+    latex: str | None = setting(None, "write the table as LaTeX (default: no file)", "FILE")
+    per_image: str | None = setting(
+        None, "write the values of each image as CSV (default: no file)", "FILE"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,67 @@ class Result:
     per_image: dict[str, dict[str, dict[str, float]]]
     notes: list[str]
     skipped: list[str]
+
+
+def run(options: Options) -> int:
+    """Evaluates, prints and writes the table; 2 when an image was skipped."""
+    result = evaluate(options)
+    print(result.table.text())
+    for line in result.notes:
+        print(f"note: {line}")
+    write(result, options)
+    for line in result.skipped:
+        print(f"skipped {line}", file=sys.stderr)
+    return 2 if result.skipped else 0
+
+
+def evaluate(options: Options) -> Result:
+    """Reads, matches and evaluates the images. Raises UserError if none can be evaluated."""
+    columns = metrics.columns(options.metrics, options.preset)
+    paper = parse(options.paper) if options.paper else None
+    tasks, skipped = _match(options, columns)
+    per_image: dict[str, dict[str, dict[str, float]]] = {m: {} for m in _methods(options.fused)}
+    for task, (values, errors) in zip(tasks, _run_all(tasks, options.jobs), strict=True):
+        skipped += errors
+        for method, row in values.items():
+            per_image[method][task.name] = row
+    if not any(per_image.values()):
+        raise UserError("no image could be evaluated: " + "; ".join(skipped[:3]))
+    known = metrics.preset(options.preset).metrics
+    lower = [c for c in columns if not known[c].higher_is_better]
+    table = Table([*columns, *(TRUTH if options.truth else ())], lower)
+    notes = []
+    for method, images in per_image.items():
+        mean, left_out = means(images.values())
+        table.add(f"{method} ({len(images)})", mean, deviations(images.values()), ranked=True)
+        notes += [f"{method}: {m} is not defined for {n} images" for m, n in left_out.items()]
+    if len({tuple(sorted(images)) for images in per_image.values()}) > 1:
+        notes.append("the methods were not evaluated on the same images")
+    if paper:
+        beside_published(table, *paper)
+        notes += protocol(*paper, options.preset, len(images))
+    return Result(table, per_image, notes, skipped)
+
+
+def write(result: Result, options: Options) -> None:
+    """Writes the formats whose files the options name."""
+    table = result.table
+    for path, text in (
+        (options.csv, table.csv),
+        (options.markdown, table.markdown),
+        (options.latex, table.latex),
+    ):
+        if path:
+            write_text(path, text(), "the table")
+    if options.per_image:
+        each = Table(table.columns)
+        for method, images in result.per_image.items():
+            for name, values in images.items():
+                each.add(f"{method}/{name}", values)
+        write_text(options.per_image, each.csv(), "the values of each image")
+
+
+# ---- which images belong together --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -62,57 +146,6 @@ class _Task:
     fused: dict[str, Path]
     preset: str
     columns: list[str]
-
-
-def judge(options: Options) -> Result:
-    """Reads, matches, computes. Raises UserError if nothing can be judged."""
-    columns = metrics.columns(options.metrics, options.preset)
-    paper = parse(options.paper) if options.paper else None
-    tasks, skipped = _match(options, columns)
-    per_image: dict[str, dict[str, dict[str, float]]] = {m: {} for m in _methods(options.fused)}
-    for task, (values, errors) in zip(tasks, _run(tasks, options.jobs), strict=True):
-        skipped += errors
-        for method, found in values.items():
-            per_image[method][task.name] = found
-    if not any(per_image.values()):
-        raise UserError("no image could be judged: " + "; ".join(skipped[:3]))
-    known = metrics.preset(options.preset).metrics
-    lower = [c for c in columns if not known[c].higher_is_better]
-    table = Table([*columns, *(TRUTH if options.truth else ())], lower)
-    notes = []
-    for method, images in per_image.items():
-        mean, left_out = means(images.values())
-        table.add(f"{method} ({len(images)})", mean, deviations(images.values()), ranked=True)
-        notes += [f"{method}: {m} is not defined for {n} images" for m, n in left_out.items()]
-    if len({tuple(sorted(images)) for images in per_image.values()}) > 1:
-        notes.append("the methods were not judged on the same images")
-    if paper:
-        beside_published(table, *paper)
-        notes += protocol(*paper, options.preset, len(images))
-    return Result(table, per_image, notes, skipped)
-
-
-def write(
-    result: Result,
-    csv: str | None = None,
-    markdown: str | None = None,
-    latex: str | None = None,
-    per_image: str | None = None,
-) -> None:
-    """Writes the formats whose file names are given."""
-    for path, text in (
-        (csv, result.table.csv),
-        (markdown, result.table.markdown),
-        (latex, result.table.latex),
-    ):
-        if path:
-            write_text(path, text(), "the table")
-    if per_image:
-        each = Table(result.table.columns)
-        for method, images in result.per_image.items():
-            for name, values in images.items():
-                each.add(f"{method}/{name}", values)
-        write_text(per_image, each.csv(), "the values of each image")
 
 
 def _methods(given: list[str]) -> dict[str, Path]:
@@ -150,6 +183,7 @@ def _images(folder: Path, what: str, skipped: list[str]) -> dict[str, Path]:
 
 
 def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]]:
+    """The pairs that can be evaluated, and a line for each image that cannot."""
     skipped: list[str] = []
     sources = {
         "A": _images(Path(options.a), "--a", skipped),
@@ -159,12 +193,7 @@ def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]
         sources["truth"] = _images(Path(options.truth), "--truth", skipped)
     methods = {m: _images(p, "--fused", skipped) for m, p in _methods(options.fused).items()}
     if options.list:
-        lines = read_text(options.list, "--list").splitlines()
-        listed = [Path(line.strip()).stem for line in lines if line.strip()]
-        for files in (*sources.values(), *methods.values()):
-            for name in set(files) - set(listed):
-                del files[name]
-        skipped += [f"{n}: in no folder" for n in listed if n not in set().union(*sources.values())]
+        _keep_listed(options.list, sources, methods, skipped)
     tasks = []
     for name in sorted(set().union(*methods.values())):
         missing = [what for what, files in sources.items() if name not in files]
@@ -185,10 +214,26 @@ def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]
     if unfused:
         more = f" and {len(unfused) - NAMED} more" if len(unfused) > NAMED else ""
         skipped.append(
-            f"{', '.join(unfused[:NAMED])}{more}: no method has fused them (--list FILE judges only "
+            f"{', '.join(unfused[:NAMED])}{more}: no method has fused them (--list FILE evaluates only "
             "the names in a list)"
         )
     return tasks, skipped
+
+
+def _keep_listed(
+    path: str, sources: dict[str, dict], methods: dict[str, dict], skipped: list[str]
+) -> None:
+    """Removes the images whose names are not in the list file."""
+    lines = read_text(path, "--list").splitlines()
+    listed = [Path(line.strip()).stem for line in lines if line.strip()]
+    for files in (*sources.values(), *methods.values()):
+        for name in set(files) - set(listed):
+            del files[name]
+    known = set().union(*sources.values())
+    skipped += [f"{name}: in no folder" for name in listed if name not in known]
+
+
+# ---- the metrics, in several processes ---------------------------------------------------------
 
 
 def keep_freed_memory() -> None:
@@ -204,23 +249,23 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 256 << 20)
 
 
-def _run(tasks: list[_Task], jobs: int | None) -> Iterator[tuple[dict, list[str]]]:
+def _run_all(tasks: list[_Task], jobs: int | None) -> Iterator[tuple[dict, list[str]]]:
     from tqdm import tqdm
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
     jobs = jobs or min(os.cpu_count() or 1, max(1, len(tasks) // WORTH_A_PROCESS))
-    bar = {"total": len(tasks), "desc": "judging", "unit": "image", "disable": None}
+    bar = {"total": len(tasks), "desc": "evaluating", "unit": "image", "disable": None}
     if jobs == 1:
         keep_freed_memory()
-        yield from tqdm(map(_judge_one, tasks), **bar)
+        yield from tqdm(map(_evaluate_one, tasks), **bar)
         return
     try:
         with _one_thread_each(), _pool(jobs) as pool:
-            yield from tqdm(pool.map(_judge_one, tasks), **bar)
+            yield from tqdm(pool.map(_evaluate_one, tasks), **bar)
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that was judging images was killed, perhaps for memory; use fewer --jobs"
+            "a process that was evaluating images was killed, perhaps for memory; use fewer --jobs"
         ) from error
 
 
@@ -241,8 +286,8 @@ def _one_thread_each() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _judge_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Values by method, and a line for each image that could not be judged."""
+def _evaluate_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Values by method, and a line for each image that could not be evaluated."""
     values: dict[str, dict[str, float]] = {}
     errors: list[str] = []
     try:

@@ -1,4 +1,4 @@
-"""From folders of pairs to one H5 file."""
+"""`jfusion preprocess`: from folders of pairs to one H5 file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from jfusion.data import color, image
 from jfusion.data.alignment import find_shift
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
 from jfusion.data.layout import Sample, find_samples, task
+from jfusion.data.patches import low_contrast, patches
 from jfusion.errors import UserError
 from jfusion.files import remove_left, replacing, writing
 from jfusion.text.encoders import check_name
@@ -26,65 +27,98 @@ from jfusion.version import __version__
 
 T = TypeVar("T")
 SMALL = (288, 384)  # the size of the reference's training images
+LISTED = 10  # misaligned pairs that are printed
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `jfusion preprocess` is asked for."""
+    """The data set, and how its pairs are stored."""
 
     task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF")
-    dataset: str = setting("MSRS", "folder name of the data set")
+    dataset: str = setting("MSRS", "folder name of the data set", "NAME")
     split: str = setting(
-        "train", "name of the list file without .txt; all: every image of the first folder"
+        "train", "name of the list file without .txt; all: every image of the first folder", "NAME"
     )
-    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/")
+    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/", "DIR")
     out: str | None = setting(
-        None, "the H5 file to write; default VLFDataset_h5/<dataset>_<split>[_patches<N>].h5"
+        None,
+        "the H5 file to write (default: VLFDataset_h5/<dataset>_<split>[_patches<N>].h5)",
+        "FILE",
     )
     size: str = setting(
         "auto",
         "auto: 288x384 for the split train (MIF: native), native otherwise; or small, native, or "
-        "HEIGHTxWIDTH (such as 256x256: resized as OpenCV does, in colour)",
+        "HEIGHTxWIDTH (such as 256x256: resized as OpenCV does, in color)",
     )
     text: str = setting(
         "features",
         "features: the .npy files under TextFeature; an encoder's name (minilm, blip2, ...): make them "
-        "from the paragraphs under Text first; zeros: a marked stand-in",
+        "from the paragraphs under Text first; zeros: placeholders, recorded as such",
     )
     text_dim: int = setting(768, "width of the features with --text zeros")
-    chroma: str = setting(
-        "auto", "whose colour is kept for the fused image: a, b, weighted, none; auto: by task"
+    chroma: Literal["auto", "a", "b", "weighted", "none"] = setting(
+        "auto", "whose color the fused image gets; auto: by task"
     )
-    rainbow: str = setting(
+    pseudo_color: Literal["none", "a", "b"] = setting(
         "none",
-        "a or b: give this gray image the colours of OpenCV's JET table (Diff-FCCF: CT-MRI, ADNI)",
+        "the gray image that gets the colors of OpenCV's colormap JET (Diff-FCCF: CT-MRI, ADNI)",
     )
-    background: str = setting(
-        "jet", "with --rainbow, what 0 becomes: jet (dark blue, as published) or black"
+    background: Literal["jet", "black"] = setting(
+        "jet", "with --pseudo-color, what 0 becomes: jet's dark blue, as published, or black"
     )
     patches: int | None = setting(
-        None, "cut square patches of this side (CDDFuse, SFDFuse: 128) in the place of whole images"
+        None,
+        "store square patches of this side (CDDFuse, SFDFuse: 128) instead of whole images "
+        "(default: whole images)",
     )
     stride: int = setting(200, "distance of the patches' corners")
-    preflight: bool = setting(
-        True,
-        "look for pairs whose images lie a few pixels apart, and list them (docs/alignment.md)",
+    check_alignment: bool = setting(
+        True, "list the pairs whose images seem to be shifted by a few pixels (docs/alignment.md)"
     )
     skip_bad: bool = setting(
-        False, "go on without a pair that cannot be used, and list them at the end"
+        False, "continue without a pair that cannot be used, and list those at the end"
     )
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was done: the file, its number of pairs, what was skipped and why, which pairs look
-    misaligned, and whether it was new."""
+    """The file, its number of pairs, and whether it was written now or was up to date.
+
+    skipped: the samples that are not in it, and why; misaligned: those that look misaligned.
+    """
 
     path: Path
     samples: int
     skipped: list[str]
     misaligned: list[str]
     written: bool
+
+
+class _Content(NamedTuple):
+    """What a finished file holds, as the fields of a `Result`."""
+
+    samples: int
+    skipped: list[str]
+    misaligned: list[str]
+
+
+def run(options: Options) -> int:
+    """Writes the file, and prints what is in it and what is not."""
+    result = preprocess(options)
+    state = "written" if result.written else "is up to date"
+    print(f"{result.path} {state}: {result.samples} pairs")
+    if options.text == "zeros":
+        print(
+            "note: the text features are zeros (no paragraphs); the file's attribute `encoder` says so"
+        )
+    for line in result.skipped:
+        print(f"  skipped {line}")
+    if result.misaligned:
+        count, more = len(result.misaligned), len(result.misaligned) - LISTED
+        print(f"note: {count} of {result.samples} pairs look misaligned (see docs/alignment.md):")
+        for line in result.misaligned[:LISTED] + ([f"and {more} more"] if more > 0 else []):
+            print(f"  {line}")
+    return 0
 
 
 def preprocess(options: Options) -> Result:
@@ -105,13 +139,13 @@ def preprocess(options: Options) -> Result:
     if done is not None:
         return Result(out, *done, written=False)
     remove_left(out.parent)
-    write = _write if options.patches is None else _write_patches
+    write = _write_images if options.patches is None else _write_patches
     with replacing(out, "the H5 file") as temporary:
         try:
-            found = write(temporary, options, samples, fingerprint)
+            content = write(temporary, options, samples, fingerprint)
         except RuntimeError as error:  # h5py, when closing a file fails: a full disk
             raise writing("the H5 file", out, error) from error
-    return Result(out, *found, written=True)
+    return Result(out, *content, written=True)
 
 
 def _check_options(options: Options) -> None:
@@ -120,18 +154,15 @@ def _check_options(options: Options) -> None:
         check_name(options.text)
     if options.patches is not None and (options.patches < 2 or options.stride < 1):
         raise UserError("--patches must be 2 or more and --stride 1 or more")
-    for name, allowed in (
-        ("size", ("auto", "small", "native", *re.findall(r"^\d+x\d+$", options.size))),
-        ("chroma", ("auto", "a", "b", "weighted", "none")),
-    ):
-        if getattr(options, name) not in allowed:
-            raise UserError(
-                f"--{name} must be one of {', '.join(allowed)}, not {getattr(options, name)!r}"
-            )
+    if not re.fullmatch(r"auto|small|native|\d+x\d+", options.size):
+        raise UserError(
+            "--size must be one of auto, small, native, or HEIGHTxWIDTH such as 256x256, not "
+            f"{options.size!r}"
+        )
 
 
 def _fingerprint(options: Options, samples: list[Sample]) -> str:
-    """Changes when the options or any source file (by size and time of change) do."""
+    """A hash that changes when the options or any source file (by size and time of change) do."""
     chosen = {k: v for k, v in asdict(options).items() if k not in ("out", "root")}
     state = [json.dumps([SCHEMA, chosen], sort_keys=True)]
     for sample in samples:
@@ -141,8 +172,8 @@ def _fingerprint(options: Options, samples: list[Sample]) -> str:
     return hashlib.sha256("\n".join(state).encode()).hexdigest()
 
 
-def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str], list[str]] | None:
-    """(samples, skipped, misaligned) of a finished file with this fingerprint."""
+def _up_to_date(out: Path, fingerprint: str) -> _Content | None:
+    """The content of a finished file with this fingerprint; None when there is none."""
     import h5py
 
     try:
@@ -150,10 +181,28 @@ def _up_to_date(out: Path, fingerprint: str) -> tuple[int, list[str], list[str]]
             if file.attrs.get("fingerprint") == fingerprint:
                 group = PATCH_GROUPS[0] if PATCH_GROUPS[0] in file else "imageA"
                 lists = (json.loads(file.attrs[k]) for k in ("skipped", "misaligned"))
-                return len(file[group]), *lists
+                return _Content(len(file[group]), *lists)
     except (OSError, KeyError):
         pass
     return None
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def _origin(options: Options, fingerprint: str, content: _Content) -> dict[str, Any]:
+    """The attributes that every file has."""
+    return {
+        "schema": SCHEMA,
+        "task": options.task,
+        "chroma": task(options.task).chroma if options.chroma == "auto" else options.chroma,
+        "dataset": Path(options.dataset).name,
+        "split": options.split,
+        "made_by": f"jfusion {__version__}",
+        "fingerprint": fingerprint,
+        "skipped": json.dumps(content.skipped),
+        "misaligned": json.dumps(content.misaligned),
+    }
 
 
 def _readable(
@@ -171,73 +220,58 @@ def _readable(
         except UserError as error:
             if not options.skip_bad:
                 raise UserError(
-                    f"sample {sample.name!r}: {error} (--skip-bad goes on without it)"
+                    f"sample {sample.name!r}: {error} (--skip-bad continues without it)"
                 ) from error
             skipped.append(f"{sample.name}: {error}")
             continue
         yield sample, value
 
 
-def _write(
+def _write_images(
     path: Path, options: Options, samples: list[Sample], fingerprint: str
-) -> tuple[int, list[str], list[str]]:
+) -> _Content:
+    """The whole images with their features, by the schema of `data/h5.py`."""
     import h5py
 
-    skipped, misaligned, lengths = [], [], set()
+    skipped, misaligned, shapes = [], [], set()
     with h5py.File(path, "w") as file:
         for sample, arrays in _readable(samples, options, skipped, _arrays):
-            lengths.add(arrays["text"].shape[1:])
-            shift = options.preflight and find_shift(*(arrays[f"image{x}"][0] for x in "AB"))
-            if shift and shift.suspicious:
-                misaligned.append(f"{sample.name}: {shift}")
+            shapes.add(arrays["text"].shape[1:])
+            if options.check_alignment:
+                shift = find_shift(arrays["imageA"][0], arrays["imageB"][0])
+                misaligned += [f"{sample.name}: {shift}"] if shift.suspicious else []
             for group, array in arrays.items():
                 file.require_group(group).create_dataset(sample.name, data=array)
-        if not lengths:
+        if not shapes:
             raise UserError(
                 f"none of the {len(samples)} pairs can be used; the first: {skipped[0]}"
             )
-        if len({width for _, width in lengths}) > 1:
+        if len({width for _, width in shapes}) > 1:
             raise UserError(
-                f"paragraph features of several widths: {sorted(lengths)}; make them with one encoder"
+                f"paragraph features of several widths: {sorted(shapes)}; make them with one encoder"
             )
+        content = _Content(len(samples) - len(skipped), skipped, misaligned)
         file.attrs.update(
-            **_origin(options, fingerprint, skipped, misaligned),
+            **_origin(options, fingerprint, content),
             **_encoder(options),
-            text_dim=next(iter(lengths))[1],
-            text_length=max(length for length, _ in lengths),
+            text_dim=next(iter(shapes))[1],
+            text_length=max(length for length, _ in shapes),
             size=_size(options),
         )
-    return len(samples) - len(skipped), skipped, misaligned
-
-
-def _origin(
-    options: Options, fingerprint: str, skipped: list[str], misaligned: list[str]
-) -> dict[str, object]:
-    """The attributes that every file has."""
-    return {
-        "schema": SCHEMA,
-        "task": options.task,
-        "chroma": task(options.task).chroma if options.chroma == "auto" else options.chroma,
-        "dataset": Path(options.dataset).name,
-        "split": options.split,
-        "made_by": f"jfusion {__version__}",
-        "fingerprint": fingerprint,
-        "skipped": json.dumps(skipped),
-        "misaligned": json.dumps(misaligned),
-    }
+    return content
 
 
 def _write_patches(
     path: Path, options: Options, samples: list[Sample], fingerprint: str
-) -> tuple[int, list[str], list[str]]:
-    """The schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", "1", ..."""
+) -> _Content:
+    """Patches, by the schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", ..."""
     import h5py
 
     skipped, count, rejected = [], 0, 0
     with h5py.File(path, "w") as file:
         groups = [file.create_group(name) for name in PATCH_GROUPS]
         for _, rgb in _readable(samples, options, skipped, _both):
-            pair = [_luma(x / np.float32(255)) for x in rgb]
+            pair = [_gray(x) for x in rgb]
             for a, b in patches(*pair, options.patches, options.stride):
                 if low_contrast(a) or low_contrast(b):
                     rejected += 1
@@ -248,38 +282,16 @@ def _write_patches(
         if not count:
             raise UserError(
                 f"no patch of {options.patches} pixels with enough contrast in {len(samples)} pairs "
-                f"({rejected} without); take smaller --patches"
+                f"({rejected} without); choose smaller --patches"
             )
+        content = _Content(count, skipped, [])
         file.attrs.update(
-            **_origin(options, fingerprint, skipped, []),
+            **_origin(options, fingerprint, content),
             patches=options.patches,
             stride=options.stride,
             rejected=rejected,
         )
-    return count, skipped, []
-
-
-def _luma(rgb: np.ndarray) -> np.ndarray:
-    """Not rounded, as CDDFuse's script; a gray image stays as it is."""
-    if not color.is_color(rgb):
-        return rgb[..., 0]
-    return 0.299 * rgb[..., 0] + 0.587 * rgb[..., 1] + 0.114 * rgb[..., 2]
-
-
-def patches(
-    a: np.ndarray, b: np.ndarray, side: int, stride: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same square windows of both images (H, W), row by row."""
-    for row in range(0, a.shape[0] - side + 1, stride):
-        for column in range(0, a.shape[1] - side + 1, stride):
-            window = slice(row, row + side), slice(column, column + side)
-            yield a[window], b[window]
-
-
-def low_contrast(patch: np.ndarray) -> bool:
-    """Whether (p90 - p10) / p90 < 0.1; an all-black patch is not, as in the reference (0/0)."""
-    low, high = np.percentile(patch, (10, 90))
-    return bool(high != 0 and (high - low) / high < 0.1)
+    return content
 
 
 def _encoder(options: Options) -> dict[str, str]:
@@ -294,6 +306,9 @@ def _encoder(options: Options) -> dict[str, str]:
         "encoder_revision": record.revision,
         "encoder_hash": record.hash,
     }
+
+
+# ---- the arrays of one sample ------------------------------------------------------------------
 
 
 def _size(options: Options) -> str:
@@ -312,14 +327,20 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
         a, b = (x[None] / np.float32(255) for x in _shrink(*(color.gray(x) for x in rgb)))
         return {"imageA": a, "imageB": b, "text": text}
     pair = Pair.of_images(sample.name, *rgb, None, "none")
-    colours = {"rgbA": pair.rgb_a, "rgbB": pair.rgb_b}
-    kept = {k: v for k, v in colours.items() if v is not None}
+    colors = {"rgbA": pair.rgb_a, "rgbB": pair.rgb_b}
+    kept = {k: v for k, v in colors.items() if v is not None}
     return {"imageA": pair.a, "imageB": pair.b, "text": text, **kept}
 
 
 def _both(sample: Sample, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Both images in RGB, one of them in pseudo-colours if that is asked for."""
-    return image.read_pair(sample.a, sample.b, options.rainbow, options.background)
+    """Both images (H, W, 3) uint8, with the pseudo-colors that the options ask for."""
+    return image.read_pair(sample.a, sample.b, options.pseudo_color, options.background)
+
+
+def _gray(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W) float32 in [0, 1], the luma not rounded, as CDDFuse's script does."""
+    scaled = rgb / np.float32(255)
+    return color.luma(scaled) if color.is_color(rgb) else scaled[..., 0]
 
 
 def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -335,7 +356,7 @@ def _text(sample: Sample, options: Options) -> np.ndarray:
         return np.zeros((1, 1, options.text_dim), np.float32)
     if not sample.text.is_file():
         raise UserError(
-            f"paragraph features {sample.text} do not exist; make them with: jfusion embed --task {options.task} --dataset "
-            f"{options.dataset} (--text zeros goes on without paragraphs)"
+            f"paragraph features {sample.text} do not exist; make them with: jfusion embed --task "
+            f"{options.task} --dataset {options.dataset} (--text zeros does without paragraphs)"
         )
     return read_features(sample.text)[None]

@@ -16,9 +16,10 @@ from jfusion import arrays
 from jfusion.data import color
 from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.gray_image import GrayImage
-from jfusion.metrics.presets import METRICS, PAPER, PRESETS, Metric, Preset
+from jfusion.metrics.presets import DEFAULT_PRESET, METRICS, PAPER, PRESETS, Metric, Preset
 
 __all__ = [
+    "DEFAULT_PRESET",
     "METRICS",
     "PAPER",
     "PRESETS",
@@ -38,7 +39,7 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def columns(names: str | Iterable[str] | None, of: str = "film") -> list[str]:
+def columns(names: str | Iterable[str] | None, of: str = DEFAULT_PRESET) -> list[str]:
     """Metrics asked for ("EN,SD", "all", None: those that the preset prints); raises UserError."""
     if names is None:
         return list(preset(of).columns)
@@ -55,7 +56,7 @@ def evaluate(
     fused: Any,
     a: Any,
     b: Any,
-    preset: str = "film",
+    preset: str = DEFAULT_PRESET,
     names: str | Iterable[str] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> dict[str, float] | list[dict[str, float]]:

@@ -65,6 +65,7 @@ METRICS = {
 }
 
 PAPER = ("EN", "SD", "SF", "AG", "VIF", "Qabf")  # the columns of FILM's tables
+DEFAULT_PRESET = "film"
 
 PRESETS = {
     "film": Preset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -230,9 +231,9 @@ def check_sampling_options(system: System, samples: int, record: str | None) -> 
 
 
 def _samples(system: System) -> bool:
-    from jfusion.systems.network import SamplingSystem
-
-    return isinstance(system, SamplingSystem)
+    """Whether the result takes many steps; asking does not start Jittor for a system without it."""
+    network = sys.modules.get("jfusion.systems.network")
+    return network is not None and isinstance(system, network.SamplingSystem)
 
 
 def warn_if_misaligned(pair: Pair) -> None:

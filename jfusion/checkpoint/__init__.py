@@ -117,21 +117,21 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def record(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds besides its weights: "system", "config", ...; {} of the authors' files.
+    """What a checkpoint holds besides its weights: "system", "config", ...; {} for the authors' files.
 
-    Of a `.safetensors` file the weights are not read. Raises UserError as `load` does.
+    The weights of a `.safetensors` or `.pth` file are not read. Raises UserError as `load` does.
     """
     path = Path(path)
-    if path.suffix == ".safetensors" and path.is_file():
-        from safetensors import SafetensorError, safe_open
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
 
-        try:
             with safe_open(path, "np") as file:
                 return {k: _json(v) for k, v in (file.metadata() or {}).items()}
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"checkpoint {path} cannot be read: {error}") from error
-    if path.is_file() and zipfile.is_zipfile(path):  # PyTorch's, which hold no record of ours
-        return {}
+        if zipfile.is_zipfile(path):
+            return torch_file.read_record(path)
+    except Exception:
+        pass  # `load` says what is wrong
     return {k: v for k, v in load(path).items() if k != "model"}
 
 

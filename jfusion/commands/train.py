@@ -31,10 +31,13 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
     """Trains, or resumes. Raises UserError for options that do not go with --resume."""
     if options.resume:
         return _resume(options, settings)
+    name = options.system or registry.DEFAULT
+    if not hasattr(registry.system_class(name), "losses"):
+        raise UserError(f"{name} is not trained: it has no losses")
     from jfusion.train.setup import train, train_each
 
     start = train_each if options.each else train
-    start(options.system or registry.DEFAULT, settings, options)
+    start(name, settings, options)
     return 0
 
 

@@ -63,7 +63,7 @@ def from_ycrcb(channels: np.ndarray) -> np.ndarray:
 
 
 def _divide_by_2_14(x: np.ndarray) -> np.ndarray:
-    """x / 2^14, rounded half up."""
+    """X / 2^14, rounded half up."""
     return (x + 8192) >> 14
 
 

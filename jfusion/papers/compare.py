@@ -23,7 +23,7 @@ ALIASES = {"harvard_ct": "mri_ct", "harvard_pet": "mri_pet", "harvard_spect": "m
 def published(
     system: str, dataset: str, names: tuple[str, ...] = ()
 ) -> dict[str, dict[str, float]]:
-    """source -> {metric: value} for a system of ours on a data set; {} when nothing was published.
+    """Source -> {metric: value} for a system of ours on a data set; {} when nothing was published.
 
     names: what the tables call it, if not by its usual name.
     """

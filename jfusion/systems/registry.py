@@ -31,7 +31,9 @@ SYSTEMS = {
     "fccf": "FCCF",
 }
 DEFAULT = "film"  # where neither the user nor a checkpoint names the system
-RENAMED_SYSTEMS: dict[str, str] = {}  # the name in checkpoints and runs of older versions -> today's
+RENAMED_SYSTEMS: dict[
+    str, str
+] = {}  # the name in checkpoints and runs of older versions -> today's
 _registered: dict[str, type[System]] = {}
 
 

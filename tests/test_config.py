@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 import jfusion
 from jfusion import config
 from jfusion.commands.preprocess import Options
+from jfusion.config import SystemConfig, setting
 from jfusion.errors import UserError
 from jfusion.systems import registry
 
 
-@pytest.mark.parametrize("name", list(registry.SYSTEMS))
-def test_settings_are_read_without_importing_the_system(name):
-    light, full = registry.config_class(name), registry.system_class(name).Config
-    described = [
-        [(f.name, f.default, str(f.type)) for f in dataclasses.fields(c)] for c in (light, full)
-    ]
-    assert described[0] == described[1]
-    assert all(f.metadata.get("help") for f in dataclasses.fields(light))
+@dataclass(frozen=True)
+class Example(SystemConfig):
+    """A setting of every kind."""
+
+    RENAMED = {"speed": "rate", "gone": lambda value: {}}
+
+    sampler: Literal["ddim", "ddpm"] = setting("ddim", "how it samples")
+    strategy: Literal["MAX", "MEAN"] | None = setting(None, "a choice (default: the task's)")
+    levels: Literal[3, 4] = setting(3, "a number of a few")
+    blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "a tuple of four")
+    grid: tuple[int, int] | None = setting(None, "a size", ("HEIGHT", "WIDTH"))
+    rate: float = setting(0.5, "a number")
+    name: str | None = setting(None, "a text, none: nothing")
+    window: tuple[float, float] = setting((0.0, 1.0), "two numbers, default: all", ("LOW", "HIGH"))
+
+
+def from_options(*words):
+    """The settings that a command line gives, checked."""
+    parser = argparse.ArgumentParser()
+    config.add_options(parser, Example)
+    return config.from_dict(Example, config.given(parser.parse_args(words), Example))
+
+
+# ---- values ------------------------------------------------------------------------------------
 
 
 def test_a_typo_names_the_nearest_setting():
@@ -37,13 +59,59 @@ def test_a_typo_names_the_nearest_setting():
         ({"epochs": 1.5}, "epochs must be int"),
         ({"token_size": [3]}, "token_size must be intxint"),
         ({"token_size": 3}, "token_size must be intxint"),
-        ({"stretch": "yes"}, "stretch must be bool"),
+        ({"stretch": "yes"}, "normalize must be bool"),
         ({"learning_rate": None}, "learning_rate must be float"),
     ],
 )
 def test_wrong_types_are_named(values, text):
     with pytest.raises(UserError, match=text):
         config.from_dict(registry.config_class("film"), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"sampler": "dimm"}, "Example: sampler must be ddim or ddpm, not 'dimm'; did you mean"),
+        ({"sampler": "x"}, "sampler must be ddim or ddpm, not 'x'$"),
+        ({"sampler": None}, "sampler must be ddim or ddpm, not None"),
+        ({"strategy": "min"}, "strategy must be MAX or MEAN, not 'min'"),
+        ({"strategy": "mean"}, "did you mean 'MEAN'"),
+        ({"levels": 5}, "levels must be 3 or 4, not 5"),
+        ({"blocks": (1, 2)}, "blocks must be intxintxintxint"),
+        ({"rate": "fast"}, "rate must be float"),
+    ],
+)
+def test_a_choice_is_checked_in_a_dictionary_and_in_python(values, text):
+    with pytest.raises(UserError, match=text):
+        Example(**values)
+    with pytest.raises(UserError, match=text.removeprefix("Example: ")):
+        config.from_dict(Example, values)
+
+
+def test_a_configuration_made_in_python_is_what_a_file_gives():
+    assert Example(blocks=[1, 2, 3, 4], rate=1) == Example(blocks=(1, 2, 3, 4), rate=1.0)
+    assert config.from_dict(Example, {"levels": "4", "strategy": "none"}).levels == 4
+
+
+@pytest.mark.parametrize("name", list(registry.SYSTEMS))
+def test_every_systems_settings_are_checked_in_python_too(name):
+    cls = registry.config_class(name)
+    assert cls is registry.config_class(name) and cls() == cls()
+    assert all(f.metadata.get("help") for f in dataclasses.fields(cls))
+    with pytest.raises(UserError, match="batch_size must be int, not 'many'"):
+        cls(batch_size="many")
+
+
+def test_settings_of_older_versions_are_read():
+    assert config.from_dict(Example, {"speed": 2, "gone": "x"}) == Example(rate=2.0)
+
+
+def test_optional_values():
+    assert config.from_dict(Options, {"out": "none"}).out is None
+    assert config.from_dict(Options, {"out": "x.h5"}).out == "x.h5"
+
+
+# ---- files -------------------------------------------------------------------------------------
 
 
 def test_files_and_dictionaries_round_trip(tmp_path):
@@ -59,6 +127,50 @@ def test_files_and_dictionaries_round_trip(tmp_path):
         config.read(tmp_path / "x.json")
 
 
-def test_optional_values():
-    assert config.from_dict(Options, {"out": "none"}).out is None
-    assert config.from_dict(Options, {"out": "x.h5"}).out == "x.h5"
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":"http://x/y"} // c', {"a": "http://x/y"}),
+        ('{"a": 1, // one\n "b": "// no comment"} // the end', {"a": 1, "b": "// no comment"}),
+        (r'{"a": "\"//\\"} // c', {"a": '"//\\'}),
+        ('{"a": [1, 2]}', {"a": [1, 2]}),
+    ],
+)
+def test_comments_in_json_end_where_strings_begin(tmp_path, text, value):
+    (tmp_path / "x.json").write_text(text)
+    assert config.read(tmp_path / "x.json") == value
+
+
+# ---- options -----------------------------------------------------------------------------------
+
+
+def test_options_become_values():
+    wanted = Example(sampler="ddpm", blocks=(1, 2, 3, 4), grid=(6, 8), rate=2.0, augment=True)
+    words = "--sampler ddpm --blocks 1 2 3 4 --grid 6 8 --rate 2 --augment"
+    assert from_options(*words.split()) == wanted
+    with pytest.raises(UserError, match="--sampler must be ddim or ddpm, not 'dpm'"):
+        from_options("--sampler", "dpm")
+
+
+def test_help_fits_the_setting_and_names_a_default_once():
+    parser = argparse.ArgumentParser()
+    config.add_options(parser, Example)
+    text = " ".join(parser.format_help().split())
+    for part in (
+        "--sampler {ddim,ddpm} how it samples (default: ddim)",
+        "--strategy {MAX,MEAN} a choice (default: the task's) --levels",
+        "--blocks N N N N a tuple of four (default: 4x4x4x4)",
+        "--grid HEIGHT WIDTH a size (default: none)",
+        "--window LOW HIGH two numbers, default: all",
+        "--name X a text, none: nothing (default: none)",
+        "leave out the incomplete batch at the end of an epoch (default: yes)",
+    ):
+        assert part in text
+
+
+def test_no_configuration_imports_jittor():
+    code = "import sys\nfrom jfusion.systems import registry\n"
+    code += "for name in registry.SYSTEMS: registry.config_class(name)(), registry.title(name)\n"
+    code += "print('jittor' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

@@ -23,7 +23,7 @@ class Config(SystemConfig):
     hidden_dim: int = setting(256, "width of a token, E in the paper's code")
     image2text_dim: int = setting(32, "channels that an image gives to its tokens, D")
     token_size: tuple[int, int] = setting(
-        (288, 384), "grid that every image is resampled to for its tokens"
+        (288, 384), "grid that every image is resampled to for its tokens", ("HEIGHT", "WIDTH")
     )
     normalize: bool = setting(
         True, "min-max normalize each fused image, as the authors' test script does"
@@ -37,6 +37,7 @@ class Config(SystemConfig):
     ssim_weight: float = setting(0.0, "weight of the Lp / SSIM terms; they are logged at 0 too")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         h, w = self.token_size
         if self.hidden_dim % 8 or self.image2text_dim * h * w % self.hidden_dim:
             raise UserError(

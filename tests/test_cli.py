@@ -1,0 +1,227 @@
+"""The command line as a user meets it: help, options of a system, mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jfusion import checkpoint, cli, inference
+from jfusion.cli import COMMANDS, main
+from jfusion.systems import registry
+
+OF_A_SYSTEM = {"train": "train {}", "test": "test {}", "fuse": "fuse --system {}"}
+CASES = [[], *([command] for command in COMMANDS)]
+CASES += [c.format(name).split() for c in OF_A_SYSTEM.values() for name in registry.SYSTEMS]
+
+
+def read_calls(monkeypatch, command):
+    """main's calls of a command, as (options, settings), instead of the command."""
+    module = __import__(f"jfusion.commands.{command}", fromlist=["run"])
+    calls = []
+    monkeypatch.setattr(module, "run", lambda *arguments: calls.append(arguments) or 0)
+    return calls
+
+
+@pytest.fixture
+def run_of(tmp_path):
+    """run_of("lfdt") -> a run folder of the system, without a checkpoint."""
+
+    def make(name):
+        folder = tmp_path / f"2026-01-01_{name}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"system": name, "config": {}}))
+        return folder
+
+    return make
+
+
+# ---- help --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """ " ".join(case) -> (exit code, output, seconds, whether Jittor was imported), all in one process."""
+    code = """
+import contextlib, io, json, sys, time
+from jfusion.cli import main
+found = {}
+for case in json.loads(sys.argv[1]):
+    out, start = io.StringIO(), time.perf_counter()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = main([*case, "--help"])
+    found[" ".join(case)] = code, out.getvalue(), time.perf_counter() - start, "jittor" in sys.modules
+print(json.dumps(found))
+"""
+    command = [sys.executable, "-c", code, json.dumps(CASES)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_help_of_everything_comes_at_once_without_jittor(helps, case):
+    status, text, seconds, jittor = helps[" ".join(case)]
+    assert status == 0 and seconds < 1 and not jittor
+    assert text.startswith("usage: jfusion") and "(default: None)" not in text
+    defaults = [option.count("(default") for option in text.split("\n  --")]
+    assert max(defaults, default=0) <= 1
+
+
+def test_help_of_a_system_lists_its_settings(helps):
+    assert "settings of lfdt" in helps["train lfdt"][1] and "--blocks" in helps["train lfdt"][1]
+    assert "settings of ddfm" in helps["fuse --system ddfm"][1]
+    assert "settings of film" in helps["test"][1]
+
+
+def test_the_command_itself_answers_in_a_second():
+    times = []
+    for _ in range(3):  # the quickest of three: the machine may be busy
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "jfusion", "--help"], capture_output=True)
+        times.append(time.perf_counter() - started)
+        assert done.returncode == 0 and b"preprocess" in done.stdout
+    assert min(times) < 1
+
+
+# ---- which system's settings ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "system", "settings"),
+    [
+        ("fuse --system=lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
+        ("fuse --inference-steps 3 --system lfdt", "lfdt", {"inference_steps": 3}),
+        ("fuse --hidden-dim 8", None, {"hidden_dim": 8}),
+        ("test lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
+        ("test --out x lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
+        ("test --out ddfm --hidden-dim 8", None, {"hidden_dim": 8}),
+        ("test --out lfdt", None, {}),
+        (
+            "train film --no-normalize --token-size 6 8",
+            "film",
+            {"normalize": False, "token_size": (6, 8)},
+        ),
+    ],
+)
+def test_the_system_is_read_from_the_options(monkeypatch, tmp_path, words, system, settings):
+    monkeypatch.chdir(tmp_path)
+    command, *rest = words.split()
+    calls = read_calls(monkeypatch, command)
+    required = ["--a", "ddfm", "--b", "film"] if command == "fuse" else []
+    assert main([command, *required, *rest]) == 0
+    ((options, found),) = calls
+    assert (options.system, found) == (system, settings)
+    if command == "fuse":
+        assert (options.a, options.b) == ("ddfm", "film")
+
+
+@pytest.mark.parametrize("command", ["test", "fuse --a a --b b"])
+def test_a_runs_own_system_decides_which_settings_there_are(monkeypatch, run_of, command):
+    folder = run_of("lfdt")
+    command, *required = command.split()
+    calls = read_calls(monkeypatch, command)
+    for weights in (folder, folder.parent):  # the run itself, and a folder of runs
+        assert main([command, *required, "--weights", str(weights), "--inference-steps", "3"]) == 0
+        options, settings = calls.pop()
+        assert options.system is None and settings == {"inference_steps": 3}
+        assert inference.system_of(weights) == "lfdt"
+
+
+@pytest.mark.parametrize("suffix", checkpoint.FORMATS)
+def test_a_checkpoints_own_system_decides_which_settings_there_are(monkeypatch, tmp_path, suffix):
+    path = tmp_path / f"w{suffix}"
+    model = {"x": np.ones(3, np.float32)}
+    checkpoint.save(path, {"model": model, "system": "lfdt", "config": {"task": "MEF"}})
+    calls = read_calls(monkeypatch, "test")
+    assert main(["test", "--weights", str(path), "--inference-steps", "3"]) == 0
+    assert calls.pop()[1] == {"inference_steps": 3}
+    assert checkpoint.record(path)["config"] == {"task": "MEF"}
+
+
+def test_a_file_gives_settings_and_options_of_the_command(monkeypatch, tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text("hidden_dim: 16\nstretch: false\nmax_steps: 7\nepochs: 2\n")
+    calls = read_calls(monkeypatch, "train")
+    assert main(["train", "film", "--config", str(tmp_path / "x.yaml"), "--epochs", "3"]) == 0
+    options, settings = calls.pop()
+    assert options.max_steps == 7
+    assert settings == {"hidden_dim": 16, "normalize": False, "epochs": 3}
+    (tmp_path / "x.yaml").write_text("hiden_dim: 16\n")
+    assert main(["train", "film", "--config", str(tmp_path / "x.yaml")]) == 2
+    assert (
+        "x.yaml: unknown setting 'hiden_dim'; did you mean 'hidden_dim'?" in capsys.readouterr().err
+    )
+    (tmp_path / "x.yaml").write_text("model: {a: 1}\n")
+    assert main(["train", "film", "--config", str(tmp_path / "x.yaml")]) == 2
+    assert "authors publish no configuration files" in capsys.readouterr().err
+
+
+# ---- mistakes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("train film --lr 3", "unknown option --lr; did you mean --learning-rate?"),
+        ("train film --batch 3", "unknown option --batch; did you mean --batch-size?"),
+        ("train film --learnin-rate 3", "did you mean --learning-rate?"),
+        ("train film --epoch 3", "unknown option --epoch; did you mean --epochs?"),
+        ("fuse --a x --b y --wieghts z", "did you mean --weights?"),
+        (
+            "test --inference-steps 3",
+            "--inference-steps, a setting of lfdt; these are those of film",
+        ),
+        ("train film --no-reinforce", "a setting of fccf"),
+        ("train film cddfuse", "unexpected argument 'cddfuse'"),
+        ("check", "required: FILE"),
+        ("check a b", "unexpected argument 'b'"),
+        ("train film --epochs", "--epochs: expected one argument"),
+        ("slices x y --window 1", "--window: expected 2 arguments"),
+        ("fuze", "unknown command 'fuze'; did you mean 'fuse'?"),
+        ("--versoin", "did you mean --version?"),
+    ],
+)
+def test_a_wrong_option_shows_the_usage_of_its_command(monkeypatch, tmp_path, capsys, words, text):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    usage, line = capsys.readouterr().err.strip().splitlines()
+    command = words.split()[0] if words.split()[0] in COMMANDS else "COMMAND"
+    assert usage.startswith(f"usage: jfusion {command}") and text in line
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("train flim", "unknown system 'flim'; did you mean 'film'?"),
+        ("train film --epochs many", "--epochs must be int, not 'many'"),
+        ("fuse --a x --b y --record avi", "--record must be one of gif, webp, png, not 'avi'"),
+        ("papers shwo", "action must be list or show, not 'shwo'; did you mean 'show'?"),
+        ("papers list --system FILM", "jfusion papers show"),
+        ("convert a.pkl b.pkl --names ours", "does not exist"),
+    ],
+)
+def test_a_wrong_value_is_one_line(monkeypatch, tmp_path, capsys, words, text):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert text in line
+
+
+def test_the_exit_code_says_how_a_command_ended(monkeypatch):
+    def ending(error):
+        def run(options):
+            raise error
+
+        return run
+
+    for error, status in ((KeyboardInterrupt(), 130), (BrokenPipeError(), 0)):
+        monkeypatch.setattr("jfusion.commands.systems.run", ending(error))
+        assert main(["systems"]) == status
+
+
+def test_every_command_is_a_file_of_its_name():
+    folder = cli.__file__.removesuffix("cli.py") + "commands"
+    files = {p.stem for p in __import__("pathlib").Path(folder).glob("*.py")} - {"__init__"}
+    assert files == set(COMMANDS)

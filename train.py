@@ -4,7 +4,4 @@ import sys
 
 from jfusion.cli import main
 
-arguments = sys.argv[1:]
-if not arguments or (arguments[0].startswith("-") and "--resume" not in arguments):
-    arguments = ["film", *arguments]
-sys.exit(main(["train", *arguments]))
+sys.exit(main(["train", *sys.argv[1:]]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
@@ -68,7 +68,7 @@ def _no_command(arguments: list[str]) -> int:
         usage="jfusion COMMAND [options]",
         description="Fuses pairs of images into one: published systems on Jittor.",
         epilog=f"commands:\n{listed}\n\n"
-        "A data set, start to end: jfusion preprocess, jfusion train film, jfusion test.\n"
+        f"A data set, start to end: jfusion preprocess, jfusion train {registry.DEFAULT}, jfusion test.\n"
         "jfusion COMMAND --help lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,19 +83,19 @@ def _no_command(arguments: list[str]) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     module = import_module(f"jfusion.commands.{command}")
     parser = _parser(command, module)
-    config.add_options(parser, module.Options)
+    parser.add(module.Options)
     if not hasattr(module, "system_of"):
         values = config.given(parser.parse(arguments), module.Options)
         return module.run(config.from_dict(module.Options, values, command))
     parser.add_argument("--config", metavar="FILE", help=FILE_HELP)
     system = _add_settings(parser, module, arguments)
-    found = parser.parse(arguments)
-    values, settings = config.given(found, module.Options), {}
+    namespace = parser.parse(arguments)
+    values, settings = config.given(namespace, module.Options), {}
     if system is not None:
         cls = registry.config_class(system)
-        settings = config.given(found, cls)
-        if hasattr(found, "config"):
-            of_command, of_system = _read_settings(found.config, module.Options, cls)
+        settings = config.given(namespace, cls)
+        if hasattr(namespace, "config"):
+            of_command, of_system = _read_settings(namespace.config, module.Options, cls)
             values, settings = {**of_command, **values}, {**of_system, **settings}
     return module.run(config.from_dict(module.Options, values, command), settings)
 
@@ -115,31 +115,46 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **options)
-        self.hint: Callable[[str], str] = self.nearest
         self.quiet = False
+        self.system: str | None = None  # whose settings are among the options
+        self.renamed: dict[str, str] = {}  # options of older versions, and what they are called now
+
+    def add(self, cls: type, group: argparse._ArgumentGroup | None = None) -> None:
+        """Adds the options of the dataclass `cls`, which stand together in the help in a group."""
+        config.add_options(group or self, cls)
+        for old, new in getattr(cls, "RENAMED", {}).items():
+            if isinstance(new, str):
+                self.renamed[config.option_of(old)] = config.option_of(new)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """The values that were given; positional arguments may stand between the options."""
-        found, rest = self.parse_known_intermixed_args(arguments)
+        namespace, rest = self.parse_known_intermixed_args(arguments)
         typed = next((word.partition("=")[0] for word in rest if word.startswith("-")), None)
         if typed is not None:
-            self.error(f"unknown option {typed}{self.hint(typed)}")
+            self.error(f"unknown option {typed}{self._hint(typed)}")
         if rest:
             self.error(f"unexpected argument {rest[0]!r}")
-        return found
+        return namespace
 
-    def nearest(self, typed: str) -> str:
-        """The option that was meant, by its initials (--lr), its beginning, or its letters."""
-        word = typed.strip("-")
-        names = [option.strip("-") for option in self._option_string_actions]
-        by_sense = (
-            name
-            for name in names
-            if len(name) > 1
-            and (word == "".join(part[:1] for part in name.split("-")) or name.startswith(word))
-        )
-        name = next(by_sense, None) or nearest(word, names, 0.6)
-        return f"; did you mean --{name}?" if name else ""
+    def _hint(self, typed: str) -> str:
+        """What may help with an unknown option: its new name, whose setting it is, or the nearest one."""
+        positive = typed.replace("--no-", "--", 1)
+        if positive in self.renamed:
+            return f", which is called {self.renamed[positive]} now"
+        for other in registry.SYSTEMS if self.system else ():
+            fields = config.type_hints(registry.config_class(other))
+            if positive in map(config.option_of, fields):
+                return f", a setting of {other}; these are those of {self.system}"
+        near = self._nearest(typed.strip("-"))
+        return f"; did you mean --{near}?" if near else ""
+
+    def _nearest(self, word: str) -> str | None:
+        """The option that was meant, by its initials (lr), its beginning (batch), or its letters."""
+        names = [option.strip("-") for option in self._option_string_actions if len(option) > 2]
+        for name in names:
+            if name.startswith(word) or word == "".join(part[:1] for part in name.split("-")):
+                return name
+        return nearest(word, names, 0.6)
 
     def format_usage(self) -> str:
         """One line: `usage: jfusion NAME ARGUMENT --required X [options]`."""
@@ -201,28 +216,17 @@ def _add_settings(parser: _Parser, module: ModuleType, arguments: list[str]) -> 
     config.add_options(first, module.Options, first=True)
     first.quiet = True
     try:
-        found, rest = first.parse_known_args(arguments)
+        namespace, rest = first.parse_known_args(arguments)
     except _Exit:  # the second reading says what is wrong
         return None
-    values = config.given(found, module.Options)
+    values = config.given(namespace, module.Options)
     if rest and not rest[0].startswith("-"):
         values["system"] = rest.pop(0)
-    if not (rest or hasattr(found, "help") or hasattr(found, "config")):
+    if not (rest or hasattr(namespace, "help") or hasattr(namespace, "config")):
         return None
-    system = module.system_of(values)
-    group = parser.add_argument_group(f"settings of {system}")
-    config.add_options(group, registry.config_class(system))
-    parser.hint = lambda typed: _owner(typed, system) or parser.nearest(typed)
+    system = parser.system = module.system_of(values)
+    parser.add(registry.config_class(system), parser.add_argument_group(f"settings of {system}"))
     return system
-
-
-def _owner(typed: str, system: str) -> str:
-    """Says whose setting an unknown option is, if it is another system's."""
-    name = typed.strip("-").replace("-", "_").removeprefix("no_")
-    for other in registry.SYSTEMS:
-        if name in config.type_hints(registry.config_class(other)):
-            return f", a setting of {other}; these are those of {system}"
-    return ""
 
 
 def _read_settings(path: str, options: type, cls: type) -> tuple[dict[str, Any], dict[str, Any]]:

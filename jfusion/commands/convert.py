@@ -18,7 +18,9 @@ class Options:
     source: str = setting(REQUIRED, "the checkpoint to read", "IN", positional=True)
     target: str = setting(REQUIRED, "the file to write", "OUT", positional=True)
     system: str | None = setting(
-        None, "check the names and translate them: film, ... (default: names stay as they are)"
+        None,
+        "check and translate the names of this system (default: names stay as they are)",
+        "NAME",
     )
     names: Literal["ours", "official"] | None = setting(
         None, "with --system: which names to write (default: official for .pth, otherwise ours)"

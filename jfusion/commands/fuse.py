@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jfusion import inference
 from jfusion.config import REQUIRED, setting
@@ -20,6 +20,11 @@ from jfusion.text.features import read_features
 @dataclass(frozen=True)
 class Options:
     """The images, the checkpoint, and what is written."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "rainbow": "pseudo_color",
+        "preflight": "check_alignment",
+    }
 
     a: str = setting(REQUIRED, "images A (infrared, MRI, ...): a file or a folder", "PATH")
     b: str = setting(REQUIRED, "images B (visible, PET, ...): the same, names as in A", "PATH")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,11 @@ LISTED = 10  # misaligned pairs that are printed
 @dataclass(frozen=True)
 class Options:
     """The data set, and how its pairs are stored."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "rainbow": "pseudo_color",
+        "preflight": "check_alignment",
+    }
 
     task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF")
     dataset: str = setting("MSRS", "folder name of the data set", "NAME")

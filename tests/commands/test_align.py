@@ -106,5 +106,5 @@ def test_fusing_says_that_a_pair_looks_misaligned(system, tmp_path, capsys, monk
     assert "a looks misaligned: b is shifted by +4 columns and +0 rows" in "".join(
         capsys.readouterr()
     )
-    assert main([*command, "--no-preflight"]) == 0
+    assert main([*command, "--no-check-alignment"]) == 0
     assert "misaligned" not in "".join(capsys.readouterr())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jfusion import metrics
 from jfusion.cli import main
-from jfusion.commands import metrics as judge
+from jfusion.commands import metrics as command
 from jfusion.data import color, image
 from jfusion.metrics.table import Table
 
@@ -72,11 +72,11 @@ def test_means_are_those_of_evaluate_and_the_best_is_marked(folders, capsys):
 
 def test_several_processes_give_the_same_values(folders):
     options = {"a": str(folders / "ir"), "b": str(folders / "vi"), "fused": [str(folders / "good")]}
-    one, two = (judge.judge(judge.Options(**options, jobs=n)).per_image for n in (1, 2))
+    one, two = (command.evaluate(command.Options(**options, jobs=n)).per_image for n in (1, 2))
     assert one == two
 
 
-def test_what_does_not_fit_is_named_and_the_rest_is_judged(folders, capsys):
+def test_what_does_not_fit_is_named_and_the_rest_is_evaluated(folders, capsys):
     (folders / "good/two.png").unlink()
     save(folders / "good/three.png", np.zeros((50, 61), np.uint8))
     save(folders / "flat/extra.png", np.zeros((5, 5), np.uint8))
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_named_and_the_rest_is_judged(folders, capsys):
     assert "extra: no image of that name in A and B" in err
     assert "one of flat: image" in err and "flat/one.png cannot be read" in err
     assert "good (1)" in out and "flat (2)" in out
-    assert "the methods were not judged on the same images" in out
+    assert "the methods were not evaluated on the same images" in out
 
 
 def test_pairs_that_nobody_fused_count_unless_a_list_leaves_them_out(folders, capsys):
@@ -127,10 +127,10 @@ def test_two_files_of_one_name_are_not_guessed_at(folders, capsys):
 
 
 def test_ground_truth_adds_its_own_columns(folders):
-    options = judge.Options(
+    options = command.Options(
         str(folders / "ir"), str(folders / "vi"), [str(folders / "good")], str(folders / "good")
     )
-    values = judge.judge(options).per_image["good"]["one"]
+    values = command.evaluate(options).per_image["good"]["one"]
     assert values["PSNR_truth"] == np.inf and values["SSIM_truth"] == pytest.approx(1)
 
 
@@ -197,7 +197,7 @@ def test_published_tables_are_listed_and_shown(capsys):
     assert "no published metric 'Qbaf'; did you mean 'Qabf'?" in capsys.readouterr().err
 
 
-def test_judging_does_not_start_jittor():
+def test_evaluating_does_not_start_jittor():
     code = "import sys, jfusion.commands.metrics; print([m for m in sys.modules if m.split('.')[0] == 'jittor'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -141,20 +141,20 @@ def test_the_folders_of_lfdt_fusion_are_read(tmp_path, task):
 
 
 @pytest.mark.parametrize("background, blue", [("jet", 128), ("black", 0)])
-def test_a_gray_image_gets_the_colours_of_the_rainbow(tmp_path, background, blue):
+def test_a_gray_image_gets_the_colors_of_jet(tmp_path, background, blue):
     gray, colour = random_pair(1)
     gray[0, 0] = 0
     make_dataset(tmp_path, {"one": (gray, colour)}, "MIF")
-    made = options(tmp_path, task="MIF", rainbow="a", background=background)
+    made = options(tmp_path, task="MIF", pseudo_color="a", background=background)
     preprocess(made)
     rgb = h5.PairFile(tmp_path / "out.h5").read("one").rgb_a
     assert tuple(rgb[0, 0]) == (0, 0, blue)
     expected = color.jet(gray)
     np.testing.assert_array_equal(rgb[gray > 31], expected[gray > 31])
     with pytest.raises(UserError, match="is in color; pseudo-colors are for gray"):
-        preprocess(options(tmp_path, task="MIF", rainbow="b"))
+        preprocess(options(tmp_path, task="MIF", pseudo_color="b"))
     with pytest.raises(UserError, match="--background must be one of jet, black"):
-        preprocess(options(tmp_path, task="MIF", rainbow="a", background="white"))
+        preprocess(options(tmp_path, task="MIF", pseudo_color="a", background="white"))
 
 
 def test_a_size_asked_for_is_made_as_opencv_makes_it(tmp_path, golden):

@@ -657,6 +657,6 @@ def test_the_command_line_from_pairs_to_pictures(tmp_path, monkeypatch):
     named = ["--task", "MIF", "--out", "f", "--group", "pet"]
     assert main(["fuse", "--system", "fccf", "--a", a, "--b", b, *named]) == 0
     np.testing.assert_array_equal(image.read_rgb(tmp_path / "f/s1.png"), rgb)
-    coloured = ["--task", "MIF", "--out", "g", "--group", "ct", "--rainbow", "a"]
+    coloured = ["--task", "MIF", "--out", "g", "--group", "ct", "--pseudo-color", "a"]
     assert main(["fuse", "--system", "fccf", "--a", a, "--b", b, *coloured]) == 0
     assert color.is_color(image.read_rgb(tmp_path / "g/s1.png"))

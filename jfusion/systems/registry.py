@@ -29,6 +29,12 @@ SYSTEMS = {
     "ddfm": "DDFM",
     "lfdt": "LFDT",
     "fccf": "FCCF",
+    # methods without weights: baselines, and what to use where nothing is trained
+    "average": "Average",
+    "maximum": "Maximum",
+    "laplacian": "LaplacianPyramid",
+    "guided": "GuidedFilterFusion",
+    "mertens": "ExposureFusion",
 }
 DEFAULT = "film"  # where neither the user nor a checkpoint names the system
 RENAMED_SYSTEMS: dict[

@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         self.detail = DetailExtractor(WIDTH, 3)
 
     def execute(self, x: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
-        """x (N, 1, H, W) -> three maps (N, 64, H, W)."""
+        """X (N, 1, H, W) -> three maps (N, 64, H, W)."""
         x = conv(x, self.patch.weight)
         for block in self.blocks:
             x = block(x)
@@ -206,7 +206,7 @@ class CDDFuse(System):
         return self._losses(batch.a, batch.b, stage)
 
     def _losses(self, a: jt.Var, b: jt.Var, stage: Stage, **drop: float) -> dict[str, jt.Var]:
-        """drop goes to the encoder and the decoder (SFDFuse)."""
+        """Drop goes to the encoder and the decoder (SFDFuse)."""
         base, detail = self._encode(a, b, **drop)
         decomposition = decomposition_loss(base.chunk(2), detail.chunk(2))
         if stage.name == "reconstruction":

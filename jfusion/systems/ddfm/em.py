@@ -35,7 +35,7 @@ class Likelihood:
         self.smooth = Smoothing(height, width)
 
     def __call__(self, f: jt.Var) -> jt.Var:
-        """f (N, 1, H, W), the luminance of the clean estimate -> the corrected one."""
+        """F (N, 1, H, W), the luminance of the clean estimate -> the corrected one."""
         kernel = use_kernel(f, self.first)
         before = self.f1, self.f2, self.tau_a, self.tau_b
         step = _expectation if kernel else plain_expectation
@@ -229,12 +229,12 @@ def _rolled(x: jt.Var, axis: int) -> jt.Var:
 
 
 def to_the_right(x: jt.Var) -> jt.Var:
-    """x minus its right neighbour, as if a zero column followed."""
+    """X minus its right neighbour, as if a zero column followed."""
     return jt.concat([x[:, :, :, :-1] - x[:, :, :, 1:], x[:, :, :, -1:]], 3)
 
 
 def downwards(x: jt.Var) -> jt.Var:
-    """x minus its lower neighbour, as if a zero row followed."""
+    """X minus its lower neighbour, as if a zero row followed."""
     return jt.concat([x[:, :, :-1] - x[:, :, 1:], x[:, :, -1:]], 2)
 
 

@@ -20,7 +20,7 @@ def region_of(plane: np.ndarray, rule: Region) -> np.ndarray:
 
 
 def transferred(s: np.ndarray, f: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """s with f's mean and (unbiased) deviation inside the region, 0 outside; (N, 1, H, W).
+    """S with f's mean and (unbiased) deviation inside the region, 0 outside; (N, 1, H, W).
 
     Where the region has less than two pixels there are no statistics, and s stays as it is.
     """
@@ -34,7 +34,7 @@ def transferred(s: np.ndarray, f: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def restated(a: jt.Var, b: jt.Var, kept: jt.Var) -> jt.Var:
-    """a with b's mean and (unbiased) deviation, image by image; values that equal `kept` stay.
+    """A with b's mean and (unbiased) deviation, image by image; values that equal `kept` stay.
 
     a, b (N, 1, H, W); kept (N, 1, 1, 1), compared exactly.
     """

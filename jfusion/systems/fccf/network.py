@@ -54,7 +54,7 @@ class ResBlock(nn.Module):
         self.dropout = dropout
 
     def execute(self, x: jt.Var, waves: jt.Var) -> jt.Var:
-        """x (N, width, H, W), waves (N, time), SiLU done -> (N, out, H, W)."""
+        """X (N, width, H, W), waves (N, time), SiLU done -> (N, out, H, W)."""
         time = self.time(waves).reshape(x.shape[0], -1, 1, 1)
         dropout = self.dropout if self.is_training() else 0.0
         y = self.norm2(self.norm1(x, self.conv1) + time, self.conv2, dropout)
@@ -275,7 +275,7 @@ class Denoiser(nn.Module):
         return made
 
     def execute(self, x: jt.Var, t: np.ndarray) -> Output:
-        """x (N, 4, H, W), sides multiples of 8; t (N,) whole numbers."""
+        """X (N, 4, H, W), sides multiples of 8; t (N,) whole numbers."""
         waves = silu(self.embed(t))
         x, skips = conv(x, self.first.weight, self.first.bias), []
         for i, module in enumerate(self.down):

@@ -38,7 +38,7 @@ class HypergraphConv(nn.Module):
             layer.weight.assign((jt.rand(layer.weight.shape) * 2 - 1) * bound)
 
     def execute(self, x: jt.Var, labels: np.ndarray) -> jt.Var:
-        """x (N, C, H, W), labels (N, H, W) any whole numbers -> (N, out, H, W), after ELU."""
+        """X (N, C, H, W), labels (N, H, W) any whole numbers -> (N, out, H, W), after ELU."""
         n, c, h, w = x.shape
         nodes = x.reshape(n, c, h * w).transpose(0, 2, 1)
         return (
@@ -48,7 +48,7 @@ class HypergraphConv(nn.Module):
         )
 
     def _image(self, x: jt.Var, labels: np.ndarray) -> jt.Var:
-        """x (nodes, C) -> (nodes, out)."""
+        """X (nodes, C) -> (nodes, out)."""
         _, place = np.unique(labels, return_inverse=True)
         place = place.reshape(-1)
         sizes, at = np.bincount(place).astype(np.float32), jt.array(place.astype(np.int32))
@@ -85,7 +85,7 @@ class Policy(nn.Module):
         )
 
     def execute(self, plane: jt.Var, labels: np.ndarray) -> jt.Var:
-        """plane (N, 1, size, size) in [0, 1], labels (N, size, size), superpixels -> like plane."""
+        """Plane (N, 1, size, size) in [0, 1], labels (N, size, size), superpixels -> like plane."""
         first, _, second = self.head
         x = self.features(plane, labels).reshape(plane.shape[0], -1)
         return 0.1 * tanh(second(nn.relu(first(x)))).reshape(plane.shape)

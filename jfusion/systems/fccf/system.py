@@ -106,7 +106,7 @@ class FCCF(System):
             self.reinforcement = Reinforcement(config.policy_size)
 
     def execute(self, x: jt.Var, t: np.ndarray) -> Output:
-        """x (N, 4, H, W): two conditions, noisy structure, noisy plane; t (N,)."""
+        """X (N, 4, H, W): two conditions, noisy structure, noisy plane; t (N,)."""
         return self.network(x, t)
 
     def schedule(self) -> Schedule:
@@ -207,7 +207,7 @@ class FCCF(System):
     def losses_of(
         self, s: np.ndarray, f: np.ndarray, t: np.ndarray, noise: jt.Var
     ) -> dict[str, jt.Var]:
-        """s (N, 1, H, W), f (N, 3, H, W) in [-1, 1]; t (3, N) and noise (3, N, 1, H, W) by plane."""
+        """S (N, 1, H, W), f (N, 3, H, W) in [-1, 1]; t (3, N) and noise (3, N, 1, H, W) by plane."""
         rules = TRAINING[self.group]
         planes = [self.plane(c, s, f[:, c : c + 1], rules) for c in range(3)]
         n, steps = len(s), self.schedule()
@@ -321,7 +321,7 @@ class FCCF(System):
         seed: int | None = None,
         callback: Callable[[int, jt.Var, jt.Var], None] | None = None,
     ) -> jt.Var:
-        """a (N, 1, H, W), b (N, 3, H, W) of `planes` -> Y, Cr, Cb in [0, 1], (N, 3, H, W).
+        """A (N, 1, H, W), b (N, 3, H, W) of `planes` -> Y, Cr, Cb in [0, 1], (N, 3, H, W).
 
         The regions are those of each image (in the published code: of the batch, which must be one).
         """
@@ -418,7 +418,7 @@ class FCCF(System):
         return (s, f) if t >= third else (s, s)
 
     def corrected(self, planes: list[Plane], x: jt.Var) -> jt.Var:
-        """x (P N, 3, H, W) with the fused chroma put back to the plane outside its region."""
+        """X (P N, 3, H, W) with the fused chroma put back to the plane outside its region."""
         n, fused = len(planes[0].s), []
         for i, plane in enumerate(planes):
             own = x[i * n : (i + 1) * n, 2:3]

@@ -24,7 +24,7 @@ class CrossAttention(nn.Module):
         self.out_proj.bias.assign(jt.zeros(dim))
 
     def execute(self, query: jt.Var, key: jt.Var, value: jt.Var) -> tuple[jt.Var, jt.Var]:
-        """query (N, T, E), key and value (N, S, E) -> (N, T, E), weights (N, T, S) over heads' mean."""
+        """Query (N, T, E), key and value (N, S, E) -> (N, T, E), weights (N, T, S) over heads' mean."""
         d = query.shape[-1]
         w, b = self.in_proj_weight, self.in_proj_bias
         packed = zip((query, key, value), (0, d, 2 * d), strict=True)
@@ -57,7 +57,7 @@ class CrossAttention(nn.Module):
 
 
 def averaged_attention(q: jt.Var, k: jt.Var, x: jt.Var, heads: int) -> jt.Var:
-    """mean over queries of softmax(q_h k_h^T), times x: one row per head.
+    """Mean over queries of softmax(q_h k_h^T), times x: one row per head.
 
     q (N, T, D), already scaled; k (N, S, D); x (N, S, E) -> (N, heads, E). Head h owns components
     h*D/heads .. (h+1)*D/heads - 1 of q and k.

@@ -31,7 +31,7 @@ class Branch(nn.Module):
         self.merge_slope = jt.array([0.25])
 
     def execute(self, x: jt.Var, text: jt.Var) -> jt.Var:
-        """x (N, C, H, W), text (N, T, E), already projected -> (N, 32, H, W)."""
+        """X (N, C, H, W), text (N, T, E), already projected -> (N, 32, H, W)."""
         encoded = self.encode(x)
         tokens = self.tokens(encoded)
         guided = self.modulate(tokens, self.guidance(tokens, text), encoded.shape)

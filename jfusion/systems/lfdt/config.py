@@ -107,7 +107,7 @@ class Config:
 
     @property
     def order(self) -> str:
-        """ab or ba."""
+        """Ab or ba."""
         return self.input_order or ("ab" if self.kind == "MEF" else "ba")
 
     @property

@@ -239,7 +239,7 @@ class Decoder(nn.Module):
         self.last = nn.Conv(width, 1, 3, padding=1)
 
     def execute(self, latent: jt.Var, skips: list[jt.Var]) -> jt.Var:
-        """latent (N, 8, H / 4, W / 4) -> (N, 1, H, W) in (-1, 1)."""
+        """Latent (N, 8, H / 4, W / 4) -> (N, 1, H, W) in (-1, 1)."""
         return tanh(self.logits(latent, skips))
 
     def logits(self, latent: jt.Var, skips: list[jt.Var]) -> jt.Var:
@@ -278,7 +278,7 @@ class TransformerBlock(nn.Module):
         self.time = nn.Linear(width, 4 * width)
 
     def execute(self, x: jt.Var, t: np.ndarray) -> jt.Var:
-        """x (N, width, H, W), t (1,) for all samples, or (N,) -> the same shape."""
+        """X (N, width, H, W), t (1,) for all samples, or (N,) -> the same shape."""
         waves = silu(time_embedding(t, x.shape[1]))
         shift1, scale1, shift2, scale2 = self.time(silu(waves)).chunk(4, 1)
         x = x + self.attend(_modulated(x, self.norm1, shift1, scale1))
@@ -325,7 +325,7 @@ class Denoiser(nn.Module):
         self.ending = nn.Conv(w[0], 2 * LATENT, 1)
 
     def execute(self, x: jt.Var, t: np.ndarray) -> tuple[jt.Var, list[jt.Var]]:
-        """x (N, 16, H, W), 8 or more a side, t (1,) or (N,) -> the noise, four maps coarse to fine."""
+        """X (N, 16, H, W), 8 or more a side, t (1,) or (N,) -> the noise, four maps coarse to fine."""
         x, kept = conv(x, self.patch.weight), []
         for blocks, down in zip(self.encoders, self.downs, strict=True):
             for block in blocks:
@@ -437,7 +437,7 @@ class FusionHead(nn.Module):
         self.ending = nn.Conv(HEAD_WIDTHS[-1] + LATENT, LATENT, 3, padding=1)
 
     def execute(self, taps: list[jt.Var], latent: jt.Var) -> jt.Var:
-        """taps (N, 256 .. 32, ...), latent (N, 16, H, W) -> (N, 8, H, W)."""
+        """Taps (N, 256 .. 32, ...), latent (N, 16, H, W) -> (N, 8, H, W)."""
         return tanh(self.logits(taps, latent)) / 2 + 0.5
 
     def logits(self, taps: list[jt.Var], latent: jt.Var) -> jt.Var:
@@ -794,7 +794,7 @@ def to_ycrcb(rgb: np.ndarray) -> np.ndarray:
 
 
 def with_chroma(y: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """y (..., 1, H, W) and its Cr, Cb (..., 2, H, W) -> RGB (..., 3, H, W)."""
+    """Y (..., 1, H, W) and its Cr, Cb (..., 2, H, W) -> RGB (..., 3, H, W)."""
     y = y[..., 0, :, :]
     cr, cb = (chroma[..., i, :, :] - np.float32(0.5) for i in range(2))
     g = y - np.float32(0.714) * cr - np.float32(0.344) * cb

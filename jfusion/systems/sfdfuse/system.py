@@ -49,7 +49,7 @@ class ShuffleGate(nn.Module):
         self.project = nn.Conv(hidden, WIDTH, 1, bias=False)
 
     def execute(self, x: jt.Var) -> jt.Var:
-        """x (N, 64, H, W) -> the same shape."""
+        """X (N, 64, H, W) -> the same shape."""
         a, b = (conv1x1(x, half) for half in self.expand.weight.chunk(2, 0))
         return conv1x1(self.gate(a, b), self.project.weight)
 
@@ -155,7 +155,7 @@ class DifferenceConv(nn.Module):
                 setattr(self, f"{name}_{p}", jt.init.uniform(shape, "float32", -bound, bound))
 
     def execute(self, x: jt.Var) -> jt.Var:
-        """x (N, 64, H, W) -> the same shape."""
+        """X (N, 64, H, W) -> the same shape."""
         central, across, down, angular, plain = self.kernels()
         return conv(x, plain + angular + down + across + central, self.bias())
 
@@ -294,7 +294,7 @@ class Encoder(nn.Module):
         self.meet_detail = Interaction(DualShuffleGate)
 
     def execute(self, x: jt.Var, drop: float = 0.0) -> tuple[jt.Var, jt.Var]:
-        """x (N, 1, H, W), even -> two maps (N, 64, H, W)."""
+        """X (N, 1, H, W), even -> two maps (N, 64, H, W)."""
         embedded = x = conv(x, self.patch.weight)
         for block in self.blocks:
             x = block(x, drop)

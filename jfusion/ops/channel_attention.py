@@ -120,7 +120,7 @@ class _ChannelAttention(Function):
 
     def grad(self, g: jt.Var, *_: None) -> tuple[jt.Var, ...]:
         normed, expansion, temperature, matrices = self.saved
-        normal, statistics = norm_forward(*normed, after=g)
+        normal, statistics = norm_forward(*normed, depends_on=g)
         qkv = expand_forward(normal, *expansion)
         d_qkv, d_temperature = _attend_backward(qkv, temperature, *matrices, g)
         d_normal, *d_expansion = expand_backward(normal, *expansion, d_qkv)

@@ -75,7 +75,7 @@ def call_kernel(
         [list(shape) for shape in outputs.values()],
         [dtype] * len(outputs),
         [*inputs.values(), *waits],
-        data=dict(data or {}),
+        data={name: float(value) for name, value in (data or {}).items()},
         **kinds,
     )
     return made[0] if len(outputs) == 1 else tuple(made)

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from jfusion.ops.kernels import HEADER, Function, use_kernel
+from math import prod
+
+from jfusion.errors import UserError
+from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt
 
 
 def matmul(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
-    """op(a) @ op(b) over the last two axes, where op transposes if `ta` / `tb`.
+    """op(a) op(b) over the last two axes, where op transposes if `ta` / `tb` is set.
 
-    a (..., M, K), b (..., K, N) before transposition, with equal leading axes.
+    a (..., M, K), b (..., K, N) before transposition, with equal leading axes -> (..., M, N). Raises
+    UserError for other shapes, or inputs that are not both of one floating-point type.
     """
-    return _Matmul(ta, tb)(a, b) if use_kernel(a, b) else plain_matmul(a, b, ta, tb)
+    check_float("matmul", a=a, b=b)
+    if a.ndim < 2:
+        raise UserError(f"matmul: a must be (..., M, K), not {tuple(a.shape)}")
+    *lead, rows, columns = a.shape
+    inner = rows if ta else columns
+    axes = ("N", inner) if tb else (inner, "N")
+    check_shape("matmul", "b", b, (*lead, *axes), f"for a of shape {tuple(a.shape)}")
+    return _Matmul(ta, tb)(a, b) if use_kernel(a, b) else matmul_reference(a, b, ta, tb)
 
 
-def plain_matmul(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
-    """The same from stock Jittor."""
-    if jt.flags.use_cuda and a.ndim == b.ndim > 2:  # without copies of what is transposed
+def matmul_reference(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
+    """`matmul` from stock Jittor: a (..., M, K), b (..., K, N) -> (..., M, N)."""
+    if jt.flags.use_cuda and a.ndim == b.ndim > 2:  # cuBLAS needs no transposed copies
         return jt.compile_extern.cublas_ops.cublas_batched_matmul(a, b, ta, tb)
     return jt.matmul(a.transpose(-1, -2) if ta else a, b.transpose(-1, -2) if tb else b)
 
 
 def linear(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
-    """x (..., I), weight (O, I), bias (O,) -> (..., O): x weight^T + bias."""
-    rows = x.reshape(-1, x.shape[-1])
-    out = matmul(rows, weight, tb=True)
+    """x weight^T + bias: x (..., I), weight (O, I), bias (O,) -> (..., O).
+
+    Raises UserError for other shapes, or inputs that are not all of one floating-point type.
+    """
+    inputs = (
+        {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
+    )
+    check_float("linear", **inputs)
+    size = x.shape[-1]
+    check_shape("linear", "weight", weight, ("O", size), f"for an input of {size} features")
+    out = matmul(x.reshape(-1, size), weight, tb=True)
     if bias is not None:
+        o = weight.shape[0]
+        check_shape("linear", "bias", bias, (o,), f"for an output of {o} features")
         out = out + bias
     return out.reshape([*x.shape[:-1], weight.shape[0]])
 
@@ -46,27 +68,13 @@ class _Matmul(Function):
 
 
 def _product(a: jt.Var, b: jt.Var, ta: bool, tb: bool) -> jt.Var:
-    rows = a.shape[-1] if ta else a.shape[-2]
-    columns = b.shape[-2] if tb else b.shape[-1]
-    return jt.code(
-        [*a.shape[:-2], rows, columns],
-        a.dtype,
-        [a, b],
-        cpu_header=HEADER,
-        data={"ta": int(ta), "tb": int(tb)},
-        cpu_src="""
-        int d = in0->shape.size(), ta = data["ta"], tb = data["tb"];
-        int64 batch = 1;
-        for (int i = 0; i < d - 2; i++) batch *= in0->shape[i];
-        int64 ra = in0->shape[d-2], ca = in0->shape[d-1], rb = in1->shape[d-2], cb = in1->shape[d-1];
-        int64 M = ta ? ca : ra, K = ta ? ra : ca, N = tb ? rb : cb;
-        auto one = [&](int64 i) {
-            dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', M, N, K, 1.f, in0_p + i*ra*ca, ca,
-                       in1_p + i*rb*cb, cb, 0.f, out_p + i*M*N, N);
-        };
-        if (batch >= omp_get_max_threads()) {
-            #pragma omp parallel for schedule(dynamic, 1)
-            for (int64 i = 0; i < batch; i++) one(i);
-        } else for (int64 i = 0; i < batch; i++) one(i);
-        """,
+    *lead, rows, columns = a.shape
+    m, k = (columns, rows) if ta else (rows, columns)
+    n = b.shape[-2] if tb else b.shape[-1]
+    return call_kernel(
+        'matmul(a_p, b_p, y_p, data["batch"], data["m"], data["n"], data["k"], data["ta"], data["tb"])',
+        {"a": a, "b": b},
+        {"y": (*lead, m, n)},
+        cpu="matmul.h",
+        data={"batch": prod(lead), "m": m, "n": n, "k": k, "ta": ta, "tb": tb},
     )

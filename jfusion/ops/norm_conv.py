@@ -1,14 +1,21 @@
-"""GroupNorm, SiLU, dropout and a convolution in one, keeping only its input for the gradient.
+"""GroupNorm, SiLU, dropout and a convolution in one operator that keeps only its input for the gradient.
 
-What stands between the input and the convolution is as large as the input, and cheap beside the
-convolution: the gradient makes it again.
+The results between the input and the convolution are as large as the input and quick to compute, compared
+with the convolution; the gradient computes them again.
 """
 
 from __future__ import annotations
 
-from jfusion.ops.conv import convolve, plain_conv, slopes
-from jfusion.ops.group_norm import group_norm, group_norm_backward, group_norm_forward
-from jfusion.ops.kernels import CUDA_HEADER, HEADER, Function, use_kernel
+from jfusion.errors import UserError
+from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.conv import conv_backward, conv_forward, conv_reference
+from jfusion.ops.group_norm import (
+    check_group_norm,
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+)
+from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt
 
 EPS = 1e-5
@@ -19,24 +26,35 @@ def norm_silu_conv(
     groups: int,
     norm: tuple[jt.Var, jt.Var],
     conv: tuple[jt.Var, jt.Var],
-    dropout: float = 0.0,
+    drop_probability: float = 0.0,
 ) -> jt.Var:
-    """conv(dropout(silu(group_norm(x)))), stride 1, zero padding.
+    """conv(dropout(silu(group_norm(x)))) with stride 1 and zero padding.
 
-    x (N, C, H, W); norm: weight and bias (C,); conv: weight (O, C, K, K), K odd, and bias (O,).
+    x (N, C, H, W); norm: weight and bias (C,); conv: weight (O, C, K, K) with K odd, and bias (O,) ->
+    (N, O, H, W). Raises UserError for other shapes, or inputs that are not all of one floating-point type.
     """
+    op, (weight, bias) = "norm_silu_conv", conv
+    check_group_norm(op, x, groups, *norm)
+    check_float(op, x=x, conv_weight=weight, conv_bias=bias)
+    c = x.shape[1]
+    check_shape(op, "conv weight", weight, ("O", c, "K", "K"), f"for an input of {c} channels")
+    check_shape(op, "conv bias", bias, (weight.shape[0],), f"for {weight.shape[0]} channels")
+    if weight.shape[2] % 2 == 0:
+        raise UserError(
+            f"{op}: conv weight must have kernels of an odd size, not {weight.shape[2]}"
+        )
     scale, shift = (v.reshape(1, -1) for v in norm)
-    seed = jt.rand(1) if dropout else jt.zeros(1)
-    if not use_kernel(x, scale, conv[0]):
+    seed = jt.rand(1) if drop_probability else jt.zeros(1)
+    if not use_kernel(x, scale, weight):
         y = group_norm(x, groups, scale, shift, EPS, silu=True)
-        return plain_conv(_Dropout(dropout)(y, seed) if dropout else y, *conv)
-    return _NormSiLUConv(groups, dropout)(x, scale, shift, *conv, seed)
+        return conv_reference(_Dropout(drop_probability)(y, seed) if drop_probability else y, *conv)
+    return _NormSiLUConv(groups, drop_probability)(x, scale, shift, *conv, seed)
 
 
 class _NormSiLUConv(Function):
-    def __init__(self, groups: int, dropout: float):
+    def __init__(self, groups: int, drop_probability: float):
         super().__init__()
-        self.settings, self.dropout = (groups, EPS, True), dropout
+        self.groups, self.drop_probability = groups, drop_probability
 
     def execute(
         self,
@@ -48,72 +66,52 @@ class _NormSiLUConv(Function):
         seed: jt.Var,
     ) -> jt.Var:
         self.saved = x, scale, shift, weight, seed
-        y, _ = group_norm_forward(x, scale, shift, *self.settings)
-        return convolve(self._dropped(y, seed), weight, bias)
+        y, _ = group_norm_forward(x, scale, shift, self.groups, EPS, silu=True)
+        return conv_forward(self._dropout(y, seed), weight, bias)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var | None, ...]:
         x, scale, shift, weight, seed = self.saved
-        y, statistics = group_norm_forward(x, scale, shift, *self.settings, after=g)
-        slope, dw, db = slopes(self._dropped(y, seed), weight, g)
-        slope = self._dropped(slope, seed)
-        back = group_norm_backward(x, scale, shift, statistics, slope, *self.settings)
-        return *back, dw, db, None
+        y, statistics = group_norm_forward(
+            x, scale, shift, self.groups, EPS, silu=True, depends_on=g
+        )
+        d_y, d_weight, d_bias = conv_backward(self._dropout(y, seed), weight, g)
+        d_y = self._dropout(d_y, seed)
+        d_norm = group_norm_backward(x, scale, shift, statistics, d_y, silu=True)
+        return *d_norm, d_weight, d_bias, None
 
-    def _dropped(self, x: jt.Var, seed: jt.Var) -> jt.Var:
-        return dropped(x, seed, self.dropout) if self.dropout else x
+    def _dropout(self, x: jt.Var, seed: jt.Var) -> jt.Var:
+        return dropout(x, seed, self.drop_probability) if self.drop_probability else x
 
 
 class _Dropout(Function):
-    def __init__(self, share: float):
+    def __init__(self, probability: float):
         super().__init__()
-        self.share = share
+        self.probability = probability
 
     def execute(self, x: jt.Var, seed: jt.Var) -> jt.Var:
         self.saved = seed
-        return dropped(x, seed, self.share)
+        return dropout(x, seed, self.probability)
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, None]:
-        return dropped(g, self.saved, self.share), None
+        return dropout(g, self.saved, self.probability), None
 
 
-def dropped(x: jt.Var, seed: jt.Var, share: float) -> jt.Var:
-    """x with a share of its values 0 and the rest scaled up; which ones depends on `seed` (1,) alone.
+def dropout(x: jt.Var, seed: jt.Var, probability: float) -> jt.Var:
+    """x with values set to 0 with this probability, and the others divided by 1 - probability.
 
-    A value's fate is a hash of the seed and its place (MurmurHash3's last steps), so that the gradient
-    need not keep it.
+    x of any shape; seed (1,) float32, which alone decides which values are dropped: the gradient takes the
+    same seed, and nothing else need be kept. Raises UserError for another probability than 0 <= p < 1.
     """
-    return jt.code(
-        x.shape,
-        x.dtype,
-        [x, seed],
-        cpu_header=HEADER,
-        data={"share": share},
-        cpu_src="""
-        float share = data["share"], scale = 1/(1 - share);
-        uint32_t start;
-        memcpy(&start, in1_p, 4);
-        const uint32_t limit = (uint32_t)((double)share*4294967296.0);
-        #pragma omp parallel for simd
-        for (int64 i = 0; i < in0->num; i++) {
-            uint32_t h = start*0x9e3779b9u + (uint32_t)i;
-            h ^= h >> 16; h *= 0x85ebca6bu; h ^= h >> 13; h *= 0xc2b2ae35u; h ^= h >> 16;
-            out_p[i] = h < limit ? 0.f : in0_p[i]*scale;
-        }
-        """,
-        cuda_header=CUDA_HEADER
-        + """
-static __global__ void drop(const float* x, const float* seed, float* y, int64_t n, unsigned limit, float scale) {
-    unsigned start = __float_as_uint(seed[0]);
-    for OWN(i, n) {
-        unsigned h = start*0x9e3779b9u + (unsigned)i;
-        h ^= h >> 16; h *= 0x85ebca6bu; h ^= h >> 13; h *= 0xc2b2ae35u; h ^= h >> 16;
-        y[i] = h < limit ? 0.f : x[i]*scale;
-    }
-}
-""",
-        cuda_src="""
-        double share = data["share"];
-        drop<<<grid_for(1, in0->num), THREADS>>>(in0_p, in1_p, out_p, in0->num, (unsigned)(share*4294967296.0),
-                                                 1/(1 - share));
-        """,
+    check_float("dropout", x=x)
+    check_float("dropout", seed=seed)
+    check_shape("dropout", "seed", seed, (1,))
+    if not 0 <= probability < 1:
+        raise UserError(f"dropout: probability must be at least 0 and below 1, not {probability}")
+    return call_kernel(
+        'dropout(x_p, seed_p, y_p, x->num, data["probability"])',
+        {"x": x, "seed": seed},
+        {"y": x.shape},
+        cpu="dropout.h",
+        cuda="dropout.cuh",
+        data={"probability": probability},
     )

@@ -16,7 +16,7 @@ def test_a_plain_convolution_takes_a_bias_of_one_number_just_loaded():
     x, w, b = (jt.array(v) for v in arrays(5, (1, 3, 4, 5), (1, 3, 1, 1), (1,)))
     b = jt.zeros(1).update(b)
     out = jt.sigmoid(
-        conv.plain_conv(x, w, b)
+        conv.conv_reference(x, w, b)
     ).numpy()  # all in one kernel, where the bias is a constant
     expected = np.einsum("nchw,oc->nohw", x.numpy(), w.numpy()[:, :, 0, 0]) + b.numpy()
     np.testing.assert_allclose(out, 1 / (1 + np.exp(-expected)), atol=1e-6)
@@ -37,7 +37,7 @@ def test_convolutions_in_bfloat16_are_near_those_in_float32(monkeypatch):
 @example(2, 3, 5, 70, 61)  # more than one block of pixels
 @settings(max_examples=8)
 def test_conv1x1(n, c, o, h, w):
-    assert_same(conv.conv1x1, conv.plain_conv, arrays(0, (n, c, h, w), (o, c, 1, 1), (o,)))
+    assert_same(conv.conv1x1, conv.conv_reference, arrays(0, (n, c, h, w), (o, c, 1, 1), (o,)))
 
 
 @given(few, few, few, sizes, sizes, st.sampled_from([1, 3, 5]))
@@ -46,7 +46,7 @@ def test_conv1x1(n, c, o, h, w):
 @example(1, 129, 128, 7, 1, 5)
 @settings(max_examples=8)
 def test_conv(n, c, o, h, w, k):
-    assert_same(conv.conv, conv.plain_conv, arrays(1, (n, c, h, w), (o, c, k, k), (o,)))
+    assert_same(conv.conv, conv.conv_reference, arrays(1, (n, c, h, w), (o, c, k, k), (o,)))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_winograd(n, c, o, h, w):
         found = conv.conv(jt.array(x), jt.array(weight), jt.array(bias)).numpy()
         exact = [jt.array(v.astype(np.float64)) for v in (x, weight, bias)]
         with jt.flag_scope(use_cuda=0):
-            expected = conv.plain_conv(*exact).numpy()
+            expected = conv.conv_reference(*exact).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * abs(expected).max())
 
 
@@ -73,7 +73,7 @@ def test_winograd(n, c, o, h, w):
 def test_depthwise3x3(n, c, h, w):
     assert_same(
         conv.depthwise3x3,
-        lambda x, w: depthwise.plain_depthwise(x, w, 1),
+        lambda x, w: depthwise.depthwise_reference(x, w, 1),
         arrays(2, (n, c, h, w), (c, 1, 3, 3)),
     )
 
@@ -85,7 +85,7 @@ def test_silu_and_convolution_in_one_is_the_two_after_each_other():
     )
     b = jt.array(rng.standard_normal(6).astype(np.float32))
     weights = jt.array(rng.standard_normal((2, 6, 5, 4)).astype(np.float32))
-    ours, plain = conv.silu_conv(x, w, b), conv.plain_conv(activation.plain_silu(x), w, b)
+    ours, plain = conv.silu_conv(x, w, b), conv.conv_reference(activation.plain_silu(x), w, b)
     np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
     slopes = [jt.grad((y * weights).sum(), [x, w, b]) for y in (ours, plain)]
     for mine, theirs in zip(*slopes, strict=True):

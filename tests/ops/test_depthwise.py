@@ -20,7 +20,7 @@ def test_depthwise(n, c, h, w, k, padding):
     padding = min(padding, k - 1)
     assert_same(
         lambda *x: depthwise.depthwise(*x, padding),
-        lambda *x: depthwise.plain_depthwise(*x, padding),
+        lambda *x: depthwise.depthwise_reference(*x, padding),
         arrays(18, (n, c, h, w), (c, 1, k, k)),
     )
 
@@ -31,7 +31,7 @@ def test_depthwise(n, c, h, w, k, padding):
 def test_shuffled_gate(n, c, h, w, kind):
     assert_same(
         lambda *x: depthwise.shuffled_gate(*x, kind[1]),
-        lambda *x: depthwise.plain_shuffled_gate(*x, kind[1]),
+        lambda *x: depthwise.shuffled_gate_reference(*x, kind[1]),
         arrays(19, (n, 4 * c, h, w), (n, 4 * c, h, w), (c, 1, kind[0], kind[0])),
     )
 
@@ -41,7 +41,7 @@ def test_mish_far_out():
     b = b.reshape(1, 1, 1, -1).repeat(4, 1)
     assert_same(
         lambda *x: depthwise.shuffled_gate(*x, "mish"),
-        lambda *x: depthwise.plain_shuffled_gate(*x, "mish"),
+        lambda *x: depthwise.shuffled_gate_reference(*x, "mish"),
         [np.ones_like(b), b, np.ones((1, 1, 1, 1), np.float32)],
         1e-6,
     )

@@ -16,6 +16,6 @@ def test_matmul(lead, m, k, n, ta, tb):
     b = (*lead, n, k) if tb else (*lead, k, n)
     assert_same(
         lambda x, y: matmul.matmul(x, y, ta, tb),
-        lambda x, y: matmul.plain_matmul(x, y, ta, tb),
+        lambda x, y: matmul.matmul_reference(x, y, ta, tb),
         arrays(8, a, b),
     )

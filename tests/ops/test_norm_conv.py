@@ -19,10 +19,10 @@ def test_norm_silu_dropout_and_convolution_in_one_are_the_four_after_each_other(
     ours = norm_conv.norm_silu_conv(x, 2, (scale, shift), (w, b), share)
     ours.sync()
     jt.set_global_seed(3)
-    kept = norm_conv.dropped(jt.ones(x.shape), jt.rand(1), share)
+    kept = norm_conv.dropout(jt.ones(x.shape), jt.rand(1), share)
     kept.sync()
-    y = group_norm.plain_group_norm(x, 2, scale.reshape(1, -1), shift.reshape(1, -1), silu=True)
-    plain = conv.plain_conv(y * kept.detach(), w, b)
+    y = group_norm.group_norm_reference(x, 2, scale.reshape(1, -1), shift.reshape(1, -1), silu=True)
+    plain = conv.conv_reference(y * kept.detach(), w, b)
     np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
     inputs = [x, scale, shift, w, b]
     found = [jt.grad((v * weights).sum(), inputs) for v in (ours, plain)]
@@ -32,7 +32,7 @@ def test_norm_silu_dropout_and_convolution_in_one_are_the_four_after_each_other(
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     x, seeds = jt.ones(200, 500), [jt.array(np.float32([v])) for v in (0.25, 0.5)]
-    first, again, other = (norm_conv.dropped(x, s, 0.1).numpy() for s in (*seeds[:1] * 2, seeds[1]))
+    first, again, other = (norm_conv.dropout(x, s, 0.1).numpy() for s in (*seeds[:1] * 2, seeds[1]))
     np.testing.assert_array_equal(first, again)
     assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.9)}
     for made in (first, other):

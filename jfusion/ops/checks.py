@@ -21,7 +21,7 @@ def check_float(op: str, **inputs: jt.Var) -> None:
     first, expected = "", ""
     for name, x in inputs.items():
         if not isinstance(x, jt.Var):
-            raise UserError(f"{op}: {name} must be a Jittor Var, not a {type(x).__name__}")
+            raise UserError(f"{op}: {name} must be a Jittor Var, not {type(x).__name__}")
         dtype = str(x.dtype)
         if not expected:
             if "float" not in dtype:

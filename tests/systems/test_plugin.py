@@ -49,7 +49,7 @@ def run(tmp_path):
     (record / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: weighted-average\nVersion: 1.0\n"
     )
-    entry = "[jfusion.systems]\naverage = weighted_average:WeightedAverage\n"
+    entry = "[jfusion.systems]\nblend = weighted_average:WeightedAverage\n"
     (record / "entry_points.txt").write_text(entry)
 
     def command(*arguments):
@@ -80,21 +80,21 @@ def folders(tmp_path):
 
 def test_the_commands_know_it_and_start_no_jittor(run, folders, tmp_path):
     listed = run("systems")
-    assert "average" in listed.stdout and "A weighted average of two images" in listed.stdout
+    assert "blend" in listed.stdout and "A weighted average of two images" in listed.stdout
 
     a, b = folders
     done = run(
-        "fuse", "--system", "average", "--a", a, "--b", b, "--weight", "0.25", "--out", "fused"
+        "fuse", "--system", "blend", "--a", a, "--b", b, "--weight", "0.25", "--out", "fused"
     )
     assert done.returncode == 0, done.stderr
     fused, *sources = (image.read_rgb(f / "01.png")[..., 0] for f in (tmp_path / "fused", a, b))
     expected = 0.25 * sources[0].astype(float) + 0.75 * sources[1].astype(float)
     assert abs(fused - expected).max() <= 0.51
 
-    tested = run("test", "average", "--dataset", "Toy", "--text", "zeros", "--weight", "0.25")
+    tested = run("test", "blend", "--dataset", "Toy", "--text", "zeros", "--weight", "0.25")
     assert tested.returncode == 0, tested.stderr
     assert "ours (2 pairs)" in tested.stdout
 
-    trained = run("train", "average", "--data", "VLFDataset_h5/Toy_test.h5")
+    trained = run("train", "blend", "--data", "VLFDataset_h5/Toy_test.h5")
     assert trained.returncode == 2
     assert "not trained" in trained.stderr and len(trained.stderr.strip().splitlines()) == 1

@@ -24,7 +24,7 @@ HEAD = """# Metrics
 
 Made by `python tools/metrics_page.py`; do not edit.
 
-`jfusion metrics --a DIR --b DIR --fused DIR` judges folders of fused images; from Python,
+`jfusion metrics --a DIR --b DIR --fused DIR` evaluates folders of fused images; from Python,
 `jfusion.metrics.evaluate(fused, a, b, preset="film")`. Images are gray, 0..255. The mean of a metric
 leaves out images for which it is not defined, and says how many.
 
@@ -32,7 +32,7 @@ Papers use one name for several formulas. A preset is one evaluator of the field
 
 """
 REST = """`--metrics all` adds, in any preset, the metrics it does not print. FMI of wavelets is not offered: its
-MATLAB code needs the filter "dmey", which Octave has not, so there was no value to check against."""
+MATLAB code needs the filter "dmey", which Octave lacks, so that there was no value to check against."""
 OWN = {
     "cddfuse": "its SSIM has a data range of 2",
     "film-nankai": "EN has a guard of 1e-7; MI in bits; AG over (H-1)(W-1); MSE on 0..1; PSNR with a "

@@ -242,6 +242,8 @@ class SystemConfig:
     """
 
     RENAMED: ClassVar[dict[str, Any]] = {}
+    # Whether the system can also be trained on a folder of single images, and not on pairs alone.
+    TRAINS_ON_IMAGES: ClassVar[bool] = False
 
     crop: tuple[int, int] | None = setting(
         None, "train on random windows of this size; none: whole images", ("HEIGHT", "WIDTH")

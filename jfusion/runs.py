@@ -1,4 +1,4 @@
-"""The run folder `exp/<time>_<system>_<dataset>/`: what ran, with what, and what came of it."""
+"""The run folder `exp/<time>_<system>_<dataset>/`: what ran, with which settings, and its results."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from typing import Any
 
 import numpy as np
 
-import jfusion
 from jfusion import checkpoint
 from jfusion.data import image
 from jfusion.errors import UserError, writing
 from jfusion.files import read_text, remove_left, write_text
 
+PACKAGE = Path(__file__).resolve().parent
+SCRIPTS = ("train.py", "test.py", "data_process.py")  # of a clone, next to the package
+
 
 class Run:
-    """One training run on disk. `Run.new` makes a folder, `Run.open` goes on with one."""
+    """One training run on disk: `Run.new` makes its folder, `Run.open` opens an existing one.
+
+    folder: the run folder. record: what `config.json` holds: "system", "config" (the system's
+    settings), "options" (of the run), "dataset", "encoder" and "encoder_hash" of the paragraph
+    features, the "version" of jfusion and the "precision" of convolutions.
+    """
 
     def __init__(self, folder: Path, record: dict[str, Any]):
         self.folder, self.record = folder, record
-        self._csv, self._board = None, None
+        self._board = None
 
     @classmethod
     def new(cls, root: Path, system: str, dataset: str, record: dict[str, Any]) -> Run:
-        """A fresh folder, never an existing one, with the sources that run and the configuration."""
+        """Makes a new folder in `root`, with the sources that run and the record.
+
+        Raises UserError when it cannot be written. An existing folder is never used: two runs of one
+        second get two folders.
+        """
         stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{system}_{dataset}"
         for number in range(1, 1000):
             folder = root / (stem if number == 1 else f"{stem}_{number}")
@@ -47,43 +58,42 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """The run in `folder`; UserError when it is not a run folder."""
-        if not (folder / "config.json").is_file():
+        """Opens the run in `folder`. Raises UserError when it is not a run folder."""
+        path = folder / "config.json"
+        if not path.is_file():
             raise UserError(f"{folder} is not a run folder (it has no config.json)")
         try:
-            return cls(
-                folder, json.loads(read_text(folder / "config.json", "the run's configuration"))
-            )
+            return cls(folder, json.loads(read_text(path, "the run's configuration")))
         except ValueError as error:
-            raise UserError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
-
-    def muted(self) -> Run:
-        """The same run for a process that must not write: it reads, and its writing does nothing."""
-        return _Muted(self.folder, self.record)
+            raise UserError(f"{path} is not valid JSON: {error}") from error
 
     # ---- checkpoints
 
     def checkpoints(self) -> list[Path]:
-        """Oldest first: `ckpt_<epochs done>.pkl`, and `ckpt_<epochs done>_<batches>.pkl` in between."""
-        found = []
+        """The checkpoints, oldest first.
+
+        `ckpt_<epochs>.pkl` was written after so many complete epochs; `ckpt_<epochs>_<batches>.pkl`
+        inside the next one.
+        """
+        numbered = []
         for path in (self.folder / "model").glob("ckpt_*.pkl"):
             parts = path.stem.split("_")[1:]
-            if all(p.isdigit() for p in parts):
-                found.append(([int(p) for p in parts], path))
-        return [path for _, path in sorted(found)]
+            if all(part.isdigit() for part in parts):
+                numbered.append(([int(part) for part in parts], path))
+        return [path for _, path in sorted(numbered)]
 
     def save(self, content: dict[str, Any]) -> Path:
-        """Writes a checkpoint under the name that its epoch and batch give."""
+        """Writes a checkpoint, named after its "epoch" and "batch", and returns its path.
+
+        After a complete epoch, the checkpoints of interruptions inside one are removed.
+        """
         epoch, batch = content["epoch"], content["batch"]
-        path = (
-            self.folder / "model" / (f"ckpt_{epoch}_{batch}.pkl" if batch else f"ckpt_{epoch}.pkl")
-        )
+        name = f"ckpt_{epoch}_{batch}.pkl" if batch else f"ckpt_{epoch}.pkl"
+        path = self.folder / "model" / name
         checkpoint.save(path, content)
-        if (
-            not batch
-        ):  # the epoch is complete: what an interruption left inside it is of no more use
-            for old in (self.folder / "model").glob("ckpt_*_*.pkl"):
-                old.unlink()
+        if not batch:
+            for interrupted in (self.folder / "model").glob("ckpt_*_*.pkl"):
+                interrupted.unlink()
         return path
 
     def prune(self, keep_last: int, best: int | None = None) -> None:
@@ -91,44 +101,44 @@ class Run:
 
         Nothing is removed before the newest one has been read back whole, hash and all.
         """
-        found = self.checkpoints()
-        kept = [*found[-keep_last:], *(p for p in found if p.stem == f"ckpt_{best}")]
-        if len(kept) >= len(found):
+        paths = self.checkpoints()
+        kept = {*paths[-keep_last:], *(p for p in paths if p.stem == f"ckpt_{best}")}
+        if len(kept) == len(paths):
             return
         try:
-            checkpoint.load(found[-1])
+            checkpoint.load(paths[-1])
         except UserError as error:
             print(f"jfusion: {error}; the older checkpoints are kept")
             return
-        for path in found:
+        for path in paths:
             if path not in kept:
                 path.unlink()
 
     def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
-        """The number of epochs done at the lowest mean of a loss; None before the first is complete.
+        """The number of complete epochs at which the mean of a loss was lowest; None before the first.
 
-        sizes: the steps of each complete epoch.
+        loss: a column of metrics.csv. sizes: the steps of each complete epoch.
         """
         with (self.folder / "metrics.csv").open(newline="") as file:
             values = {int(row["step"]): float(row[loss]) for row in csv.DictReader(file)}
         means, step = {}, 1
         for number, size in enumerate(sizes, 1):
-            own = [values[k] for k in range(step, step + size) if k in values]
+            of_epoch = [values[i] for i in range(step, step + size) if i in values]
             step += size
-            if len(own) == size:
-                means[number] = sum(own) / size
+            if len(of_epoch) == size:
+                means[number] = sum(of_epoch) / size
         return min(means, key=means.__getitem__) if means else None
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, None when there is none yet."""
+        """The content of the newest checkpoint that can be read; None when there is none yet."""
         for path in reversed(self.checkpoints()):
             try:
                 return checkpoint.load(path)
             except UserError as error:
-                print(f"jfusion: {error}; going on from the one before it")
+                print(f"jfusion: {error}; the checkpoint before it is used")
         return None
 
-    # ---- scalars and pictures
+    # ---- scalars and images
 
     def start_log(self, step: int) -> None:
         """Opens log.txt, metrics.csv and TensorBoard; entries after `step` (lost work) are dropped."""
@@ -141,7 +151,7 @@ class Run:
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, flush_secs=30)
 
     def log(self, step: int, line: str, values: dict[str, float]) -> None:
-        """One line of text and the scalars of one step."""
+        """Writes one line of text and the scalars of one step. Raises UserError when it cannot."""
         table = self.folder / "metrics.csv"
         try:
             header = _header(table, ["step", *values])
@@ -155,10 +165,10 @@ class Run:
         except OSError as error:
             raise writing("the run's log", self.folder, error) from error
 
-    def picture(self, epoch: int, name: str, parts: list[np.ndarray]) -> None:
-        """A, B and the fused image (each (H, W) in [0, 1]) side by side."""
+    def save_images(self, epoch: int, name: str, images: list[np.ndarray]) -> None:
+        """Writes images (H, W) in [0, 1] (a, b and the fused one) side by side, for a sample's name."""
         row = np.concatenate(
-            [np.clip(np.round(p * 255), 0, 255).astype(np.uint8) for p in parts], 1
+            [np.clip(np.round(x * 255), 0, 255).astype(np.uint8) for x in images], 1
         )
         image.write(self.folder / "pic_fusion" / f"ckpt_{epoch}" / f"{name}.png", row)
 
@@ -168,33 +178,40 @@ class Run:
             self._board.close()
 
 
-class _Muted(Run):
+class NullRun(Run):
+    """The same run in a process that must not write: it reads, and what writes does nothing.
+
+    Of several processes that train as one, all but the first have it.
+    """
+
     def save(self, content: dict[str, Any]) -> Path:
+        """Writes nothing."""
         return self.folder
 
     def prune(self, keep_last: int, best: int | None = None) -> None:
-        pass
+        """Removes nothing."""
 
     def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
+        """Reads nothing, since the log may not be there: None."""
         return None
 
     def start_log(self, step: int) -> None:
-        pass
+        """Opens nothing."""
 
     def log(self, step: int, line: str, values: dict[str, float]) -> None:
-        pass
+        """Writes nothing."""
 
-    def picture(self, epoch: int, name: str, parts: list[np.ndarray]) -> None:
-        pass
+    def save_images(self, epoch: int, name: str, images: list[np.ndarray]) -> None:
+        """Writes nothing."""
 
 
 def _copy_sources(target: Path) -> None:
-    package = Path(jfusion.__file__).parent
+    """Copies the package that runs, and the scripts of a clone, to `target`."""
     try:
-        shutil.copytree(package, target / "jfusion", ignore=shutil.ignore_patterns("__pycache__"))
-        for script in ("train.py", "test.py", "data_process.py"):
-            if (package.parent / script).is_file():
-                shutil.copy(package.parent / script, target)
+        shutil.copytree(PACKAGE, target / "jfusion", ignore=shutil.ignore_patterns("__pycache__"))
+        for script in SCRIPTS:
+            if (PACKAGE.parent / script).is_file():
+                shutil.copy(PACKAGE.parent / script, target)
     except OSError as error:
         raise writing("the code snapshot", target, error) from error
 
@@ -216,7 +233,7 @@ def _header(table: Path, names: list[str]) -> list[str]:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drops the lines of a log whose leading number is above `step`, and a last line cut short."""
+    """Drops the lines of a log whose leading number is above `step`, and a last line without an end."""
     if not path.exists():
         return
     kept = []

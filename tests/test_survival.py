@@ -21,8 +21,8 @@ from jfusion.data.h5 import PairFile, check
 from jfusion.errors import UserError
 from jfusion.files import replacing, write_text
 from jfusion.runs import Run
-from jfusion.train.loop import resume, train
 from jfusion.train.options import Options
+from jfusion.train.setup import resume, train
 from tests.commands.test_preprocess import make_dataset, random_pair
 from tests.train.test_loop import TINY, data  # noqa: F401  a fixture
 
@@ -33,14 +33,14 @@ KILLS, PREPROCESS_KILLS = 50, 12
 
 RESUME = """
 import sys
-from jfusion import runs as experiment
-from jfusion.train.loop import resume
-original = experiment.Run.log
+from jfusion import runs
+from jfusion.train.setup import resume
+original = runs.Run.log
 def log(*arguments):
     original(*arguments)
     sys.__stdout__.write("step\\n")
     sys.__stdout__.flush()
-experiment.Run.log = log
+runs.Run.log = log
 resume(sys.argv[1], max_steps=100_000)
 """
 
@@ -364,9 +364,9 @@ def test_a_signal_to_the_whole_group_does_not_hang(name):
     script = f"""
 import os, signal, time, uuid
 from jfusion.runtime import jt
-from jfusion.train.loop import _interruptible
+from jfusion.train.signals import interruptible
 
-with _interruptible() as received:
+with interruptible() as received:
     source = "for (int i = 0; i < 4; i++) out_p[i] = i;"
     jt.sync([jt.code([4], "float32", [], cpu_src=f"// {{uuid.uuid4()}}\\n{{source}}") for _ in range(3)])
     time.sleep(0.3)

@@ -37,9 +37,8 @@ SYSTEMS = {
     "mertens": "ExposureFusion",
 }
 DEFAULT = "film"  # where neither the user nor a checkpoint names the system
-RENAMED_SYSTEMS: dict[
-    str, str
-] = {}  # the name in checkpoints and runs of older versions -> today's
+# The name of a system in checkpoints and runs of older versions -> today's.
+RENAMED_SYSTEMS = {"diffusion": "ddfm"}
 _registered: dict[str, type[System]] = {}
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from jfusion.runtime import jt
+from jfusion.systems.base import OptimizerConfig
 
 
 class Adam:
     """Adam (Kingma and Ba, 2015) with epsilon added after the bias correction, as in PyTorch.
 
     Jittor's own adds epsilon before it, which changes the first updates of parameters with small
-    gradients by several percent. weight_decay is L2 (added to the gradient), or, decoupled, a part of
-    the parameter that is taken off first (AdamW, Loshchilov and Hutter, 2019); clip_norm bounds the L2
-    norm of the whole gradient.
+    gradients by several percent. parameters: by name, of any shapes. weight_decay is L2 (added to the
+    gradient), or, decoupled, a part of the parameter that is subtracted first (AdamW, Loshchilov and
+    Hutter, 2019). clip_norm bounds the L2 norm of the whole gradient.
     """
 
     def __init__(
@@ -33,12 +34,24 @@ class Adam:
         self.mean = {k: jt.zeros(p.numel()).stop_grad() for k, p in self.parameters.items()}
         self.square = {k: jt.zeros(p.numel()).stop_grad() for k, p in self.parameters.items()}
 
+    @classmethod
+    def of(cls, config: OptimizerConfig) -> Adam:
+        """The optimizer that a system asks for; its learning rate is given to each update."""
+        return cls(
+            config.parameters,
+            config.betas,
+            config.eps,
+            config.weight_decay,
+            config.clip_norm,
+            config.decoupled,
+        )
+
     def step(self, loss: jt.Var, learning_rate: float) -> None:
-        """One update of every parameter down the gradient of `loss`."""
+        """Updates every parameter once, down the gradient of the scalar `loss`."""
         self.apply(jt.grad(loss, list(self.parameters.values())), learning_rate)
 
     def apply(self, gradients: list[jt.Var], learning_rate: float) -> None:
-        """One update from gradients in the order of `parameters`."""
+        """Updates every parameter once by its gradient; gradients come in the order of `parameters`."""
         self.steps += 1
         beta1, beta2 = self.betas
         rate = learning_rate / (1 - beta1**self.steps)
@@ -62,7 +75,7 @@ class Adam:
         jt.sync(changed)
 
     def state(self) -> dict[str, object]:
-        """Everything that another Adam needs to go on: arrays by name, and the number of steps."""
+        """What another Adam needs to continue: arrays by name, and the number of steps."""
         arrays = {f"mean.{k}": v.numpy() for k, v in self.mean.items()}
         return {
             "steps": self.steps,
@@ -71,7 +84,7 @@ class Adam:
         }
 
     def load_state(self, state: dict[str, object]) -> None:
-        """Goes on from `state()`."""
+        """Continues from what `state` returned."""
         self.steps = int(state["steps"])
         for name in self.parameters:
             self.mean[name].update(jt.array(np.asarray(state[f"mean.{name}"], np.float32)))

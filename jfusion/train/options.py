@@ -1,31 +1,48 @@
-"""The options of a training run; apart from the loop, so that `--help` does not start Jittor."""
+"""The options of a training run. Needs no Jittor, so that `--help` does not start it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jfusion.config import setting
+from jfusion.errors import UserError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for beyond the system's own configuration."""
+    """The options of `jfusion train` next to the settings of the system."""
+
+    RENAMED: ClassVar[dict[str, Any]] = {"pictures": "images"}
 
     data: str = setting(
-        "VLFDataset_h5/MSRS_train.h5", "the H5 file to train on (diffusion: or a folder of images)"
+        "VLFDataset_h5/MSRS_train.h5",
+        "the H5 file to train on; or a folder of H5 files, all of which are used; or, for a system that "
+        "is trained on single images, a folder of images",
+    )
+    schedule: str = setting(
+        "",
+        "with several training sets, those that epochs are drawn from: names, or words in them, with "
+        "commas; one may come twice: pet,gfp,pet (empty: each once)",
+    )
+    each: bool = setting(
+        False,
+        "train one network after another, each on one training set of the folder --data; started again, "
+        "it resumes each where it was",
     )
     exp: str = setting("exp", "folder that holds the run folders")
     seed: int = setting(0, "fixes initial weights, order, crops and everything random")
-    crop: tuple[int, int] | None = setting(
-        None, "train on random windows of this size (default: the system's; lfdt: 256x256)"
-    )
     weights: str | None = setting(None, "start from the weights of this checkpoint")
     allow_partial: bool = setting(
-        False, "take the tensors of --weights that fit, and print what was skipped"
+        False, "load the tensors of --weights that fit, and print what was skipped"
     )
     keep_last: int | None = setting(None, "keep only so many of the newest checkpoints (none: all)")
     keep_best: str | None = setting(
         None, "also keep the checkpoint of the epoch with the lowest mean of this loss (total, ...)"
     )
     max_steps: int | None = setting(None, "stop after so many steps")
-    pictures: int = setting(2, "batches per epoch whose fused images are kept")
+    images: int = setting(2, "batches per epoch whose fused images are kept in pic_fusion/")
+
+    def __post_init__(self) -> None:
+        if self.keep_last is not None and self.keep_last < 1:
+            raise UserError(f"--keep-last must be 1 or more, not {self.keep_last}")

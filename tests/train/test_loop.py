@@ -17,8 +17,8 @@ from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.errors import UserError
 from jfusion.runs import Run
-from jfusion.train.loop import resume, train
 from jfusion.train.options import Options
+from jfusion.train.setup import resume, train
 from tests.commands.test_preprocess import make_dataset, random_pair
 
 TINY = {
@@ -75,8 +75,8 @@ def test_a_run_keeps_everything(whole):
         "Epoch 3/150 Batch 1/3 total: " in (whole.folder / "log.txt").read_text().splitlines()[-1]
     )
     assert list(whole.folder.glob("events.out.tfevents*"))
-    pictures = list((whole.folder / "pic_fusion").glob("ckpt_*/*.png"))
-    assert len(pictures) == 3 * 4 and Image.open(pictures[0]).size == (30, 12)
+    images = list((whole.folder / "pic_fusion").glob("ckpt_*/*.png"))
+    assert len(images) == 3 * 4 and Image.open(images[0]).size == (30, 12)
     content = whole.latest()
     assert {"model", "optimizer", "scheduler", "epoch", "batch", "step", "random"} <= set(content)
 
@@ -90,13 +90,13 @@ def test_the_same_seed_gives_the_same_weights(data, whole, tmp_path):
 INTERRUPTED = """
 import json, os, sys
 from jfusion.cli import main
-from jfusion import runs as experiment
-original = experiment.Run.log
+from jfusion import runs
+original = runs.Run.log
 def log(self, step, *rest):
     original(self, step, *rest)
     if step == {step}:
         os.kill(os.getpid(), {signal})
-experiment.Run.log = log
+runs.Run.log = log
 sys.exit(main({arguments!r}))
 """
 
@@ -112,7 +112,7 @@ def interrupted_run(data, exp, number, step):
     return done.returncode, done.stdout + done.stderr, Run.open(folder)
 
 
-def test_after_kill_9_a_run_goes_on_exactly(data, whole, tmp_path):
+def test_after_kill_9_a_run_continues_exactly(data, whole, tmp_path):
     code, _, run = interrupted_run(data, tmp_path, signal.SIGKILL, 5)
     assert code == -signal.SIGKILL
     assert [p.name for p in run.checkpoints()] == ["ckpt_1.pkl"]
@@ -122,7 +122,7 @@ def test_after_kill_9_a_run_goes_on_exactly(data, whole, tmp_path):
     assert steps == [str(i + 1) for i in range(STEPS)]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(data, whole, tmp_path):
+def test_ctrl_c_saves_and_says_how_to_resume(data, whole, tmp_path):
     code, output, run = interrupted_run(data, tmp_path, signal.SIGINT, 5)
     assert code == 130 and f"jfusion train --resume {run.folder}" in output
     assert [p.name for p in run.checkpoints()] == ["ckpt_1.pkl", "ckpt_1_2.pkl"]
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(data, tmp_path):
     for settings, values, text in (
         ({"text_dim": 9}, {}, "width 8"),
         ({"batch_size": 8}, {}, "fewer than one batch"),
-        ({}, {"crop": (50, 50)}, "smaller than the crop"),
+        ({"crop": (50, 50)}, {}, "smaller than the crop"),
         ({}, {"weights": str(data)}, "cannot be read"),
     ):
         with pytest.raises(UserError, match=text):
@@ -160,7 +160,7 @@ def test_samples_of_different_sizes_need_a_crop(tmp_path):
     path = preprocess(chosen).path
     with pytest.raises(UserError, match=r"different shapes .*--crop"):
         train("film", TINY, options(path, tmp_path))
-    train("film", TINY, options(path, tmp_path, crop=(8, 8), max_steps=1))
+    train("film", {**TINY, "crop": (8, 8)}, options(path, tmp_path, max_steps=1))
 
 
 def test_resume_explains_what_is_missing(data, whole, tmp_path):

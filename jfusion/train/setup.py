@@ -1,0 +1,245 @@
+"""Starting and resuming training runs: the data, the system, the record, and what is checked first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from jfusion import config as configs
+from jfusion import runtime
+from jfusion.checkpoint import load as load_checkpoint
+from jfusion.checkpoint.weights import load_weights
+from jfusion.config import SystemConfig
+from jfusion.data.folder import ImageFolder, training_data
+from jfusion.data.h5 import PairFile, check_encoder, encoder_of
+from jfusion.data.loader import DataLoader, DatasetSchedule
+from jfusion.errors import UserError
+from jfusion.runs import NullRun, Run
+from jfusion.runtime import jt, machine, mpi
+from jfusion.systems.network import NetworkSystem
+from jfusion.systems.registry import RENAMED_SYSTEMS, config_class, create, system_class
+from jfusion.train.loop import Trainer
+from jfusion.train.options import Options
+from jfusion.version import __version__
+
+TrainingSet = PairFile | ImageFolder
+
+
+def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
+    """Trains the system called `system_name` from the start, in a new run folder, and returns the run.
+
+    settings: those of its configuration that differ from the paper's; what they leave open, the data
+    may decide (`SystemConfig.for_dataset`). Raises UserError before the first step when the data do
+    not suit the system.
+    """
+    check_trainable(system_name)
+    sets = training_data(options.data)
+    settings = {**settings_for(config_class(system_name), sets), **settings}
+    system = create_system(system_name, settings, options.seed)
+    check_data(system, sets)
+    loader = loader_of_epoch(system, sets, options)
+    if options.weights:
+        _start_from(system, options, sets[0])
+    dataset = sets[0].dataset if len(sets) == 1 else Path(options.data).resolve().name
+    record = {
+        "system": system_name,
+        "config": configs.to_dict(system.config),
+        "options": {
+            **{f.name: getattr(options, f.name) for f in fields(Options) if f.name != "each"},
+            "data": str(Path(options.data).absolute()),
+        },
+        "dataset": dataset,
+        **encoder_of(sets[0]),
+        "version": __version__,
+        "precision": machine.precision(),
+    }
+    if mpi.first():
+        run = Run.new(Path(options.exp), system_name, dataset, record)
+    else:
+        run = NullRun(Path(options.exp), record)
+    Trainer(system, loader, run, options).train()
+    return run
+
+
+def resume(folder: str | Path, data: str | None = None, max_steps: int | None = None) -> Run:
+    """Resumes the run in `folder` from its last checkpoint, exactly as it would have continued.
+
+    data: where the training data are now, if they were moved. max_steps: a new end.
+    """
+    run = Run.open(Path(folder))
+    record = present_record(run.record)
+    changed = {"data": data or record["options"]["data"], "max_steps": max_steps}
+    options = configs.from_dict(Options, {**record["options"], **changed}, f"{folder}/config.json")
+    before, now = record.get("precision", "float32"), machine.precision()
+    if before != now:
+        print(f"note: the run began in {before} and is resumed in {now} ($JFUSION_PRECISION)")
+    sets = training_data(options.data)
+    system = create_system(record["system"], record["config"], options.seed)
+    check_data(system, sets)
+    if system.reads_text:
+        check_encoder(sets[0], record, f"run {folder}")
+    record = {**record, "config": configs.to_dict(system.config)}
+    run = (Run if mpi.first() else NullRun)(run.folder, record)
+    trainer = Trainer(system, loader_of_epoch(system, sets, options), run, options)
+    content = run.latest()
+    if content is not None:
+        trainer.load(content)
+    elif options.weights:
+        _start_from(system, options, sets[0])
+    trainer.train()
+    return run
+
+
+def train_each(system_name: str, settings: dict[str, Any], options: Options) -> list[Run]:
+    """Trains one network after another, each on one training set in the folder `options.data`.
+
+    Started again, it resumes the newest run of the same system, settings and data. Raises UserError
+    when there is no training set.
+    """
+    check_trainable(system_name)
+    sets = training_data(options.data)
+    if not isinstance(sets[0], PairFile) or not Path(options.data).is_dir():
+        raise UserError(
+            f"--each: {options.data} must be a folder of training sets, made with jfusion preprocess"
+        )
+    for path in sorted({*Path(options.data).glob("*.h5")} - {data.path for data in sets}):
+        print(f"{path.name} is left out: it is not a training set")
+    cls, runs = config_class(system_name), []
+    for data in sets:
+        print(f"{data.dataset}: {data.path}")
+        own = {**settings_for(cls, [data]), **settings}
+        before = _run_before(system_name, configs.from_dict(cls, own, system_name), options, data)
+        if before is None:
+            chosen = replace(options, data=str(data.path), each=False)
+            runs.append(train(system_name, own, chosen))
+        else:
+            runs.append(resume(before, max_steps=options.max_steps))
+    return runs
+
+
+def _run_before(
+    system_name: str, config: SystemConfig, options: Options, data: PairFile
+) -> Path | None:
+    """The newest run of the same system, configuration and data."""
+    for file in sorted(Path(options.exp).glob("*/config.json"), reverse=True):
+        record = present_record(Run.open(file.parent).record)
+        if record["system"] != system_name or record["options"]["data"] != str(
+            data.path.absolute()
+        ):
+            continue
+        if configs.from_dict(type(config), record["config"], str(file)) == config:
+            return file.parent
+    return None
+
+
+# ---- the system and its data
+
+
+def create_system(name: str, settings: dict[str, Any], seed: int) -> NetworkSystem:
+    """The system with its initial weights, drawn now: Jittor is lazy, and each step seeds it anew."""
+    mpi.check_gpus()
+    runtime.seed(seed)
+    system = create(name, **settings)
+    jt.sync_all()
+    return system
+
+
+def settings_for(cls: type[SystemConfig], sets: Sequence[TrainingSet]) -> dict[str, Any]:
+    """The settings that the training sets decide, where they agree about them.
+
+    Raises UserError when they disagree, unless the setting is by default "auto": decided by each pair.
+    """
+    of_first, *of_others = (cls.for_dataset(data.attributes) for data in sets)
+    agreed = dict(of_first)
+    for data, of_data in zip(sets[1:], of_others, strict=True):
+        for key in of_first.keys() | of_data.keys():
+            if of_first.get(key) == of_data.get(key):
+                continue
+            agreed.pop(key, None)
+            if getattr(cls, key, None) != "auto":
+                raise UserError(
+                    f"{sets[0].path} has {key} {of_first.get(key)}, and {data.path} has "
+                    f"{of_data.get(key)}; train a network for each of them with --each"
+                )
+    return agreed
+
+
+def loader_of_epoch(
+    system: NetworkSystem, sets: Sequence[TrainingSet], options: Options
+) -> Callable[[int], DataLoader]:
+    """A function from an epoch to its batches, made as the system's configuration and the options say."""
+    config, shard = system.config, (mpi.rank(), mpi.count())
+    schedule = DatasetSchedule([data.dataset for data in sets], options.seed, options.schedule)
+    loaders = {
+        i: DataLoader(
+            sets[i],
+            config.batch_size,
+            options.seed,
+            config.crop,
+            config.drop_last,
+            config.augment,
+            lambda pair: system.preprocess(pair, training=True),
+            shard,
+        )
+        for i in schedule.indices
+    }
+    return lambda epoch: loaders[schedule.index(epoch)]
+
+
+def check_trainable(name: str) -> None:
+    """Raises UserError when the system called `name` has nothing that is trained."""
+    cls = system_class(name)
+    if not issubclass(cls, NetworkSystem) or cls.losses is NetworkSystem.losses:
+        raise UserError(f"{name} is not trained: it has no losses")
+
+
+def check_data(system: NetworkSystem, sets: Sequence[TrainingSet]) -> None:
+    """Raises UserError when the data are not what the system is trained on."""
+    for data in sets:
+        if isinstance(data, ImageFolder) and not system.config.TRAINS_ON_IMAGES:
+            raise UserError(
+                f"{data.path} is a folder, and {system.name} is trained on pairs; make an H5 file of "
+                "them with: jfusion preprocess --task ... --dataset ..."
+            )
+        if system.reads_text:
+            _check_width(system, data)
+
+
+def _check_width(system: NetworkSystem, data: TrainingSet) -> None:
+    """Raises UserError unless the data have paragraph features of the width that the system reads."""
+    width, wanted = data.attributes.get("text_dim"), system.config.text_dim
+    if width is None:
+        raise UserError(f"{data.path} holds no paragraph features, which {system.name} needs")
+    if width != wanted:
+        raise UserError(
+            f"{data.path} holds features of width {width}, and {system.name} reads {wanted}; set "
+            f"--text-dim {width} or use the other encoder's features"
+        )
+
+
+def _start_from(system: NetworkSystem, options: Options, data: TrainingSet) -> None:
+    """Loads the weights of the checkpoint `--weights`."""
+    content, where = load_checkpoint(options.weights), f"checkpoint {options.weights}"
+    if system.reads_text:
+        check_encoder(data, content, where)
+    load_weights(system, content["model"], where, options.allow_partial, consume=True)
+
+
+# ---- runs of older versions
+
+
+def present_record(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run as this version writes it: the crop was an option of the run once.
+
+    Settings and options that were only renamed keep their old names: `config.from_dict` knows them.
+    """
+    system, config, options = (record[key] for key in ("system", "config", "options"))
+    config, options = dict(config), dict(options)
+    if "crop" in options:
+        config["crop"] = options.pop("crop")
+    if "," in str(config.get("group")):  # groups that take turns were a setting of the system once
+        options["schedule"], config["group"] = config["group"], "auto"
+    system = RENAMED_SYSTEMS.get(system, system)
+    return {**record, "system": system, "config": config, "options": options}

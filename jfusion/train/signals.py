@@ -1,0 +1,33 @@
+"""Ctrl-C and SIGTERM during training: the present step is finished and saved before the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Yields a list that holds the signal after Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+    received: list[int] = []
+    owner = os.getpid()
+
+    def note(number: int, frame: Any) -> None:
+        if os.getpid() != owner:  # a compiler process that Jittor has just forked: it must end
+            os._exit(128 + number)
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {}
+    with contextlib.suppress(ValueError):  # Python lets only the main thread set handlers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

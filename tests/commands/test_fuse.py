@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jfusion
 from jfusion import checkpoint
 from jfusion.cli import main
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
+from jfusion.config import to_dict
 from jfusion.data import color, image
 from jfusion.data.folder import ImageFolder
 from jfusion.errors import UserError
@@ -112,15 +114,11 @@ def test_ddfm_is_tested_like_any_system(run, tmp_path, monkeypatch, capsys):
 
 
 def test_two_files_and_a_trained_film(tmp_path):
-    import jfusion
-    from tests.train.test_loop import TINY as FILM
-
-    small = {k: v for k, v in FILM.items() if k != "learning_rate"}
+    small = {"text_dim": 8, "hidden_dim": 16, "image2text_dim": 4, "token_size": (6, 8)}
     film = jfusion.create("film", **small)
     weights = tmp_path / "film.pkl"
-    checkpoint.save(
-        weights, {"model": film.state(), "system": "film", "config": film_config(small)}
-    )
+    content = {"model": film.state(), "system": "film", "config": to_dict(film.config)}
+    checkpoint.save(weights, content)
     pair_folders(tmp_path)
     files = ["--a", str(tmp_path / "a/x.png"), "--b", str(tmp_path / "b/x.png")]
     (tmp_path / "text").mkdir()
@@ -128,10 +126,6 @@ def test_two_files_and_a_trained_film(tmp_path):
     out = ["--weights", str(weights), "--out", str(tmp_path / "out")]
     assert main(["fuse", *files, *out, "--text", str(tmp_path / "text")]) == 0
     assert image.read_rgb(tmp_path / "out/x.png").shape == (21, 26, 3)
-
-
-def film_config(small):
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in small.items()}
 
 
 @pytest.mark.parametrize(

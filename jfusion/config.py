@@ -250,11 +250,6 @@ class SystemConfig:
     )
     augment: bool = setting(False, "train on random flips and quarter turns")
     drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")
-    schedule: str = setting(
-        "",
-        "with a folder of training sets: those that epochs are drawn from, parts of their names with "
-        "commas (adni,pet,gfp,ct,adni: one may come twice); default: all, evenly",
-    )
 
     def __post_init__(self) -> None:
         """Checks the types and the choices of all settings; a subclass calls this before its own checks."""

@@ -98,8 +98,8 @@ def test_every_systems_settings_are_checked_in_python_too(name):
     cls = registry.config_class(name)
     assert cls is registry.config_class(name) and cls() == cls()
     assert all(f.metadata.get("help") for f in dataclasses.fields(cls))
-    with pytest.raises(UserError, match="batch_size must be int, not 'many'"):
-        cls(batch_size="many")
+    with pytest.raises(UserError, match="drop_last must be bool, not 'often'"):
+        cls(drop_last="often")
 
 
 def test_settings_of_older_versions_are_read():

@@ -15,7 +15,9 @@ from jfusion.systems import registry
 
 PACKAGE = Path(jfusion.__file__).parent
 ROOMS_OF_SYSTEMS = ("systems", "papers")
-WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(registry.SYSTEMS)})(?![a-z])")
+ORDINARY = ("average", "maximum", "laplacian", "guided")  # words of the language, not only systems
+NAMES = [name for name in registry.SYSTEMS if name not in ORDINARY]
+WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(NAMES)})(?![a-z])")
 
 # Where shared code may name a system, and why.
 ALLOWED = {

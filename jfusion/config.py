@@ -116,10 +116,13 @@ def add_options(parser: argparse._ActionsContainer, cls: type, first: bool = Fal
             parser.add_argument(field.name, metavar=metavar, **shape, **common)
             continue
         common |= {"dest": field.name, "required": field.default is REQUIRED and not first}
-        if hint is bool:
+        if bool in _members(hint):
             parser.add_argument(option, action=argparse.BooleanOptionalAction, **common)
-        else:
-            parser.add_argument(option, **_shape(field, hint), **common)
+            continue
+        parser.add_argument(option, **_shape(field, hint), **common)
+        if isinstance(field.default, tuple) and type(None) in typing.get_args(hint):
+            off = {**common, "action": "store_const", "const": None, "help": f"{option} none"}
+            parser.add_argument(option.replace("--", "--no-", 1), **off)
 
 
 def given(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:

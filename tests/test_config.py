@@ -32,6 +32,8 @@ class Example(SystemConfig):
     grid: tuple[int, int] | None = setting(None, "a size", ("HEIGHT", "WIDTH"))
     rate: float = setting(0.5, "a number")
     name: str | None = setting(None, "a text, none: nothing")
+    crop: tuple[int, int] | None = setting((8, 8), "a size of its own; none: whole images")
+    learned: bool | None = setting(None, "a switch (default: by name)")
     window: tuple[float, float] = setting((0.0, 1.0), "two numbers, default: all", ("LOW", "HIGH"))
 
 
@@ -148,6 +150,8 @@ def test_options_become_values():
     wanted = Example(sampler="ddpm", blocks=(1, 2, 3, 4), grid=(6, 8), rate=2.0, augment=True)
     words = "--sampler ddpm --blocks 1 2 3 4 --grid 6 8 --rate 2 --augment"
     assert from_options(*words.split()) == wanted
+    assert from_options("--no-crop", "--no-learned") == Example(crop=None, learned=False)
+    assert from_options() == Example() != from_options("--learned")
     with pytest.raises(UserError, match="--sampler must be ddim or ddpm, not 'dpm'"):
         from_options("--sampler", "dpm")
 

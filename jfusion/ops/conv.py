@@ -9,7 +9,7 @@ where its rounding does no harm. A depthwise convolution is limited by memory an
 from __future__ import annotations
 
 from jfusion.errors import UserError
-from jfusion.ops.activation import plain_silu, silu_backward, silu_forward
+from jfusion.ops.activation import silu_backward, silu_forward, silu_reference
 from jfusion.ops.checks import check_float, check_shape
 from jfusion.ops.depthwise import depthwise
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
@@ -44,7 +44,7 @@ def silu_conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     """`conv` of x sigmoid(x). The gradient computes the activation again, so only x is kept."""
     _check("silu_conv", x, weight, bias)
     if not use_kernel(x, weight):
-        return conv_reference(plain_silu(x), weight, bias)
+        return conv_reference(silu_reference(x), weight, bias)
     return _SiLUConv()(x, weight, jt.zeros(weight.shape[0]) if bias is None else bias)
 
 
@@ -123,7 +123,7 @@ class _SiLUConv(Function):
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
         x, weight = self.saved
-        d_silu, d_weight, d_bias = conv_backward(silu_forward(x, g), weight, g)
+        d_silu, d_weight, d_bias = conv_backward(silu_forward(x, depends_on=g), weight, g)
         return silu_backward(x, d_silu), d_weight, d_bias
 
 

@@ -1,13 +1,15 @@
 """Fixed filters of the losses: Sobel and the Gaussian window of SSIM.
 
-The fast forms are shifted reads that Jittor fuses into one loop; the plain ones are convolutions.
+Their fast forms are shifted reads that Jittor fuses into one loop; the references are convolutions.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from jfusion.errors import UserError
 from jfusion.ops.activation import absolute
+from jfusion.ops.checks import check_float, check_shape
 from jfusion.ops.resize import pad
 from jfusion.runtime import jt, nn
 
@@ -17,6 +19,8 @@ def sobel_magnitude(x: jt.Var) -> jt.Var:
 
     x (N, 1, H, W) -> the same shape.
     """
+    check_float("sobel_magnitude", x=x)
+    check_shape("sobel_magnitude", "x", x, ("N", 1, "H", "W"))
 
     def at(i: int, j: int) -> jt.Var:
         return x.reindex(x.shape, ["i0", "i1", f"i2+{i}", f"i3+{j}"])
@@ -30,8 +34,10 @@ def sobel_magnitude(x: jt.Var) -> jt.Var:
 def sobel_pair(x: jt.Var) -> jt.Var:
     """Derivatives along the width and the height: Sobel / 8, the border repeated.
 
-    x (N, C, H, W) -> (N, C, 2, H, W). kornia's spatial gradient.
+    x (N, C, H, W) -> (N, C, 2, H, W). It is kornia's `spatial_gradient`.
     """
+    check_float("sobel_pair", x=x)
+    check_shape("sobel_pair", "x", x, ("N", "C", "H", "W"))
     h, w = x.shape[2:]
     padded = pad(x, 1, "edge")
 
@@ -43,35 +49,44 @@ def sobel_pair(x: jt.Var) -> jt.Var:
     return jt.stack([across, down], 2) / 8
 
 
-def plain_sobel_magnitude(x: jt.Var) -> jt.Var:
-    """The same as two convolutions."""
+def sobel_magnitude_reference(x: jt.Var) -> jt.Var:
+    """`sobel_magnitude` as two convolutions."""
     kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], str(x.dtype))
     kernels = jt.array(np.stack([kernel, -kernel.T])[:, None])
     return absolute(nn.conv2d(x, kernels, padding=1)).sum(1, keepdims=True)
 
 
 def gaussian_window(size: int, sigma: float) -> np.ndarray:
-    """`size` samples of a Gaussian about the centre, float32, with sum 1."""
+    """`size` samples of a Gaussian about the center, (size,) float32, with sum 1."""
     x = np.arange(size, dtype=np.float64) - (size - 1) / 2
     g = np.exp(-(x**2) / (2 * sigma**2))
     return (g / g.sum()).astype(np.float32)
 
 
 def separable(x: jt.Var, window: np.ndarray) -> jt.Var:
-    """Filters rows, then columns, of x (N, C, H, W) with an odd window; zero padding, same size."""
-    reach = len(window) // 2
+    """Filters the rows, then the columns, of x (N, C, H, W) with a window of odd length.
+
+    The padding is zero, and the shape stays.
+    """
+    check_float("separable", x=x)
+    check_shape("separable", "x", x, ("N", "C", "H", "W"))
+    if np.ndim(window) != 1 or len(window) % 2 == 0:
+        raise UserError(
+            f"separable: window must be one axis of odd length, and is {np.shape(window)}"
+        )
+    padding = len(window) // 2
     for axis in (3, 2):
         index = ["i0", "i1", "i2", "i3"]
         out = 0
         for k, weight in enumerate(window.tolist()):
-            index[axis] = f"i{axis}+{k - reach}"
+            index[axis] = f"i{axis}+{k - padding}"
             out = out + x.reindex(x.shape, index) * weight
         x = out.stop_fuse()
     return x
 
 
-def plain_separable(x: jt.Var, window: np.ndarray) -> jt.Var:
-    """The same as a convolution of each channel with the square window."""
+def separable_reference(x: jt.Var, window: np.ndarray) -> jt.Var:
+    """`separable` as a convolution of each channel with the square window."""
     square = np.outer(window, window).astype(str(x.dtype))[None, None]
-    planes = x.reshape(-1, 1, *x.shape[2:])
-    return nn.conv2d(planes, jt.array(square), padding=len(window) // 2).reshape(x.shape)
+    channels = x.reshape(-1, 1, *x.shape[2:])
+    return nn.conv2d(channels, jt.array(square), padding=len(window) // 2).reshape(x.shape)

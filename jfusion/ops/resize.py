@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.ops.kernels import HEADER, Function, use_kernel
+from jfusion.errors import UserError
+from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt
 
 
@@ -20,19 +22,30 @@ def nearest_index(n: int, m: int) -> np.ndarray:
 
 def nearest(x: jt.Var, height: int, width: int) -> jt.Var:
     """x (N, C, H, W) -> (N, C, height, width), each pixel a copy of the nearest one above-left."""
+    _check_resize("nearest", x, height, width)
     h, w = x.shape[2:]
     if (h, w) == (height, width):
         return x
     return _gather(x, nearest_index(h, height), nearest_index(w, width))
 
 
-def pad(x: jt.Var, reach: int, mode: str) -> jt.Var:
-    """x (N, C, H, W) -> (N, C, H + 2 reach, W + 2 reach).
+def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
+    """x (N, C, H, W) -> (N, C, H + 2 padding, W + 2 padding).
 
-    mode "reflect" mirrors about the border pixel, which needs more than `reach` pixels a side;
+    mode "reflect" mirrors about the border pixel, which needs more than `padding` pixels a side;
     "edge" repeats it.
     """
-    rows, columns = (np.pad(np.arange(n, dtype=np.int32), reach, mode=mode) for n in x.shape[2:])
+    _check_map("pad", x)
+    if mode not in ("reflect", "edge"):
+        raise UserError(f"pad: mode must be 'reflect' or 'edge', not {mode!r}")
+    if padding < 0:
+        raise UserError(f"pad: padding must be 0 or more, not {padding}")
+    if mode == "reflect" and padding >= min(x.shape[2:]):
+        raise UserError(
+            f"pad: padding {padding} is too large to reflect an x of {tuple(x.shape)}, whose shorter side "
+            f"allows {min(x.shape[2:]) - 1}"
+        )
+    rows, columns = (np.pad(np.arange(n, dtype=np.int32), padding, mode=mode) for n in x.shape[2:])
     return _gather(x, rows, columns)
 
 
@@ -41,6 +54,11 @@ def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
 
     mode "reflect" mirrors about the border pixel, "symmetric" about its edge.
     """
+    _check_map("pad_to_multiple", x)
+    if mode not in ("reflect", "symmetric"):
+        raise UserError(f"pad_to_multiple: mode must be 'reflect' or 'symmetric', not {mode!r}")
+    if multiple < 1:
+        raise UserError(f"pad_to_multiple: multiple must be 1 or more, not {multiple}")
     sides = x.shape[2:]
     if not any(n % multiple for n in sides):
         return x
@@ -48,151 +66,107 @@ def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
     return _gather(x, *indices)
 
 
+def _check_map(op: str, x: jt.Var) -> None:
+    check_float(op, x=x)
+    check_shape(op, "x", x, ("N", "C", "H", "W"))
+    if 0 in x.shape:
+        raise UserError(f"{op}: x must have pixels, and is {tuple(x.shape)}")
+
+
+def _check_resize(op: str, x: jt.Var, height: int, width: int) -> None:
+    _check_map(op, x)
+    if min(height, width) < 1:
+        raise UserError(f"{op}: height and width must be 1 or more, not {height} and {width}")
+
+
 def _gather(x: jt.Var, rows: np.ndarray, columns: np.ndarray) -> jt.Var:
     rows, columns = jt.array(rows).stop_grad(), jt.array(columns).stop_grad()
-    return _Gather()(x, rows, columns) if use_kernel(x) else plain_gather(x, rows, columns)
+    return _Gather()(x, rows, columns) if use_kernel(x) else gather_reference(x, rows, columns)
 
 
-def plain_gather(x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
-    """From stock Jittor: the pixels at the given source rows and columns."""
+def gather_reference(x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
+    """The pixels of x (N, C, H, W) at the given source rows and columns, from stock Jittor."""
     return x[:, :, rows, :][:, :, :, columns]
 
 
 class _Gather(Function):
     def execute(self, x: jt.Var, rows: jt.Var, columns: jt.Var) -> jt.Var:
         self.saved = x.shape, rows, columns
-        return jt.code(
-            [*x.shape[:2], rows.shape[0], columns.shape[0]],
-            x.dtype,
-            [x, rows, columns],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 planes = (int64)in0_shape0*in0_shape1, h = in0_shape2, w = in0_shape3;
-            int64 H = in1_shape0, W = in2_shape0;
-            #pragma omp parallel for
-            for (int64 p = 0; p < planes; p++) for (int64 i = 0; i < H; i++) {
-                const float* x = in0_p + (p*h + in1_p[i])*w;
-                float* y = out_p + (p*H + i)*W;
-                if (i && in1_p[i] == in1_p[i-1]) std::copy(y - W, y, y);
-                else for (int64 j = 0; j < W; j++) y[j] = x[in2_p[j]];
-            }
-            """,
+        return call_kernel(
+            "gather_forward(x_p, rows_p, columns_p, y_p, (int64_t)x_shape0*x_shape1, x_shape2, x_shape3,"
+            " y_shape2, y_shape3)",
+            {"x": x, "rows": rows, "columns": columns},
+            {"y": [*x.shape[:2], rows.shape[0], columns.shape[0]]},
+            cpu="resize.h",
         )
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, None, None]:
         shape, rows, columns = self.saved
-        dx = jt.code(
-            shape,
-            g.dtype,
-            [g, rows, columns],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 planes = (int64)out_shape0*out_shape1, h = out_shape2, w = out_shape3;
-            int64 H = in1_shape0, W = in2_shape0;
-            #pragma omp parallel for
-            for (int64 p = 0; p < planes; p++) {
-                std::fill(out_p + p*h*w, out_p + (p+1)*h*w, 0.f);
-                for (int64 i = 0; i < H; i++) {
-                    float* x = out_p + (p*h + in1_p[i])*w;
-                    const float* y = in0_p + (p*H + i)*W;
-                    for (int64 j = 0; j < W; j++) x[in2_p[j]] += y[j];
-                }
-            }
-            """,
+        d_x = call_kernel(
+            "gather_backward(g_p, rows_p, columns_p, d_x_p, (int64_t)g_shape0*g_shape1, d_x_shape2,"
+            " d_x_shape3, g_shape2, g_shape3)",
+            {"g": g, "rows": rows, "columns": columns},
+            {"d_x": shape},
+            cpu="resize.h",
         )
-        return dx, None, None
+        return d_x, None, None
 
 
 def bilinear(x: jt.Var, height: int, width: int, align_corners: bool = False) -> jt.Var:
     """x (N, C, H, W) -> (N, C, height, width), as PyTorch's interpolate with a given size."""
+    _check_resize("bilinear", x, height, width)
     h, w = x.shape[2:]
     if (h, w) == (height, width):
         return x
     if not use_kernel(x):
-        return plain_bilinear(x, height, width, align_corners)
-    taps = [
-        jt.array(t) for t in (*_taps(h, height, align_corners), *_taps(w, width, align_corners))
-    ]
-    for tap in taps:
-        tap.stop_grad()
-    return _Bilinear()(x, *taps)
+        return bilinear_reference(x, height, width, align_corners)
+    rows, columns = _samples(h, height, align_corners), _samples(w, width, align_corners)
+    return _Bilinear()(x, *(jt.array(v).stop_grad() for v in (*rows, *columns)))
 
 
-def plain_bilinear(x: jt.Var, height: int, width: int, align_corners: bool = False) -> jt.Var:
-    """The same from stock Jittor: a gather and a weighted sum per axis."""
+def bilinear_reference(x: jt.Var, height: int, width: int, align_corners: bool = False) -> jt.Var:
+    """`bilinear` from stock Jittor: a gather and a weighted sum for each axis."""
     for axis, size in ((2, height), (3, width)):
-        low, high, part = (jt.array(t) for t in _taps(x.shape[axis], size, align_corners))
-        part = part.cast(x.dtype).reshape([-1] + [1] * (3 - axis))
+        low, high, fraction = (jt.array(v) for v in _samples(x.shape[axis], size, align_corners))
+        fraction = fraction.cast(x.dtype).reshape([-1] + [1] * (3 - axis))
         first, second = (x[:, :, i] if axis == 2 else x[:, :, :, i] for i in (low, high))
-        x = first + (second - first) * part
+        x = first + (second - first) * fraction
     return x
 
 
-def _taps(n: int, m: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _samples(n: int, m: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each of m outputs from n samples: the two source indices, and the weight of the second."""
     out = np.arange(m, dtype=np.float32)
     if align_corners:
-        place = out * np.float32((n - 1) / (m - 1) if m > 1 else 0)
+        position = out * np.float32((n - 1) / (m - 1) if m > 1 else 0)
     else:
-        place = np.maximum((out + np.float32(0.5)) * np.float32(n / m) - np.float32(0.5), 0)
-    low = np.minimum(place.astype(np.int32), n - 1)
-    return low, np.minimum(low + 1, n - 1), (place - low).astype(np.float32)
+        position = np.maximum((out + np.float32(0.5)) * np.float32(n / m) - np.float32(0.5), 0)
+    low = np.minimum(position.astype(np.int32), n - 1)
+    return low, np.minimum(low + 1, n - 1), (position - low).astype(np.float32)
+
+
+_SAMPLES = ("low_row", "high_row", "row_fraction", "low_column", "high_column", "column_fraction")
+_AXES = "{low_row_p, high_row_p, row_fraction_p}, {low_column_p, high_column_p, column_fraction_p}"
 
 
 class _Bilinear(Function):
-    def execute(self, x: jt.Var, *taps: jt.Var) -> jt.Var:
-        self.saved = x.shape, taps
-        return jt.code(
-            [*x.shape[:2], taps[0].shape[0], taps[3].shape[0]],
-            x.dtype,
-            [x, *taps],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 planes = (int64)in0_shape0*in0_shape1, h = in0_shape2, w = in0_shape3;
-            int64 H = in1_shape0, W = in4_shape0;
-            #pragma omp parallel
-            {
-                std::vector<float> t(w);
-                #pragma omp for
-                for (int64 p = 0; p < planes; p++) for (int64 i = 0; i < H; i++) {
-                    const float *a = in0_p + (p*h + in1_p[i])*w, *b = in0_p + (p*h + in2_p[i])*w;
-                    float f = in3_p[i], *y = out_p + (p*H + i)*W;
-                    for (int64 j = 0; j < w; j++) t[j] = a[j] + f*(b[j] - a[j]);
-                    for (int64 j = 0; j < W; j++) y[j] = t[in4_p[j]] + in6_p[j]*(t[in5_p[j]] - t[in4_p[j]]);
-                }
-            }
-            """,
+    def execute(self, x: jt.Var, *samples: jt.Var) -> jt.Var:
+        self.saved = x.shape, dict(zip(_SAMPLES, samples, strict=True))
+        return call_kernel(
+            f"bilinear_forward(x_p, {_AXES}, y_p, (int64_t)x_shape0*x_shape1, x_shape2, x_shape3,"
+            " y_shape2, y_shape3)",
+            {"x": x, **self.saved[1]},
+            {"y": [*x.shape[:2], samples[0].shape[0], samples[3].shape[0]]},
+            cpu="resize.h",
         )
 
     def grad(self, g: jt.Var) -> tuple[jt.Var | None, ...]:
-        shape, taps = self.saved
-        dx = jt.code(
-            shape,
-            g.dtype,
-            [g, *taps],
-            cpu_header=HEADER,
-            cpu_src="""
-            int64 planes = (int64)out_shape0*out_shape1, h = out_shape2, w = out_shape3;
-            int64 H = in1_shape0, W = in4_shape0;
-            #pragma omp parallel
-            {
-                std::vector<float> t(w);
-                #pragma omp for
-                for (int64 p = 0; p < planes; p++) {
-                    std::fill(out_p + p*h*w, out_p + (p+1)*h*w, 0.f);
-                    for (int64 i = 0; i < H; i++) {
-                        const float* g = in0_p + (p*H + i)*W;
-                        std::fill(t.begin(), t.end(), 0.f);
-                        for (int64 j = 0; j < W; j++) {
-                            t[in4_p[j]] += (1 - in6_p[j])*g[j];
-                            t[in5_p[j]] += in6_p[j]*g[j];
-                        }
-                        float f = in3_p[i], *a = out_p + (p*h + in1_p[i])*w, *b = out_p + (p*h + in2_p[i])*w;
-                        for (int64 j = 0; j < w; j++) a[j] += (1 - f)*t[j];
-                        for (int64 j = 0; j < w; j++) b[j] += f*t[j];
-                    }
-                }
-            }
-            """,
+        shape, samples = self.saved
+        d_x = call_kernel(
+            f"bilinear_backward(g_p, {_AXES}, d_x_p, (int64_t)g_shape0*g_shape1, d_x_shape2, d_x_shape3,"
+            " g_shape2, g_shape3)",
+            {"g": g, **samples},
+            {"d_x": shape},
+            cpu="resize.h",
         )
-        return dx, *[None] * 6
+        return d_x, *[None] * 6

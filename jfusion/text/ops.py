@@ -1,11 +1,12 @@
-"""What a BERT layer does between its matrix products. For inference: there are no gradients."""
+"""What a BERT layer computes between its matrix products. For inference: there are no gradients."""
 
 from __future__ import annotations
 
 import math
 
-from jfusion.ops.activation import ERF
-from jfusion.ops.kernels import HEADER, Function, use_kernel
+from jfusion.errors import UserError
+from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt, nn
 
 
@@ -13,15 +14,22 @@ def self_attention(qkv: jt.Var, lengths: jt.Var, heads: int) -> jt.Var:
     """Each token attends to the first `length` tokens of its sequence, scaled by 1/sqrt(d).
 
     qkv (N, L, 3H): queries, keys and values side by side, each in heads of d = H/heads; lengths (N,)
-    int32, at least 1 -> (N, L, H). Vaswani et al. 2017.
+    int32, from 1 to L -> (N, L, H). Vaswani et al. 2017.
     """
+    op = "self_attention"
+    check_float(op, qkv=qkv)
+    check_shape(op, "qkv", qkv, ("N", "L", "3H"))
+    check_divisible(op, "the last axis of qkv", qkv.shape[2], 3 * heads)
+    check_shape(op, "lengths", lengths, (qkv.shape[0],), f"for {qkv.shape[0]} sequences")
+    if str(lengths.dtype) != "int32":
+        raise UserError(f"{op}: lengths must be int32, not {lengths.dtype}")
     if use_kernel(qkv):
         return _SelfAttention(heads)(qkv, lengths)
-    return plain_self_attention(qkv, lengths, heads)
+    return self_attention_reference(qkv, lengths, heads)
 
 
-def plain_self_attention(qkv: jt.Var, lengths: jt.Var, heads: int) -> jt.Var:
-    """The same from stock Jittor."""
+def self_attention_reference(qkv: jt.Var, lengths: jt.Var, heads: int) -> jt.Var:
+    """`self_attention` from stock Jittor."""
     n, length, width = qkv.shape
     size = width // 3 // heads
     q, k, v = qkv.reshape(n, length, 3, heads, size).permute(2, 0, 3, 1, 4)
@@ -35,127 +43,89 @@ def plain_self_attention(qkv: jt.Var, lengths: jt.Var, heads: int) -> jt.Var:
 def add_norm(
     x: jt.Var, bias: jt.Var, residual: jt.Var, weight: jt.Var, shift: jt.Var, eps: float
 ) -> jt.Var:
-    """LayerNorm over the last axis of x + bias + residual; x (..., H), the vectors (H,)."""
+    """LayerNorm over the last axis of x + bias + residual, scaled by weight and moved by shift.
+
+    x and residual (..., H); bias, weight and shift (H,); eps is added to the variance.
+    """
+    vectors = {"bias": bias, "weight": weight, "shift": shift}
+    check_float("add_norm", x=x, residual=residual, **vectors)
+    check_shape("add_norm", "residual", residual, x.shape, "as x is")
+    for name, vector in vectors.items():
+        check_shape("add_norm", name, vector, x.shape[-1:], "for this x")
     if use_kernel(x, residual):
         return _AddNorm(eps)(x, bias, residual, weight, shift)
-    return plain_add_norm(x, bias, residual, weight, shift, eps)
+    return add_norm_reference(x, bias, residual, weight, shift, eps)
 
 
-def plain_add_norm(
+def add_norm_reference(
     x: jt.Var, bias: jt.Var, residual: jt.Var, weight: jt.Var, shift: jt.Var, eps: float
 ) -> jt.Var:
-    """The same from stock Jittor."""
+    """`add_norm` from stock Jittor."""
     total = x + bias + residual
-    centred = total - total.mean(-1, keepdims=True)
-    variance = (centred * centred).mean(-1, keepdims=True)
-    return centred / jt.sqrt(variance + eps) * weight + shift
+    centered = total - total.mean(-1, keepdims=True)
+    variance = (centered * centered).mean(-1, keepdims=True)
+    return centered / jt.sqrt(variance + eps) * weight + shift
 
 
 def bias_gelu(x: jt.Var, bias: jt.Var) -> jt.Var:
     """The exact (erf) GELU of x + bias; x (..., H), bias (H,)."""
-    return _BiasGelu()(x, bias) if use_kernel(x, bias) else plain_bias_gelu(x, bias)
+    check_float("bias_gelu", x=x, bias=bias)
+    check_shape("bias_gelu", "bias", bias, x.shape[-1:], "for this x")
+    return _BiasGelu()(x, bias) if use_kernel(x, bias) else bias_gelu_reference(x, bias)
 
 
-def plain_bias_gelu(x: jt.Var, bias: jt.Var) -> jt.Var:
-    """The same from stock Jittor."""
+def bias_gelu_reference(x: jt.Var, bias: jt.Var) -> jt.Var:
+    """`bias_gelu` from stock Jittor."""
     return nn.gelu(x + bias)
 
 
 class _Inference(Function):
+    """A function without a gradient."""
+
     def grad(self, *_: jt.Var) -> None:
         raise NotImplementedError("the text encoder is frozen: its layers have no gradient")
 
 
 class _SelfAttention(_Inference):
     def __init__(self, heads: int):
+        super().__init__()
         self.heads = heads
 
     def execute(self, qkv: jt.Var, lengths: jt.Var) -> jt.Var:
         n, length, width = qkv.shape
-        return jt.code(
-            [n, length, width // 3],
-            qkv.dtype,
-            [qkv, lengths],
-            cpu_header=HEADER,
+        return call_kernel(
+            'self_attention_forward(qkv_p, lengths_p, y_p, y_shape0, y_shape1, y_shape2, data["heads"])',
+            {"qkv": qkv, "lengths": lengths},
+            {"y": [n, length, width // 3]},
+            cpu="bert.h",
             data={"heads": self.heads},
-            cpu_src="""
-            int64 N = in0_shape0, L = in0_shape1, W = in0_shape2, H = W/3, heads = data["heads"];
-            int64 d = H/heads;
-            float scale = 1.f/std::sqrt((float)d);
-            #pragma omp parallel
-            {
-                std::vector<float> scores(L*L);
-                #pragma omp for collapse(2) schedule(dynamic, 1)
-                for (int64 n = 0; n < N; n++)
-                for (int64 h = 0; h < heads; h++) {
-                    const float* q = in0_p + n*L*W + h*d;
-                    int64 seen = in1_p[n];
-                    dnnl_sgemm('N', 'T', L, seen, d, scale, q, W, q + H, W, 0.f, scores.data(), seen);
-                    for (int64 i = 0; i < L; i++) {
-                        float *s = scores.data() + i*seen, top = s[0], sum = 0;
-                        #pragma omp simd reduction(max:top)
-                        for (int64 j = 0; j < seen; j++) top = s[j] > top ? s[j] : top;
-                        #pragma omp simd reduction(+:sum)
-                        for (int64 j = 0; j < seen; j++) { s[j] = std::exp(s[j] - top); sum += s[j]; }
-                        for (int64 j = 0; j < seen; j++) s[j] /= sum;
-                    }
-                    dnnl_sgemm('N', 'N', L, d, seen, 1.f, scores.data(), seen, q + 2*H, W, 0.f,
-                               out_p + n*L*H + h*d, H);
-                }
-            }
-            """,
         )
 
 
 class _AddNorm(_Inference):
     def __init__(self, eps: float):
+        super().__init__()
         self.eps = eps
 
-    def execute(self, x: jt.Var, bias: jt.Var, residual: jt.Var, weight: jt.Var, shift: jt.Var):
-        return jt.code(
-            x.shape,
-            x.dtype,
-            [x, bias, residual, weight, shift],
-            cpu_header=HEADER,
+    def execute(
+        self, x: jt.Var, bias: jt.Var, residual: jt.Var, weight: jt.Var, shift: jt.Var
+    ) -> jt.Var:
+        inputs = {"x": x, "bias": bias, "residual": residual, "weight": weight, "shift": shift}
+        return call_kernel(
+            "add_norm_forward(x_p, bias_p, residual_p, weight_p, shift_p, y_p, x->num/bias_shape0,"
+            ' bias_shape0, data["eps"])',
+            inputs,
+            {"y": x.shape},
+            cpu="bert.h",
             data={"eps": self.eps},
-            cpu_src="""
-            int64 H = in1_shape0, rows = in0->num / H;
-            float eps = data["eps"];
-            #pragma omp parallel for
-            for (int64 r = 0; r < rows; r++) {
-                const float *x = in0_p + r*H, *z = in2_p + r*H;
-                float *y = out_p + r*H, mean = 0, square = 0;
-                #pragma omp simd reduction(+:mean)
-                for (int64 i = 0; i < H; i++) { y[i] = x[i] + in1_p[i] + z[i]; mean += y[i]; }
-                mean /= H;
-                #pragma omp simd reduction(+:square)
-                for (int64 i = 0; i < H; i++) { y[i] -= mean; square += y[i]*y[i]; }
-                float scale = 1.f/std::sqrt(square/H + eps);
-                #pragma omp simd
-                for (int64 i = 0; i < H; i++) y[i] = y[i]*scale*in3_p[i] + in4_p[i];
-            }
-            """,
         )
 
 
 class _BiasGelu(_Inference):
     def execute(self, x: jt.Var, bias: jt.Var) -> jt.Var:
-        return jt.code(
-            x.shape,
-            x.dtype,
-            [x, bias],
-            cpu_header=ERF,
-            cpu_src="""
-            int64 H = in1_shape0, rows = in0->num / H;
-            #pragma omp parallel for
-            for (int64 r = 0; r < rows; r++) {
-                const float* x = in0_p + r*H;
-                float* y = out_p + r*H;
-                #pragma omp simd
-                for (int64 i = 0; i < H; i++) {
-                    float v = x[i] + in1_p[i];
-                    y[i] = 0.5f*v*(1.f + erf_fast(v*0.70710678f));
-                }
-            }
-            """,
+        return call_kernel(
+            "bias_gelu_forward(x_p, bias_p, y_p, x->num/bias_shape0, bias_shape0)",
+            {"x": x, "bias": bias},
+            {"y": x.shape},
+            cpu="bert.h",
         )

@@ -22,7 +22,7 @@ def test_tanh_has_a_gradient_where_it_is_saturated():
 @example(1, 4, 60, 61)  # more than one block
 @settings(max_examples=8)
 def test_prelu(n, c, h, w):
-    assert_same(activation.prelu, activation.plain_prelu, arrays(17, (n, c, h, w), (1,)))
+    assert_same(activation.prelu, activation.prelu_reference, arrays(17, (n, c, h, w), (1,)))
 
 
 @given(few, few, sizes, sizes)
@@ -30,11 +30,11 @@ def test_prelu(n, c, h, w):
 @settings(max_examples=8)
 def test_elementwise(n, c, h, w):
     x, branch, scale, one, two = arrays(21, (n, c, h, w), (n, c, h, w), (c,), (1,), (1,))
-    assert_same(activation.squared_relu, activation.plain_squared_relu, [x])
-    assert_same(activation.relu6, activation.plain_relu6, [5 * x])
-    assert_same(activation.silu, activation.plain_silu, [5 * x])
-    assert_same(activation.star_relu, activation.plain_star_relu, [x, one, two], 1e-4)
-    assert_same(activation.add_scaled, activation.plain_add_scaled, [x, branch, scale])
+    assert_same(activation.squared_relu, activation.squared_relu_reference, [x])
+    assert_same(activation.relu6, activation.relu6_reference, [5 * x])
+    assert_same(activation.silu, activation.silu_reference, [5 * x])
+    assert_same(activation.star_relu, activation.star_relu_reference, [x, one, two], 1e-4)
+    assert_same(activation.add_scaled, activation.add_scaled_reference, [x, branch, scale])
 
 
 @given(few, few, sizes, sizes)
@@ -42,7 +42,7 @@ def test_elementwise(n, c, h, w):
 def test_gelu_gate(n, c, h, w):
     assert_same(
         activation.gelu_gate,
-        activation.plain_gelu_gate,
+        activation.gelu_gate_reference,
         [3 * x for x in arrays(4, (n, 2 * c, h, w))],
     )
 
@@ -50,7 +50,7 @@ def test_gelu_gate(n, c, h, w):
 def test_gelu_gate_far_out():
     x = np.array([-1e4, -12, -6, -1e-20, 0, 1e-20, 6, 12, 1e4], np.float32).reshape(1, 1, 1, -1)
     x = np.concatenate([x, np.ones_like(x)], 1)
-    assert_same(activation.gelu_gate, activation.plain_gelu_gate, [x], 1e-6)
+    assert_same(activation.gelu_gate, activation.gelu_gate_reference, [x], 1e-6)
 
 
 def test_silu_and_tanh_of_large_values_are_finite():

@@ -24,7 +24,7 @@ def test_channel_attention(n, heads_and_width, h, w):
 
     kernel, plain = (
         call(channel_attention.channel_attention),
-        call(channel_attention.plain_channel_attention),
+        call(channel_attention.channel_attention_reference),
     )
     tolerance = 1e-3 if h * w < 9 else 3e-4  # a few pixels: norms near zero
     assert_same(lambda *x: kernel(*x)[0], lambda *x: plain(*x)[0], inputs, tolerance)
@@ -40,7 +40,7 @@ def test_cosine_attention(n, heads, d, h, w):
     qkv, temperature = arrays(0, (n, 3 * heads * d, h, w), (heads, 1, 1))
     assert_same(
         channel_attention.cosine_attention,
-        lambda *x: channel_attention.plain_cosine_attention(*x)[0],
+        lambda *x: channel_attention.cosine_attention_reference(*x)[0],
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )
@@ -48,11 +48,11 @@ def test_cosine_attention(n, heads, d, h, w):
 
 @given(few, st.sampled_from([1, 2]), few, sizes, sizes)
 @settings(max_examples=8)
-def test_crossed_cosine_attention(n, heads, d, h, w):
+def test_swapped_query_cosine_attention(n, heads, d, h, w):
     qkv, temperature = arrays(22, (2 * n, 3 * heads * d, h, w), (heads, 1, 1))
     assert_same(
-        channel_attention.crossed_cosine_attention,
-        channel_attention.plain_crossed_cosine_attention,
+        channel_attention.swapped_query_cosine_attention,
+        channel_attention.swapped_query_cosine_attention_reference,
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )

@@ -16,7 +16,7 @@ from tests.ops.compare import arrays, assert_same, few, sizes
 def test_bilinear(n, c, h, w, height, width, align):
     assert_same(
         lambda x: resize.bilinear(x, height, width, align),
-        lambda x: resize.plain_bilinear(x, height, width, align),
+        lambda x: resize.bilinear_reference(x, height, width, align),
         arrays(16, (n, c, h, w)),
     )
 
@@ -27,7 +27,7 @@ def test_nearest(n, c, h, w, height, width):
     rows, columns = (jt.array(resize.nearest_index(*x)) for x in ((h, height), (w, width)))
     assert_same(
         lambda x: resize.nearest(x, height, width),
-        lambda x: resize.plain_gather(x, rows, columns),
+        lambda x: resize.gather_reference(x, rows, columns),
         arrays(9, (n, c, h, w)),
     )
 
@@ -50,6 +50,6 @@ def test_pad(n, c, h, w, reach, mode):
     rows, columns = (np.pad(np.arange(s, dtype=np.int32), reach, mode=mode) for s in (h, w))
     assert_same(
         lambda x: resize.pad(x, reach, mode),
-        lambda x: resize.plain_gather(x, jt.array(rows), jt.array(columns)),
+        lambda x: resize.gather_reference(x, jt.array(rows), jt.array(columns)),
         [x],
     )

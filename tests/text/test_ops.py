@@ -27,17 +27,17 @@ def test_encoder_layers(n, length, heads, size):
     cases = (
         (
             encoder.self_attention,
-            encoder.plain_self_attention,
+            encoder.self_attention_reference,
             [(n, length, 3 * h)],
             (lengths, heads),
         ),
         (
             encoder.add_norm,
-            encoder.plain_add_norm,
+            encoder.add_norm_reference,
             [(n, length, h), (h,), (n, length, h), (h,), (h,)],
             (1e-12,),
         ),
-        (encoder.bias_gelu, encoder.plain_bias_gelu, [(n, length, h), (h,)], ()),
+        (encoder.bias_gelu, encoder.bias_gelu_reference, [(n, length, h), (h,)], ()),
     )
     for kernel, plain, shapes, more in cases:
         if kernel is encoder.add_norm and h == 1:

@@ -13,7 +13,7 @@ from jfusion.layers.losses import halved_ssim_loss
 from jfusion.layers.norm import LayerNorm2d
 from jfusion.layers.restormer import ChannelAttention
 from jfusion.ops.activation import add_scaled, relu6, squared_relu, star_relu
-from jfusion.ops.channel_attention import crossed_cosine_attention
+from jfusion.ops.channel_attention import swapped_query_cosine_attention
 from jfusion.ops.conv import conv, conv1x1, depthwise3x3
 from jfusion.ops.depthwise import depthwise, pixel_shuffle, pixel_unshuffle, shuffled_gate
 from jfusion.ops.expand import expand_depthwise
@@ -213,7 +213,7 @@ class Interaction(nn.Module):
         """The attention of normalised maps, with queries of the other, and the sum of the two."""
         own = self.attention
         qkv = expand_depthwise(both, own.qkv.weight, own.depthwise.weight)
-        out = sum_of_halves(crossed_cosine_attention(qkv, own.temperature))
+        out = sum_of_halves(swapped_query_cosine_attention(qkv, own.temperature))
         return conv1x1(out, own.project.weight) + sum_of_halves(both)
 
 

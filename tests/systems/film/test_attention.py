@@ -25,6 +25,6 @@ def test_averaged_attention(n, t, s, heads_and_width):
     inputs = arrays(6, (n, t, heads * d), (n, s, heads * d), (n, s, 5))
     assert_same(
         lambda *x: attention.averaged_attention(*x, heads),
-        lambda *x: attention.plain_averaged_attention(*x, heads),
+        lambda *x: attention.averaged_attention_reference(*x, heads),
         inputs,
     )

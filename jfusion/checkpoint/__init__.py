@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.checkpoint import pickles, torch_file
+from jfusion.checkpoint import pickles, safetensors_file, torch_file
 from jfusion.checkpoint.names import WeightCard, WeightMap
 from jfusion.errors import UserError
 from jfusion.files import replacing
@@ -124,10 +124,7 @@ def record(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, "np") as file:
-                return {k: _json(v) for k, v in (file.metadata() or {}).items()}
+            return {k: _json(v) for k, v in safetensors_file.read_metadata(path).items()}
         if zipfile.is_zipfile(path):
             return torch_file.read_record(path)
     except Exception:
@@ -139,11 +136,8 @@ def _read(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(64)
     if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, "np") as file:
-            record = {k: _json(v) for k, v in (file.metadata() or {}).items()}
-            return {**record, "model": {k: file.get_tensor(k) for k in file.keys()}}  # noqa: SIM118
+        metadata = {k: _json(v) for k, v in safetensors_file.read_metadata(path).items()}
+        return {**metadata, "model": safetensors_file.read_tensors(path)}
     if zipfile.is_zipfile(path):
         record, content = torch_file.read_record(path), torch_file.read_zip(path)
         return {**record, "model": content} if record else content

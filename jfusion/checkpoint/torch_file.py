@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.checkpoint import pickles
+from jfusion.checkpoint import bfloat16, pickles
 from jfusion.checkpoint.pickles import STORAGES, Name, Storage
 
 RECORD = "jfusion.json"  # the entry of a zip file that holds the record
@@ -95,8 +95,8 @@ def _values(raw: bytes, dtype: str, size: int) -> np.ndarray:
     width = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
     if len(raw) < size * width:
         raise ValueError(f"a storage holds {len(raw)} bytes instead of {size * width}")
-    if dtype == "bfloat16":  # the upper half of a float32
-        return (np.frombuffer(raw, "<u2", size).astype("<u4") << 16).view("<f4")
+    if dtype == "bfloat16":
+        return bfloat16.to_float32(raw, size)
     return np.frombuffer(raw, dtype, size)
 
 

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from jfusion.commands.embed import Options as EmbedOptions
+from jfusion.commands.embed import embed
 from jfusion.config import setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift
@@ -21,8 +23,7 @@ from jfusion.data.patches import low_contrast, patches
 from jfusion.errors import UserError
 from jfusion.files import remove_left, replacing, writing
 from jfusion.text.encoders import check_name
-from jfusion.text.features import Options as EmbedOptions
-from jfusion.text.features import Record, embed, read_features
+from jfusion.text.features import Record, read_features
 from jfusion.version import __version__
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """A BERT encoder, and the text branch of a BLIP-2 Q-Former, from Hugging Face's files.
 
 Devlin et al. 2019; Li et al. 2023 (BLIP-2). The Q-Former runs without query tokens, so its
-cross-attention and query layers are not used: what is left is a BERT. Without PyTorch.
+cross-attention and query layers are not used, and what remains is a BERT. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ class Config:
 
     @classmethod
     def read(cls, folder: Path) -> Config:
-        """From the folder's config.json, of a BERT or of a BLIP-2; raises UserError."""
+        """The configuration in the folder's config.json, of a BERT or of a BLIP-2; raises UserError."""
         path = folder / "config.json"
         try:
             values = json.loads(read_text(path, "the encoder's configuration"))
             values = values.get("qformer_config", values)
-            kind, shape = values.get("model_type", "bert"), values.get("hidden_act", "gelu")
+            model, activation = values.get("model_type", "bert"), values.get("hidden_act", "gelu")
             position = values.get("position_embedding_type") or "absolute"
-            if kind not in ("bert", "blip_2_qformer") or shape != "gelu" or position != "absolute":
+            known = model in ("bert", "blip_2_qformer")
+            if not known or activation != "gelu" or position != "absolute":
                 raise UserError(
-                    f"{path} is of a {kind} with {shape} and {position} positions; jfusion reads BERT "
-                    "and BLIP-2 encoders with exact GELU and absolute positions"
+                    f"{path} is of a {model} with {activation} and {position} positions; jfusion reads "
+                    "BERT and BLIP-2 encoders with exact GELU and absolute positions"
                 )
             return cls(**{k: type(d)(values.get(k, d)) for k, d in _DEFAULTS.items()})
         except (ValueError, AttributeError, TypeError) as error:
@@ -69,8 +70,9 @@ class Bert(nn.Module):
     def __init__(self, config: Config, weights: dict[str, np.ndarray]):
         super().__init__()
         self.config = config
-        self.words = weights["words"]  # stays in NumPy: a sequence needs a few rows of it
-        self.places = weights["places"]
+        # these stay in NumPy: a sequence needs a few of their rows
+        self.word_embeddings = weights["word_embeddings"]
+        self.position_embeddings = weights["position_embeddings"]
         self.norm = [jt.array(weights[f"norm.{p}"]) for p in ("weight", "bias")]
         self.layers = [
             _Layer(config, {k: weights[f"{i}.{k}"] for k in _LAYER})
@@ -78,10 +80,10 @@ class Bert(nn.Module):
         ]
 
     def execute(self, tokens: np.ndarray, lengths: np.ndarray) -> jt.Var:
-        """tokens (N, L) int, the first `lengths` (N,) of each attended to -> (N, L, hidden_size).
+        """The hidden states (N, L, hidden_size) of the last layer.
 
-        The states of padding tokens are computed as transformers does. Raises UserError when a token
-        or the length is beyond what the encoder knows.
+        tokens (N, L) int, of which the first `lengths` (N,) of each sequence are attended to. The states of padding tokens are computed as transformers does. Raises UserError when a token
+        is beyond the vocabulary, or L beyond the positions.
         """
         config = self.config
         if tokens.shape[1] > config.max_position_embeddings:
@@ -93,13 +95,13 @@ class Bert(nn.Module):
                 f"token {tokens.max()} is beyond the encoder's vocabulary of {config.vocab_size}; the "
                 "tokenizer belongs to another encoder"
             )
-        x = jt.array(self.words[tokens])
-        place = jt.array(self.places[: tokens.shape[1]]).broadcast(x.shape)
+        words = jt.array(self.word_embeddings[tokens])
+        positions = jt.array(self.position_embeddings[: tokens.shape[1]]).broadcast(words.shape)
         zero = jt.zeros(config.hidden_size)
-        x = add_norm(x, zero, place, *self.norm, config.layer_norm_eps)
-        seen = jt.array(lengths.astype(np.int32))
+        x = add_norm(words, zero, positions, *self.norm, config.layer_norm_eps)
+        attended_tokens = jt.array(lengths.astype(np.int32))
         for layer in self.layers:
-            x = layer(x, seen)
+            x = layer(x, attended_tokens)
         return x
 
 
@@ -110,11 +112,17 @@ _LAYER = {
         for x in ("query", "key", "value")
         for p in ("weight", "bias")
     },
-    **{f"attended.{p}": f"attention.output.dense.{p}" for p in ("weight", "bias")},
-    **{f"attended_norm.{p}": f"attention.output.LayerNorm.{p}" for p in ("weight", "bias")},
-    **{f"wide.{p}": f"intermediate.dense.{p}" for p in ("weight", "bias")},
-    **{f"narrow.{p}": f"output.dense.{p}" for p in ("weight", "bias")},
-    **{f"narrow_norm.{p}": f"output.LayerNorm.{p}" for p in ("weight", "bias")},
+    **{
+        f"{ours}.{p}": f"{theirs}.{p}"
+        for ours, theirs in {
+            "attention_output": "attention.output.dense",
+            "attention_output_norm": "attention.output.LayerNorm",
+            "intermediate": "intermediate.dense",
+            "output": "output.dense",
+            "output_norm": "output.LayerNorm",
+        }.items()
+        for p in ("weight", "bias")
+    },
 }
 
 
@@ -129,22 +137,22 @@ class _Layer(nn.Module):
             setattr(self, name.replace(".", "_"), jt.array(value))
 
     def execute(self, x: jt.Var, lengths: jt.Var) -> jt.Var:
+        """The next states, like x (N, L, hidden_size); lengths (N,) int32 are the tokens attended to."""
         context = self_attention(linear(x, self.qkv_weight, self.qkv_bias), lengths, self.heads)
-        out = linear(context, self.attended_weight)
-        norm = (self.attended_norm_weight, self.attended_norm_bias)
-        x = add_norm(out, self.attended_bias, x, *norm, self.eps)
-        wide = bias_gelu(linear(x, self.wide_weight), self.wide_bias)
-        out = linear(wide, self.narrow_weight)
-        return add_norm(
-            out, self.narrow_bias, x, self.narrow_norm_weight, self.narrow_norm_bias, self.eps
-        )
+        out = linear(context, self.attention_output_weight)
+        norm = (self.attention_output_norm_weight, self.attention_output_norm_bias)
+        x = add_norm(out, self.attention_output_bias, x, *norm, self.eps)
+        intermediate = bias_gelu(linear(x, self.intermediate_weight), self.intermediate_bias)
+        out = linear(intermediate, self.output_weight)
+        norm = (self.output_norm_weight, self.output_norm_bias)
+        return add_norm(out, self.output_bias, x, *norm, self.eps)
 
 
 def load(folder: Path) -> Bert:
     """The encoder in a folder: config.json, and model.safetensors whole or in shards.
 
-    Reads the tensors of the text encoder and no others, strictly: one error lists every name that is
-    missing, and every layer that the configuration does not know. Raises UserError.
+    Only the tensors of the text encoder are read, strictly: one UserError lists every name that is
+    missing, or every layer that the configuration does not have.
     """
     config, tensors = Config.read(folder), Tensors(folder)
     names = _names(config, set(tensors.names))
@@ -160,48 +168,50 @@ def load(folder: Path) -> Bert:
             f"{', '.join(extra[:3])}{_more(extra, 3)}"
         )
     weights = {ours: tensors.read(theirs) for ours, theirs in names.items()}
-    if "kinds" in names:  # every token is of kind 0, so its row joins the places
-        weights["places"] = weights["places"] + weights.pop("kinds")[0]
+    if "token_type_embeddings" in names:  # every token is of type 0
+        weights["position_embeddings"] = (
+            weights["position_embeddings"] + weights.pop("token_type_embeddings")[0]
+        )
     _check_shapes(folder, config, weights, names)
     return Bert(config, weights)
 
 
-def _names(config: Config, known: set[str]) -> dict[str, str]:
+def _names(config: Config, in_file: set[str]) -> dict[str, str]:
     """Our name of each tensor -> its name in the file."""
-    if any(n.startswith("qformer.") for n in known):
-        embeddings, norm, layer, inner = (
-            "embeddings.",
-            "qformer.layernorm",
-            "qformer.encoder.layer",
-            "attention",
-        )
+    qformer = any(n.startswith("qformer.") for n in in_file)
+    if qformer:
+        embeddings, norm = "embeddings", "qformer.layernorm"
+        layer, inner = "qformer.encoder.layer", "attention"
     else:
-        prefix = "bert." if any(n.startswith("bert.") for n in known) else ""
-        embeddings = f"{prefix}embeddings."
-        norm, layer, inner = f"{embeddings}LayerNorm", f"{prefix}encoder.layer", "self"
-    names = {
-        "words": f"{embeddings}word_embeddings.weight",
-        "places": f"{embeddings}position_embeddings.weight",
-        **{f"norm.{p}": f"{norm}.{p}" for p in ("weight", "bias")},
-    }
-    if inner == "self":
-        names["kinds"] = f"{embeddings}token_type_embeddings.weight"
+        prefix = "bert." if any(n.startswith("bert.") for n in in_file) else ""
+        embeddings, norm = f"{prefix}embeddings", f"{prefix}embeddings.LayerNorm"
+        layer, inner = f"{prefix}encoder.layer", "self"
+    tables = ["word_embeddings", "position_embeddings"]
+    if not qformer:
+        tables.append("token_type_embeddings")
+    names = {table: f"{embeddings}.{table}.weight" for table in tables}
+    names |= {f"norm.{p}": f"{norm}.{p}" for p in ("weight", "bias")}
     for i in range(config.num_hidden_layers):
-        names.update({f"{i}.{k}": f"{layer}.{i}.{v.format(a=inner)}" for k, v in _LAYER.items()})
-    if f"{norm}.gamma" in known:  # as the first BERT checkpoints were written
-        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-        for ours, theirs in names.items():
-            for new, former in old.items():
-                if theirs.endswith(new):
-                    names[ours] = theirs.removesuffix(new) + former
+        names |= {f"{i}.{k}": f"{layer}.{i}.{v.format(a=inner)}" for k, v in _LAYER.items()}
+    if f"{norm}.gamma" in in_file:  # as the first BERT checkpoints were written
+        names = {ours: _first_spelling(theirs) for ours, theirs in names.items()}
     return names
 
 
+def _first_spelling(name: str) -> str:
+    """LayerNorm.weight -> LayerNorm.gamma, LayerNorm.bias -> LayerNorm.beta."""
+    for new, old in (("weight", "gamma"), ("bias", "beta")):
+        if name.endswith(f"LayerNorm.{new}"):
+            return name.removesuffix(new) + old
+    return name
+
+
 def _unknown_layer(name: str, config: Config) -> bool:
-    before, found, after = name.partition("encoder.layer.")
+    """Whether a tensor of the text encoder is of a layer that the configuration does not have."""
+    before, separator, after = name.partition("encoder.layer.")
     number = after.split(".")[0]
     return (
-        bool(found)
+        bool(separator)
         and before in ("", "bert.", "qformer.")
         and number.isdigit()
         and int(number) >= config.num_hidden_layers
@@ -211,13 +221,13 @@ def _unknown_layer(name: str, config: Config) -> bool:
 def _check_shapes(
     folder: Path, config: Config, weights: dict[str, np.ndarray], names: dict[str, str]
 ) -> None:
-    h, wide = config.hidden_size, config.intermediate_size
+    h, intermediate = config.hidden_size, config.intermediate_size
     special = {
-        "words": (config.vocab_size, h),
-        "places": (config.max_position_embeddings, h),
-        "wide.weight": (wide, h),
-        "wide.bias": (wide,),
-        "narrow.weight": (h, wide),
+        "word_embeddings": (config.vocab_size, h),
+        "position_embeddings": (config.max_position_embeddings, h),
+        "intermediate.weight": (intermediate, h),
+        "intermediate.bias": (intermediate,),
+        "output.weight": (h, intermediate),
     }
     wrong = []
     for ours, value in weights.items():

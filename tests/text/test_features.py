@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from jfusion.cli import main
+from jfusion.commands.embed import Options, embed
 from jfusion.data.h5 import PairFile
 from jfusion.errors import UserError
 from jfusion.text import encoders
-from jfusion.text.features import Encoder, Options, Record, embed
+from jfusion.text.features import Encoder, Record
 
 FIXTURES = Path(__file__).parents[1] / "golden/text"
 WORDS = [
@@ -117,9 +118,9 @@ def test_padding_and_cutting(world):
     assert [feature(world, n).shape[1] for n in ("one", "two", "three")] == [6, 6, 11]
     (world / "VLFDataset/Text/IVF/Mine/two.txt").write_text("tree " * 10_000)
     cut = embed(options(world))
-    assert (cut.cut, cut.record.length) == (1, 20)
+    assert (cut.truncated, cut.record.length) == (1, 20)
     cut = embed(options(world, max_length=8))
-    assert (cut.cut, cut.record.length) == (2, 8)
+    assert (cut.truncated, cut.record.length) == (2, 8)
     for bad in ("7", "21", "wide"):
         with pytest.raises(UserError, match="--pad-to must be"):
             embed(options(world, pad_to=bad))
@@ -174,17 +175,19 @@ def test_an_encoder_that_is_not_there_says_how_to_get_it(world, monkeypatch):
 
 @pytest.mark.parametrize("name", ["blip2", "bert-base"])
 def test_an_encoder_of_the_hub_is_that_of_one_commit(name, tmp_path, monkeypatch):
-    known, another = encoders.KNOWN[name], "0123456789abcdef0123456789abcdef01234567"
+    spec, another = encoders.ENCODERS[name], "0123456789abcdef0123456789abcdef01234567"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    cache = tmp_path / f"models--{known.repository.replace('/', '--')}"
-    for commit in (known.revision, another):
+    cache = tmp_path / f"models--{spec.repository.replace('/', '--')}"
+    for commit in (spec.revision, another):
         (cache / "snapshots" / commit).mkdir(parents=True)
     (cache / "refs").mkdir()
     (cache / "refs/main").write_text(another)  # what the hub has since
     found = encoders.find(name)
-    assert found == encoders.Found(name, cache / "snapshots" / known.revision, known.revision)
+    assert found == encoders.ResolvedEncoder(
+        name, cache / "snapshots" / spec.revision, spec.revision
+    )
     assert encoders.find(f"{name}@{another}").revision == another
-    assert len(known.revision) == 40 and int(known.revision, 16)
+    assert len(spec.revision) == 40 and int(spec.revision, 16)
 
 
 def test_tokenizer_and_weights_must_belong_together(world):

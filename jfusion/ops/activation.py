@@ -37,7 +37,7 @@ def gelu_gate_reference(x: jt.Var) -> jt.Var:
 
 
 def squared_relu(x: jt.Var) -> jt.Var:
-    """max(x, 0)^2, of any shape."""
+    """The square of ReLU, max(x, 0)^2, of any shape."""
     check_float("squared_relu", x=x)
     return _SquaredReLU()(x) if use_kernel(x, cuda=True) else squared_relu_reference(x)
 
@@ -48,7 +48,7 @@ def squared_relu_reference(x: jt.Var) -> jt.Var:
 
 
 def star_relu(x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
-    """scale * max(x, 0)^2 + bias, of any shape; scale and bias (1,) (MetaFormer, Yu et al., 2022)."""
+    """StarReLU: scale * max(x, 0)^2 + bias, of any shape; scale and bias (1,) (Yu et al., 2022)."""
     check_float("star_relu", x=x, scale=scale, bias=bias)
     check_shape("star_relu", "scale", scale, (1,))
     check_shape("star_relu", "bias", bias, (1,))
@@ -62,7 +62,7 @@ def star_relu_reference(x: jt.Var, scale: jt.Var, bias: jt.Var) -> jt.Var:
 
 
 def silu(x: jt.Var) -> jt.Var:
-    """x * sigmoid(x), of any shape."""
+    """SiLU: x * sigmoid(x), of any shape."""
     check_float("silu", x=x)
     return _SiLU()(x) if use_kernel(x, cuda=True) else silu_reference(x)
 
@@ -73,20 +73,20 @@ def silu_reference(x: jt.Var) -> jt.Var:
 
 
 def absolute(x: jt.Var) -> jt.Var:
-    """|x|, of any shape, with gradient 0 at 0, as PyTorch's; Jittor's is 1 there."""
+    """The absolute value, of any shape, with gradient 0 at 0, as PyTorch's; Jittor's is 1 there."""
     check_float("absolute", x=x)
     sign = (x > 0).float32() - (x < 0).float32()
     return x * sign.stop_grad()
 
 
 def tanh(x: jt.Var) -> jt.Var:
-    """tanh(x), of any shape. Jittor's own has no gradient (NaN) where it is saturated."""
+    """The hyperbolic tangent, of any shape. Jittor's has no gradient (NaN) where it is saturated."""
     check_float("tanh", x=x)
     return _Tanh()(x)
 
 
 def relu6(x: jt.Var) -> jt.Var:
-    """x clamped to [0, 6], of any shape."""
+    """ReLU6: x clamped to [0, 6], of any shape."""
     check_float("relu6", x=x)
     return _ReLU6()(x) if use_kernel(x, cuda=True) else relu6_reference(x)
 
@@ -97,7 +97,7 @@ def relu6_reference(x: jt.Var) -> jt.Var:
 
 
 def add_scaled(x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
-    """x + scale * branch, a layer scale; x and branch (N, C, H, W), scale (C,)."""
+    """A layer scale: x + scale * branch; x and branch (N, C, H, W), scale (C,)."""
     check_float("add_scaled", x=x, branch=branch, scale=scale)
     check_shape("add_scaled", "x", x, ("N", "C", "H", "W"))
     check_shape("add_scaled", "branch", branch, x.shape, "as x is")

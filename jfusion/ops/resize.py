@@ -21,7 +21,7 @@ def nearest_index(n: int, m: int) -> np.ndarray:
 
 
 def nearest(x: jt.Var, height: int, width: int) -> jt.Var:
-    """x (N, C, H, W) -> (N, C, height, width), each pixel a copy of the nearest one above-left."""
+    """Resizes x (N, C, H, W) to (N, C, height, width); a pixel is a copy of the nearest one above-left."""
     _check_resize("nearest", x, height, width)
     h, w = x.shape[2:]
     if (h, w) == (height, width):
@@ -30,7 +30,7 @@ def nearest(x: jt.Var, height: int, width: int) -> jt.Var:
 
 
 def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
-    """x (N, C, H, W) -> (N, C, H + 2 padding, W + 2 padding).
+    """Pads x (N, C, H, W) on every side, to (N, C, H + 2 padding, W + 2 padding).
 
     mode "reflect" mirrors about the border pixel, which needs more than `padding` pixels a side;
     "edge" repeats it.
@@ -50,7 +50,7 @@ def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
 
 
 def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
-    """Pads (N, C, H, W) on the right and below, until both sides are multiples.
+    """Pads x (N, C, H, W) on the right and below, until both sides are multiples.
 
     mode "reflect" mirrors about the border pixel, "symmetric" about its edge.
     """
@@ -113,7 +113,7 @@ class _Gather(Function):
 
 
 def bilinear(x: jt.Var, height: int, width: int, align_corners: bool = False) -> jt.Var:
-    """x (N, C, H, W) -> (N, C, height, width), as PyTorch's interpolate with a given size."""
+    """Resizes x (N, C, H, W) to (N, C, height, width), as PyTorch's interpolate with a given size."""
     _check_resize("bilinear", x, height, width)
     h, w = x.shape[2:]
     if (h, w) == (height, width):

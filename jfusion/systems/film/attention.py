@@ -25,7 +25,10 @@ class CrossAttention(nn.Module):
         self.out_proj.bias.assign(jt.zeros(dim))
 
     def execute(self, query: jt.Var, key: jt.Var, value: jt.Var) -> tuple[jt.Var, jt.Var]:
-        """query (N, T, E), key and value (N, S, E) -> (N, T, E), weights (N, T, S) over heads' mean."""
+        """The result (N, T, E), and the weights' mean over the heads (N, T, S).
+
+        query (N, T, E), key and value (N, S, E).
+        """
         d = query.shape[-1]
         w, b = self.in_proj_weight, self.in_proj_bias
         packed = zip((query, key, value), (0, d, 2 * d), strict=True)

@@ -281,6 +281,3 @@ class _GeluGate(Function):
             cpu="activation.h",
             cuda="activation.cuh",
         )
-
-
-ERF = source("erf.h")  # for the kernels that still stand in Python

@@ -40,18 +40,20 @@ def _check_channel_attention(
     depthwise: jt.Var,
     temperature: jt.Var,
 ) -> None:
-    op, (weight, bias) = "channel_attention", norm
-    inputs = {"x": x, "norm's weight": weight, "norm's bias": bias}
+    op = "channel_attention"
+    names = "norm weight", "norm bias"
+    inputs = {"x": x, **dict(zip(names, norm, strict=True))}
     check_float(op, **inputs, expand=expand, depthwise=depthwise, temperature=temperature)
     check_shape(op, "x", x, ("N", "I", "H", "W"))
     channels = x.shape[1]
     reason = f"for an input of {channels} channels"
-    check_shape(op, "norm's weight", weight, (channels,), reason)
-    check_shape(op, "norm's bias", bias, (channels,), reason)
+    for name, vector in zip(names, norm, strict=True):
+        check_shape(op, name, vector, (channels,), reason)
     check_shape(op, "expand", expand, ("3C", channels, 1, 1), reason)
-    check_shape(op, "depthwise", depthwise, (expand.shape[0], 1, 3, 3), "for this expand")
+    width = expand.shape[0]
+    check_shape(op, "depthwise", depthwise, (width, 1, 3, 3), f"for {width} expanded channels")
     check_shape(op, "temperature", temperature, ("heads", 1, 1))
-    check_divisible(op, "expand's outputs", expand.shape[0], 3 * temperature.shape[0])
+    check_divisible(op, "the channels of expand", width, 3 * temperature.shape[0])
 
 
 def channel_attention_reference(

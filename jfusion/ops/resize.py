@@ -42,8 +42,8 @@ def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
         raise UserError(f"pad: padding must be 0 or more, not {padding}")
     if mode == "reflect" and padding >= min(x.shape[2:]):
         raise UserError(
-            f"pad: padding {padding} is too large to reflect an x of {tuple(x.shape)}, whose shorter side "
-            f"allows {min(x.shape[2:]) - 1}"
+            f"pad: padding must be 0 to {min(x.shape[2:]) - 1} to reflect an x of {tuple(x.shape)}, not "
+            f"{padding}"
         )
     rows, columns = (np.pad(np.arange(n, dtype=np.int32), padding, mode=mode) for n in x.shape[2:])
     return _gather(x, rows, columns)
@@ -70,7 +70,7 @@ def _check_map(op: str, x: jt.Var) -> None:
     check_float(op, x=x)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     if 0 in x.shape:
-        raise UserError(f"{op}: x must have pixels, and is {tuple(x.shape)}")
+        raise UserError(f"{op}: x must have pixels, not {tuple(x.shape)}")
 
 
 def _check_resize(op: str, x: jt.Var, height: int, width: int) -> None:

@@ -12,7 +12,7 @@ def softmax(x: jt.Var) -> jt.Var:
     """Softmax over the last axis, of any shape."""
     check_float("softmax", x=x)
     if not x.shape[-1]:
-        raise UserError(f"softmax: x must have a value on its last axis, and is {tuple(x.shape)}")
+        raise UserError(f"softmax: x must have values on its last axis, not {tuple(x.shape)}")
     return _Softmax()(x) if use_kernel(x, cuda=True) else softmax_reference(x)
 
 

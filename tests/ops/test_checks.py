@@ -6,9 +6,25 @@ import numpy as np
 import pytest
 
 from jfusion.errors import UserError
-from jfusion.ops import conv, depthwise, expand, group_norm, matmul, norm, norm_conv
+from jfusion.ops import (
+    activation,
+    channel_attention,
+    conv,
+    depthwise,
+    expand,
+    filters,
+    group_norm,
+    matmul,
+    norm,
+    norm_conv,
+    pixel_attention,
+    resize,
+    softmax,
+)
 from jfusion.ops.checks import check_divisible, check_float, check_shape
 from jfusion.runtime import jt
+from jfusion.systems.film import attention as cross_attention
+from jfusion.text import ops as bert
 
 
 def of_shape(shape, dtype=np.float32):
@@ -23,7 +39,20 @@ def norm_then_conv(x, scale, shift, weight, bias):
     return norm_conv.norm_silu_conv(x, 2, (scale, shift), (weight, bias))
 
 
+def attend(x, w, b, *rest):
+    return channel_attention.channel_attention(x, (w, b), *rest)
+
+
+def self_attention(qkv, lengths=(5, 2), heads=2):
+    return bert.self_attention(qkv, jt.array(np.array(lengths, np.int32)), heads)
+
+
+def add_norm(x, bias, residual, weight, shift):
+    return bert.add_norm(x, bias, residual, weight, shift, 1e-12)
+
+
 IMAGE = (1, 4, 6, 5)
+QKV, HEADS = (2, 12, 6, 5), (2, 1, 1)
 WRONG = {
     "a weight of fewer channels": (
         conv.conv, [(1, 3, 16, 16), (4, 1, 3, 3)],
@@ -106,6 +135,100 @@ WRONG = {
     "linear's bias": (
         matmul.linear, [(2, 5, 4), (3, 4), (4,)],
         "linear: bias must be (3,) for an output of 3 features, not (4,)"),
+    "a slope for each channel": (
+        activation.prelu, [IMAGE, (4,)], "prelu: slope must be (1,), not (4,)"),
+    "a gate of odd channels": (
+        activation.gelu_gate, [(1, 5, 6, 5)],
+        "gelu_gate: the channels of x must be divisible by 2, and there are 5"),
+    "a gate of three axes": (
+        activation.gelu_gate, [(4, 6, 5)], "gelu_gate: x must be (N, 2C, H, W), not (4, 6, 5)"),
+    "star relu's scale": (
+        activation.star_relu, [IMAGE, (4,), (1,)], "star_relu: scale must be (1,), not (4,)"),
+    "star relu's bias": (
+        activation.star_relu, [IMAGE, (1,), (1, 1)], "star_relu: bias must be (1,), not (1, 1)"),
+    "a branch of another size": (
+        activation.add_scaled, [IMAGE, (1, 4, 6, 4), (4,)],
+        "add_scaled: branch must be (1, 4, 6, 5) as x is, not (1, 4, 6, 4)"),
+    "a layer scale": (
+        activation.add_scaled, [IMAGE, IMAGE, (3,)],
+        "add_scaled: scale must be (4,) for 4 channels, not (3,)"),
+    "channel attention's norm": (
+        attend, [IMAGE, (4,), (3,), (12, 4, 1, 1), (12, 1, 3, 3), HEADS],
+        "channel_attention: norm bias must be (4,) for an input of 4 channels, not (3,)"),
+    "channel attention's expansion": (
+        attend, [IMAGE, (4,), (4,), (12, 5, 1, 1), (12, 1, 3, 3), HEADS],
+        "channel_attention: expand must be (3C, 4, 1, 1) for an input of 4 channels"),
+    "channel attention's kernels": (
+        attend, [IMAGE, (4,), (4,), (12, 4, 1, 1), (11, 1, 3, 3), HEADS],
+        "channel_attention: depthwise must be (12, 1, 3, 3) for 12 expanded channels"),
+    "channels that the heads cannot share": (
+        attend, [IMAGE, (4,), (4,), (15, 4, 1, 1), (15, 1, 3, 3), HEADS],
+        "channel_attention: the channels of expand must be divisible by 6, and there are 15"),
+    "a temperature of one axis": (
+        channel_attention.cosine_attention, [QKV, (2,)],
+        "cosine_attention: temperature must be (heads, 1, 1), not (2,)"),
+    "heads of cosine attention": (
+        channel_attention.cosine_attention, [QKV, (3, 1, 1)],
+        "cosine_attention: the channels of qkv must be divisible by 9, and there are 12"),
+    "an odd batch": (
+        channel_attention.swapped_query_cosine_attention, [(3, 12, 6, 5), HEADS],
+        "swapped_query_cosine_attention: the samples of qkv must be divisible by 2, and there are 3"),
+    "heads of pixel attention": (
+        lambda qkv: pixel_attention.pixel_attention(qkv, 3, True), [QKV],
+        "pixel_attention: the channels of qkv must be divisible by 9, and there are 12"),
+    "no heads": (
+        lambda qkv: pixel_attention.pixel_attention(qkv, 0, True), [QKV],
+        "pixel_attention: the channels of qkv must be divisible by 0"),
+    "an image of three axes": (
+        lambda x: resize.nearest(x, 3, 3), [(4, 6, 5)],
+        "nearest: x must be (N, C, H, W), not (4, 6, 5)"),
+    "no width": (
+        lambda x: resize.bilinear(x, 3, 0), [IMAGE],
+        "bilinear: height and width must be 1 or more, not 3 and 0"),
+    "no pixels": (
+        lambda x: resize.bilinear(x, 3, 3), [(1, 4, 0, 5)],
+        "bilinear: x must have pixels, not (1, 4, 0, 5)"),
+    "more padding than pixels": (
+        lambda x: resize.pad(x, 5, "reflect"), [IMAGE],
+        "pad: padding must be 0 to 4 to reflect an x of (1, 4, 6, 5), not 5"),
+    "padding of another kind": (
+        lambda x: resize.pad(x, 1, "wrap"), [IMAGE],
+        "pad: mode must be 'reflect' or 'edge', not 'wrap'"),
+    "multiples of nothing": (
+        lambda x: resize.pad_to_multiple(x, 0, "reflect"), [IMAGE],
+        "pad_to_multiple: multiple must be 1 or more, not 0"),
+    "Sobel of colors": (
+        filters.sobel_magnitude, [IMAGE], "sobel_magnitude: x must be (N, 1, H, W)"),
+    "a pair of derivatives": (
+        filters.sobel_pair, [(4, 6, 5)], "sobel_pair: x must be (N, C, H, W)"),
+    "a window of even length": (
+        lambda x: filters.separable(x, np.ones(4)), [IMAGE],
+        "separable: window must be one axis of odd length, not (4,)"),
+    "softmax of nothing": (
+        softmax.softmax, [(2, 0)], "softmax: x must have values on its last axis, not (2, 0)"),
+    "keys of another width": (
+        lambda *x: cross_attention.averaged_attention(*x, 2), [(2, 5, 4), (2, 7, 6), (2, 7, 3)],
+        "averaged_attention: k must be (2, S, 4) for this q, not (2, 7, 6)"),
+    "values for other keys": (
+        lambda *x: cross_attention.averaged_attention(*x, 2), [(2, 5, 4), (2, 7, 4), (2, 6, 3)],
+        "averaged_attention: x must be (2, 7, E) for this k, not (2, 6, 3)"),
+    "heads of cross attention": (
+        lambda *x: cross_attention.averaged_attention(*x, 3), [(2, 5, 4), (2, 7, 4), (2, 7, 3)],
+        "averaged_attention: the last axis of q must be divisible by 3, and there are 4"),
+    "heads of self attention": (
+        lambda qkv: self_attention(qkv, heads=3), [(2, 5, 12)],
+        "self_attention: the last axis of qkv must be divisible by 9, and there are 12"),
+    "lengths of other sequences": (
+        lambda qkv: self_attention(qkv, (5, 2, 1)), [(2, 5, 12)],
+        "self_attention: lengths must be (2,) for 2 sequences, not (3,)"),
+    "a residual of another length": (
+        add_norm, [(2, 5, 4), (4,), (2, 6, 4), (4,), (4,)],
+        "add_norm: residual must be (2, 5, 4) as x is, not (2, 6, 4)"),
+    "add_norm's weight": (
+        add_norm, [(2, 5, 4), (4,), (2, 5, 4), (5,), (4,)],
+        "add_norm: weight must be (4,) for this x, not (5,)"),
+    "bias_gelu's bias": (
+        bert.bias_gelu, [(2, 5, 4), (5,)], "bias_gelu: bias must be (4,) for this x, not (5,)"),
 }  # fmt: skip
 
 
@@ -143,6 +266,40 @@ RIGHT = {
     "norm_silu_conv": (norm_then_conv, [IMAGE, (4,), (4,), (6, 4, 3, 3), (6,)]),
     "matmul": (matmul.matmul, [(2, 3, 4), (2, 4, 6)]),
     "linear": (matmul.linear, [(2, 5, 4), (3, 4), (3,)]),
+    "prelu": (activation.prelu, [IMAGE, (1,)]),
+    "gelu_gate": (activation.gelu_gate, [IMAGE]),
+    "squared_relu": (activation.squared_relu, [IMAGE]),
+    "star_relu": (activation.star_relu, [IMAGE, (1,), (1,)]),
+    "silu": (activation.silu, [IMAGE]),
+    "absolute": (activation.absolute, [IMAGE]),
+    "tanh": (activation.tanh, [IMAGE]),
+    "relu6": (activation.relu6, [IMAGE]),
+    "add_scaled": (activation.add_scaled, [IMAGE, IMAGE, (4,)]),
+    "channel_attention": (
+        attend,
+        [IMAGE, (4,), (4,), (12, 4, 1, 1), (12, 1, 3, 3), HEADS],
+    ),
+    "cosine_attention": (channel_attention.cosine_attention, [QKV, HEADS]),
+    "swapped_query_cosine_attention": (
+        channel_attention.swapped_query_cosine_attention,
+        [QKV, HEADS],
+    ),
+    "pixel_attention": (lambda qkv: pixel_attention.pixel_attention(qkv, 2, True), [QKV]),
+    "nearest": (lambda x: resize.nearest(x, 3, 3), [IMAGE]),
+    "bilinear": (lambda x: resize.bilinear(x, 3, 3), [IMAGE]),
+    "pad": (lambda x: resize.pad(x, 1, "edge"), [IMAGE]),
+    "pad_to_multiple": (lambda x: resize.pad_to_multiple(x, 4, "reflect"), [IMAGE]),
+    "sobel_magnitude": (filters.sobel_magnitude, [(1, 1, 6, 5)]),
+    "sobel_pair": (filters.sobel_pair, [IMAGE]),
+    "separable": (lambda x: filters.separable(x, np.ones(3)), [IMAGE]),
+    "softmax": (softmax.softmax, [IMAGE]),
+    "averaged_attention": (
+        lambda *x: cross_attention.averaged_attention(*x, 2),
+        [(2, 5, 4), (2, 7, 4), (2, 7, 3)],
+    ),
+    "self_attention": (self_attention, [(2, 5, 12)]),
+    "add_norm": (add_norm, [(2, 5, 4), (4,), (2, 5, 4), (4,), (4,)]),
+    "bias_gelu": (bert.bias_gelu, [(2, 5, 4), (4,)]),
 }
 
 

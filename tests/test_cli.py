@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jfusion import checkpoint, cli, inference
+from jfusion import checkpoint, cli, config, inference
 from jfusion.cli import COMMANDS, main
 from jfusion.systems import registry
 
+ROOT = Path(cli.__file__).parents[1]
 OF_A_SYSTEM = {"train": "train {}", "test": "test {}", "fuse": "fuse --system {}"}
 CASES = [[], *([command] for command in COMMANDS)]
 CASES += [c.format(name).split() for c in OF_A_SYSTEM.values() for name in registry.SYSTEMS]
@@ -158,6 +162,36 @@ def test_a_file_gives_settings_and_options_of_the_command(monkeypatch, tmp_path,
     assert "authors publish no configuration files" in capsys.readouterr().err
 
 
+# ---- the documentation ---------------------------------------------------------------------------
+
+
+def documented():
+    """Every command that stands on a line of its own in the README and the docs."""
+    scripts = {"train.py": "train", "test.py": "test", "data_process.py": "preprocess"}
+    for page in sorted(
+        [*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    ):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            found = re.match(
+                r"\s+(?:\S*mpirun -np 2 )?(?:\S*/)?(?:jfusion|python (\w+\.py)) (.*)", line
+            )
+            if found:
+                script, rest = found.groups()
+                words = [scripts[script]] if script else []
+                words += shlex.split(re.split(r"\s{2,}#", rest)[0])
+                yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", documented())
+def test_the_commands_of_the_documentation_are_understood(monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    calls = read_calls(monkeypatch, words[0])
+    assert main(words) == 0 and len(calls) == 1
+    if len(calls[0]) == 2 and calls[0][1]:  # settings, which the system's configuration accepts
+        options, settings = calls[0]
+        config.from_dict(registry.config_class(options.system), settings)
+
+
 # ---- mistakes ------------------------------------------------------------------------------------
 
 
@@ -224,6 +258,5 @@ def test_the_exit_code_says_how_a_command_ended(monkeypatch):
 
 
 def test_every_command_is_a_file_of_its_name():
-    folder = cli.__file__.removesuffix("cli.py") + "commands"
-    files = {p.stem for p in __import__("pathlib").Path(folder).glob("*.py")} - {"__init__"}
-    assert files == set(COMMANDS)
+    files = (ROOT / "jfusion/commands").glob("*.py")
+    assert {path.stem for path in files} - {"__init__"} == set(COMMANDS)

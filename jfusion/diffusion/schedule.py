@@ -98,7 +98,7 @@ class Schedule:
 
     @cached_property
     def posterior_log_variance_clipped(self) -> np.ndarray:
-        """log β̃_t; the first entry, minus infinity, is replaced by the second."""
+        """The logarithm of β̃_t; the first entry, minus infinity, is replaced by the second."""
         return np.log(np.append(self.second_variance, self.posterior_variance[1:]))
 
     @property
@@ -145,7 +145,7 @@ class RoundedSchedule(Schedule):
 
     @cached_property
     def posterior_log_variance_clipped(self) -> np.ndarray:
-        """log β̃_t, of at least 1e-20."""
+        """The logarithm of β̃_t, of at least 1e-20."""
         return np.log(np.maximum(self.posterior_variance, np.float32(1e-20)))
 
 

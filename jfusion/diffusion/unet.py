@@ -146,9 +146,9 @@ class UNet(nn.Module):
         return Attention(width, heads, not c.use_new_attention_order)
 
     def execute(self, x: jt.Var, t: np.ndarray, labels: np.ndarray | None = None) -> jt.Var:
-        """x (N, 3, H, W), sides multiples of `config.multiple`; t (N,); labels (N,) of classes.
+        """Maps x (N, 3, H, W) at the times t (N,), with labels (N,) of classes, to (N, 3, H, W).
 
-        -> (N, 3 or, with learn_sigma, 6, H, W). Raises UserError for other sides, and for labels where
+        With learn_sigma the output has 6 channels. Sides must be multiples of `config.multiple`. Raises UserError for other sides, and for labels where
         the network has no classes or the reverse.
         """
         c = self.config
@@ -206,7 +206,7 @@ class Residual(nn.Module):
         self.skip = nn.Conv(width, out, 1) if width != out else None
 
     def execute(self, x: jt.Var, time: jt.Var) -> jt.Var:
-        """x (N, width, H, W), time (N, 4 num_channels) after SiLU -> (N, out, H', W')."""
+        """Maps x (N, width, H, W), with time (N, 4 num_channels) after SiLU, to (N, out, H', W')."""
         h = self.norm1(x, silu=True)
         if self.resample:
             h, x = (_resized(v, self.resample) for v in (h, x))
@@ -235,7 +235,7 @@ class Attention(nn.Module):
         self.project = _zero(_Projection(width, width))
 
     def execute(self, x: jt.Var, time: jt.Var) -> jt.Var:
-        """x (N, width, H, W) -> the same shape."""
+        """Attends over x (N, width, H, W); the shape stays."""
         qkv = self.qkv(self.norm(x))
         return x + self.project(pixel_attention(qkv, self.heads, self.heads_first))
 

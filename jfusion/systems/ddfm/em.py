@@ -9,48 +9,48 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.ops.kernels import HEADER, use_kernel
+from jfusion.ops.kernels import call_kernel, use_kernel
 from jfusion.ops.matmul import matmul
 from jfusion.runtime import jt
 
 
 class Likelihood:
-    """The step, and what it carries from one diffusion step to the next.
+    """The EM step, with the state that it carries from one diffusion step to the next.
 
     first, second (N, 1, H, W) in [-1, 1]: the sources (the code's I and V). lamb: the weight of the
-    smoothness, rho: the penalty that splits it off. textbook: return V + X', the paper's estimate,
-    and not I - X', its mirror image about the mean of the sources, which the released code returns.
+    smoothness, rho: the penalty that splits it off. estimate: "paper" returns V + X', the paper's
+    estimate; "released" I - X', its mirror image about the mean of the sources, as the released code does.
     After a step, `c`, `d` (the inverse variances), `h`, `f1`, `f2`, `tau_a`, `tau_b` can be looked at;
     the scales tau are of each sample (N, 1, 1, 1).
     """
 
     def __init__(
-        self, first: jt.Var, second: jt.Var, lamb: float, rho: float, textbook: bool = False
+        self, first: jt.Var, second: jt.Var, lamb: float, rho: float, estimate: str = "released"
     ):
         self.first, self.second = first, second
-        self.rho, self.shrink, self.textbook = rho, rho / (2 * lamb + rho), textbook
+        self.rho, self.shrink, self.estimate = rho, rho / (2 * lamb + rho), estimate
         n, _, height, width = first.shape
         self.tau_a = self.tau_b = jt.ones((n, 1, 1, 1))
         self.f1 = self.f2 = jt.zeros_like(first)
         self.smooth = Smoothing(height, width)
 
     def __call__(self, f: jt.Var) -> jt.Var:
-        """F (N, 1, H, W), the luminance of the clean estimate -> the corrected one."""
+        """Corrects f (N, 1, H, W), the luminance of the estimate of x_0; the shape stays."""
         kernel = use_kernel(f, self.first)
         before = self.f1, self.f2, self.tau_a, self.tau_b
-        step = _expectation if kernel else plain_expectation
-        self.c, self.d, right, self.tau_a, self.tau_b = step(f, self.first, self.second, *before)
-        self.h = self.smooth(right)
-        step = _maximisation if kernel else plain_maximisation
+        step = _expectation if kernel else expectation_reference
+        self.c, self.d, rhs, self.tau_a, self.tau_b = step(f, self.first, self.second, *before)
+        self.h = self.smooth(rhs)
+        step = _maximization if kernel else maximization_reference
         sources = self.first, self.second
         out, self.f1, self.f2 = step(
-            self.c, self.d, self.h, *sources, self.rho, self.shrink, self.textbook
+            self.c, self.d, self.h, *sources, self.rho, self.shrink, self.estimate
         )
         jt.sync([self.tau_a, self.tau_b, self.f1, self.f2])
         return out
 
 
-def plain_expectation(
+def expectation_reference(
     f: jt.Var,
     first: jt.Var,
     second: jt.Var,
@@ -59,18 +59,18 @@ def plain_expectation(
     tau_a: jt.Var,
     tau_b: jt.Var,
 ) -> tuple[jt.Var, ...]:
-    """E step: the inverse variances c and d, what is to be smoothed, and the scales for the next step."""
+    """E step: the inverse variances c and d, the right-hand side of the smoothing, and the scales for the next step."""
     x, rest = f - second, first - f
     d = jt.sqrt(2 / tau_b / (x * x + 1e-6))
     c = jt.sqrt(2 / tau_a / jt.maximum((rest + 1e-6) ** 2, 1e-24))
     d = jt.minimum(d, 2 * c)
     # the adjoint of the forward differences, on a torus
-    right = rest + (_rolled(f1, 3) - f1) + (_rolled(f2, 2) - f2)
+    rhs = rest + (_rolled(f1, 3) - f1) + (_rolled(f2, 2) - f2)
     new_a, new_b = (_mean(1 / (v + 1e-10)) + t / 2 for v, t in ((c, tau_a), (d, tau_b)))
-    return c, d, right, new_a, new_b
+    return c, d, rhs, new_a, new_b
 
 
-def plain_maximisation(
+def maximization_reference(
     c: jt.Var,
     d: jt.Var,
     h: jt.Var,
@@ -78,58 +78,28 @@ def plain_maximisation(
     second: jt.Var,
     rho: float,
     shrink: float,
-    textbook: bool,
+    estimate: str,
 ) -> tuple[jt.Var, ...]:
     """M step after the smoothing: the corrected luminance, and the shrunken differences of h."""
     y = first - second
     x = (2 * c * y + rho * (y - h)) / (2 * c + 2 * d + rho)
-    f1, f2 = shrink * to_the_right(h), shrink * downwards(h)
-    return second + x if textbook else first - x, f1, f2
+    f1, f2 = shrink * difference_to_right(h), shrink * difference_below(h)
+    return second + x if estimate == "paper" else first - x, f1, f2
 
 
 def _expectation(f: jt.Var, *others: jt.Var) -> tuple[jt.Var, ...]:
-    n = f.shape[0]
-    return tuple(
-        jt.code(
-            [f.shape, f.shape, f.shape, [n, 1, 1, 1], [n, 1, 1, 1]],
-            [f.dtype] * 5,
-            [f, *others],
-            cpu_header=HEADER,
-            cpu_src="""
-            @alias(f, in0) @alias(first, in1) @alias(second, in2) @alias(f1, in3) @alias(f2, in4)
-            int64 N = in0_shape0, H = in0_shape2, W = in0_shape3;
-            std::vector<double> sums(2*H);
-            for (int64 n = 0; n < N; n++) {
-                float scale_a = 2/in5_p[n], scale_b = 2/in6_p[n];
-                #pragma omp parallel for
-                for (int64 i = 0; i < H; i++) {
-                    int64 at = (n*H + i)*W, above = (n*H + (i ? i : H) - 1)*W;
-                    const float *f = f_p + at, *I = first_p + at, *V = second_p + at;
-                    const float *f1 = f1_p + at, *f2 = f2_p + at, *f2_above = f2_p + above;
-                    float *c = out0_p + at, *d = out1_p + at, *right = out2_p + at, a = 0, b = 0;
-                    #pragma omp simd reduction(+:a,b)
-                    for (int64 j = 0; j < W; j++) {
-                        float x = f[j] - V[j], rest = I[j] - f[j], near = rest + 1e-6f;
-                        c[j] = std::sqrt(scale_a/std::max(near*near, 1e-24f));
-                        d[j] = std::min(std::sqrt(scale_b/(x*x + 1e-6f)), 2*c[j]);
-                        right[j] = rest - f1[j] + f2_above[j] - f2[j];
-                        a += 1/(c[j] + 1e-10f); b += 1/(d[j] + 1e-10f);
-                    }
-                    right[0] += f1[W-1];
-                    for (int64 j = 1; j < W; j++) right[j] += f1[j-1];
-                    sums[2*i] = a; sums[2*i + 1] = b;
-                }
-                double a = 0, b = 0;
-                for (int64 i = 0; i < H; i++) { a += sums[2*i]; b += sums[2*i + 1]; }
-                out3_p[n] = a/(H*W) + in5_p[n]/2;
-                out4_p[n] = b/(H*W) + in6_p[n]/2;
-            }
-            """,
-        )
+    names = ("f", "first", "second", "f1", "f2", "tau_a", "tau_b")
+    maps, scales = ("c", "d", "rhs"), ("new_tau_a", "new_tau_b")
+    return call_kernel(
+        "em_expectation(f_p, first_p, second_p, f1_p, f2_p, tau_a_p, tau_b_p, c_p, d_p, rhs_p, "
+        "new_tau_a_p, new_tau_b_p, f_shape0, f_shape2, f_shape3)",
+        dict(zip(names, (f, *others), strict=True)),
+        {**{k: f.shape for k in maps}, **{k: (f.shape[0], 1, 1, 1) for k in scales}},
+        cpu="em.h",
     )
 
 
-def _maximisation(
+def _maximization(
     c: jt.Var,
     d: jt.Var,
     h: jt.Var,
@@ -137,37 +107,15 @@ def _maximisation(
     second: jt.Var,
     rho: float,
     shrink: float,
-    textbook: bool,
+    estimate: str,
 ) -> tuple[jt.Var, ...]:
-    return tuple(
-        jt.code(
-            [c.shape] * 3,
-            [c.dtype] * 3,
-            [c, d, h, first, second],
-            cpu_header=HEADER,
-            data={"rho": rho, "shrink": shrink, "textbook": int(textbook)},
-            cpu_src="""
-            int64 rows = in0_shape0*in0_shape2, H = in0_shape2, W = in0_shape3;
-            float rho = data["rho"], shrink = data["shrink"];
-            bool textbook = data["textbook"] != 0;
-            #pragma omp parallel for
-            for (int64 r = 0; r < rows; r++) {
-                const float *c = in0_p + r*W, *d = in1_p + r*W, *h = in2_p + r*W;
-                const float *I = in3_p + r*W, *V = in4_p + r*W;
-                float *out = out0_p + r*W, *f1 = out1_p + r*W, *f2 = out2_p + r*W;
-                bool last = r % H == H - 1;
-                #pragma omp simd
-                for (int64 j = 0; j < W; j++) {
-                    float y = I[j] - V[j];
-                    float x = (2*c[j]*y + rho*(y - h[j]))/(2*c[j] + 2*d[j] + rho);
-                    out[j] = textbook ? V[j] + x : I[j] - x;
-                    f2[j] = shrink*(last ? h[j] : h[j] - h[j + W]);
-                }
-                for (int64 j = 0; j < W - 1; j++) f1[j] = shrink*(h[j] - h[j + 1]);
-                f1[W - 1] = shrink*h[W - 1];
-            }
-            """,
-        )
+    return call_kernel(
+        "em_maximization(c_p, d_p, h_p, first_p, second_p, out_p, f1_p, f2_p, c_shape0*c_shape2, "
+        'c_shape2, c_shape3, data["rho"], data["shrink"], data["paper"] != 0)',
+        {"c": c, "d": d, "h": h, "first": first, "second": second},
+        {k: c.shape for k in ("out", "f1", "f2")},
+        cpu="em.h",
+        data={"rho": rho, "shrink": shrink, "paper": int(estimate == "paper")},
     )
 
 
@@ -184,17 +132,17 @@ class Smoothing:
     def __call__(self, r: jt.Var) -> jt.Var:
         """(N, 1, H, W) -> the same shape."""
         if not use_kernel(r):
-            return self.plain(r)
+            return self.reference(r)
         from scipy import fft
 
         size = r.shape[2:]
         half = fft.rfft2(r.numpy()) / self.spectrum[:, : size[1] // 2 + 1]
         return jt.array(fft.irfft2(half, size))
 
-    def plain(self, r: jt.Var) -> jt.Var:
+    def reference(self, r: jt.Var) -> jt.Var:
         """The same as products of matrices, which a GPU does too.
 
-        D^T D is real and even in the Fourier domain, so cosines plus sines (Hartley) diagonalise it
+        D^T D is real and even in the Fourier domain, so cosines plus sines (Hartley) diagonalize it
         as well.
         """
         height, width = r.shape[2:]
@@ -222,19 +170,19 @@ def _spectrum(size: int) -> np.ndarray:
 
 
 def _rolled(x: jt.Var, axis: int) -> jt.Var:
-    """Moved by one; what falls off comes in at the other end."""
+    """Shifts x by one pixel along an axis of a torus."""
     if axis == 3:
         return jt.concat([x[:, :, :, -1:], x[:, :, :, :-1]], 3)
     return jt.concat([x[:, :, -1:], x[:, :, :-1]], 2)
 
 
-def to_the_right(x: jt.Var) -> jt.Var:
-    """X minus its right neighbour, as if a zero column followed."""
+def difference_to_right(x: jt.Var) -> jt.Var:
+    """Subtracts from x its right neighbor, as if a column of zeros followed."""
     return jt.concat([x[:, :, :, :-1] - x[:, :, :, 1:], x[:, :, :, -1:]], 3)
 
 
-def downwards(x: jt.Var) -> jt.Var:
-    """X minus its lower neighbour, as if a zero row followed."""
+def difference_below(x: jt.Var) -> jt.Var:
+    """Subtracts from x its lower neighbor, as if a row of zeros followed."""
     return jt.concat([x[:, :, :-1] - x[:, :, 1:], x[:, :, -1:]], 2)
 
 

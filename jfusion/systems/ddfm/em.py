@@ -94,7 +94,7 @@ def _expectation(f: jt.Var, *others: jt.Var) -> tuple[jt.Var, ...]:
         "em_expectation(f_p, first_p, second_p, f1_p, f2_p, tau_a_p, tau_b_p, c_p, d_p, rhs_p, "
         "new_tau_a_p, new_tau_b_p, f_shape0, f_shape2, f_shape3)",
         dict(zip(names, (f, *others), strict=True)),
-        {**{k: f.shape for k in maps}, **{k: (f.shape[0], 1, 1, 1) for k in scales}},
+        {**dict.fromkeys(maps, f.shape), **dict.fromkeys(scales, (f.shape[0], 1, 1, 1))},
         cpu="em.h",
     )
 
@@ -113,7 +113,7 @@ def _maximization(
         "em_maximization(c_p, d_p, h_p, first_p, second_p, out_p, f1_p, f2_p, c_shape0*c_shape2, "
         'c_shape2, c_shape3, data["rho"], data["shrink"], data["paper"] != 0)',
         {"c": c, "d": d, "h": h, "first": first, "second": second},
-        {k: c.shape for k in ("out", "f1", "f2")},
+        dict.fromkeys(("out", "f1", "f2"), c.shape),
         cpu="em.h",
         data={"rho": rho, "shrink": shrink, "paper": int(estimate == "paper")},
     )

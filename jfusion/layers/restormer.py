@@ -8,7 +8,7 @@ from jfusion.ops.conv import conv1x1
 from jfusion.ops.expand import gated_feed_forward
 from jfusion.runtime import jt, nn
 
-# The authors' names for the parts of one block, and ours.
+# The authors' names of one block's parameters, and ours.
 OFFICIAL = {
     "norm1.body.{p}": "norm1.{p}",
     "norm2.body.{p}": "norm2.{p}",
@@ -25,50 +25,55 @@ OFFICIAL = {
 class ChannelAttention(nn.Module):
     """Attention between channels: 1x1, depthwise 3x3, attention per head, 1x1; no biases."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, channels: int, heads: int):
         self.temperature = jt.ones((heads, 1, 1))
-        self.qkv = nn.Conv(width, 3 * width, 1, bias=False)
-        self.depthwise = nn.Conv(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
-        self.project = nn.Conv(width, width, 1, bias=False)
+        self.qkv = nn.Conv(channels, 3 * channels, 1, bias=False)
+        self.depthwise = nn.Conv(
+            3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False
+        )
+        self.project = nn.Conv(channels, channels, 1, bias=False)
 
     def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
-        """x (N, width, H, W), not yet normalised -> the same shape."""
+        """Maps x (N, channels, H, W), not yet normalized, to the same shape."""
         return self.attend(x, norm)[0]
 
     def attend(self, x: jt.Var, norm: LayerNorm2d) -> tuple[jt.Var, jt.Var]:
-        """The result, and the softmaxed (N, heads, width/heads, width/heads) matrix."""
+        """Returns the result, and the attention matrices (N, heads, channels/heads, channels/heads).
+
+        The tests compare the matrices with the authors'; the network needs the result alone.
+        """
         weights = self.qkv.weight, self.depthwise.weight, self.temperature
         out, matrix = channel_attention(x, norm.pair(), *weights)
         return conv1x1(out, self.project.weight), matrix
 
 
 class GatedFeedForward(nn.Module):
-    """1x1 to twice the hidden width, depthwise 3x3, GELU(first half) * second half, 1x1 back."""
+    """1x1 to twice the hidden channels, depthwise 3x3, GELU(first half) * second half, 1x1 back."""
 
-    def __init__(self, width: int, expansion: int):
-        hidden = expansion * width
-        self.expand = nn.Conv(width, 2 * hidden, 1, bias=False)
+    def __init__(self, channels: int, expansion: int):
+        hidden = expansion * channels
+        self.expand = nn.Conv(channels, 2 * hidden, 1, bias=False)
         self.depthwise = nn.Conv(
             2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False
         )
-        self.project = nn.Conv(hidden, width, 1, bias=False)
+        self.project = nn.Conv(hidden, channels, 1, bias=False)
 
     def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
-        """x (N, width, H, W), not yet normalised -> the same shape."""
+        """Maps x (N, channels, H, W), not yet normalized, to the same shape."""
         weights = self.expand.weight, self.depthwise.weight, self.project.weight
         return gated_feed_forward(x, norm.pair(), *weights)
 
 
 class Restormer(nn.Module):
-    """y = x + attention(norm1(x)); y + feed_forward(norm2(y))."""
+    """One block: y = x + attention(norm1(x)), then y + feed_forward(norm2(y))."""
 
-    def __init__(self, width: int, heads: int = 8, expansion: int = 4):
-        self.norm1 = LayerNorm2d(width)
-        self.attention = ChannelAttention(width, heads)
-        self.norm2 = LayerNorm2d(width)
-        self.feed_forward = GatedFeedForward(width, expansion)
+    def __init__(self, channels: int, heads: int = 8, expansion: int = 4):
+        self.norm1 = LayerNorm2d(channels)
+        self.attention = ChannelAttention(channels, heads)
+        self.norm2 = LayerNorm2d(channels)
+        self.feed_forward = GatedFeedForward(channels, expansion)
 
     def execute(self, x: jt.Var) -> jt.Var:
-        """x (N, width, H, W) -> the same shape."""
+        """Maps x (N, channels, H, W) to the same shape."""
         x = x + self.attention(x, self.norm1)
         return x + self.feed_forward(x, self.norm2)

@@ -52,8 +52,8 @@ class BaseExtractor(nn.Module):
 class BaseAttention(nn.Module):
     """Attention between channels; q, k and v come from a 1x1 and a dense 3x3 convolution.
 
-    Nothing stands between the two convolutions, so they are one 3x3 convolution whose kernel is their
-    product: a third of the multiplications.
+    Nothing stands between the two convolutions, so they are one 3x3 convolution whose kernel is
+    their product: a third of the multiplications.
     """
 
     def __init__(self, channels: int, heads: int):
@@ -139,7 +139,7 @@ class CouplingNode(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to twice the channels, ReLU6, depthwise 3x3 with reflection padding, ReLU6, 1x1; no skip."""
+    """1x1 to twice the channels, ReLU6, depthwise 3x3 (reflection padding), ReLU6, 1x1; no skip."""
 
     def __init__(self, channels: int):
         self.expand = nn.Conv(channels, 2 * channels, 1, bias=False)

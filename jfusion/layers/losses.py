@@ -1,11 +1,14 @@
 """Losses that systems share, as the authors compute them.
 
-Every mean is taken over the rows first: Jittor's sum over thousands of float32 values loses two digits.
+Every mean is taken over the rows first: Jittor's sum over thousands of float32 values loses two
+digits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+import numpy as np
 
 from jfusion.errors import UserError
 from jfusion.ops.activation import absolute
@@ -19,9 +22,9 @@ def fusion_loss(
 ) -> tuple[jt.Var, jt.Var, jt.Var]:
     """Returns FILM's Fusionloss as three scalars: total, intensity and gradient (FILM, equation 6).
 
-    intensity = mean |max(a, b) - fused| and gradient = mean |max(S(a), S(b)) - S(fused)|, where S is the
-    sum of the absolute Sobel responses; total = intensity + gradient_weight * gradient. CDDFuse and
-    SFDFuse train their second phase with it.
+    intensity = mean |max(a, b) - fused| and gradient = mean |max(S(a), S(b)) - S(fused)|, where S is
+    the sum of the absolute Sobel responses; total = intensity + gradient_weight * gradient. CDDFuse
+    and SFDFuse train their second phase with it.
 
     a (N, C, H, W), of which only the first channel counts; b and fused (N, 1, H, W); all in [0, 1].
     Raises UserError for more channels of b or fused.
@@ -47,12 +50,12 @@ def guided_fusion_losses(
 ) -> dict[str, jt.Var]:
     """Returns LFDT-Fusion's Fusion_loss as scalars "ssim", "gradient" and "intensity", weighted.
 
-    ssim = 1 - w SSIM(a, fused) - (1 - w) SSIM(b, fused) with w = mean S(a) / (mean S(a) + mean S(b));
-    gradient = mean |max(S(a), S(b)) - S(fused)|; intensity = mean |fused - target|; S is the sum of the
-    absolute Sobel responses.
+    ssim = 1 - w SSIM(a, fused) - (1 - w) SSIM(b, fused), w = mean S(a) / (mean S(a) + mean S(b));
+    gradient = mean |max(S(a), S(b)) - S(fused)|; intensity = mean |fused - target|; S is the sum of
+    the absolute Sobel responses.
 
-    a, b, fused, target (N, 1, H, W) in [0, 1]; weights: those of the three, in this order; average: the
-    mean of a scalar over the processes that share the batch.
+    a, b, fused, target (N, 1, H, W) in [0, 1]; weights: those of the three, in this order; average:
+    the mean of a scalar over the processes that share the batch.
     """
     sobel_a, sobel_b, sobel_fused = (sobel_magnitude(x) for x in (a, b, fused))
     mean_a, mean_b = (average(_mean(x)) for x in (sobel_a, sobel_b))
@@ -68,7 +71,8 @@ def guided_fusion_losses(
 def lp_ssim_loss(x: jt.Var, fused: jt.Var, weight: float) -> tuple[jt.Var, jt.Var, jt.Var]:
     """Returns FILM's Lp / SSIM loss as three scalars: their sum, Lp, and weight * (1 - SSIM).
 
-    Lp is the L2 norm of x - fused over the whole batch, not a mean. x, fused (N, 1, H, W) in [0, 1].
+    Lp is the L2 norm of x - fused over the whole batch, not a mean. x, fused (N, 1, H, W) in
+    [0, 1].
     """
     difference = x - fused
     lp = jt.sqrt((difference * difference).sum(-1).sum())
@@ -88,14 +92,24 @@ def ssim_map(x: jt.Var, y: jt.Var, size: int = 5, sigma: float = 1.5) -> jt.Var:
 
 
 def reflected_ssim_map(x: jt.Var, y: jt.Var, size: int = 11, sigma: float = 1.5) -> jt.Var:
-    """Computes the SSIM of each pixel as kornia does: Gaussian window, images reflected at the border.
+    """Computes the SSIM of each pixel as kornia does: Gaussian window, reflection padding.
 
     x, y (N, 1, H, W) in [0, 1], each side longer than size / 2 -> the same shape, in [-1, 1].
     """
     radius = size // 2
     h, w = x.shape[2:]
-    filtered = separable(pad(_moments(x, y), radius, "reflect"), gaussian_window(size, sigma))
+    filtered = separable(pad(_moments(x, y), radius, "reflect"), _kornia_window(size, sigma))
     return _ssim(*filtered[:, :, radius : radius + h, radius : radius + w].chunk(5, 1))
+
+
+def _kornia_window(size: int, sigma: float) -> np.ndarray:
+    """A Gaussian window that is normalized in float32, as kornia's.
+
+    Its sum is 3e-8 short of 1 for the default size, which moves the SSIM loss by 1e-6.
+    """
+    x = np.arange(size) - size // 2
+    window = np.exp(np.float32(-(x**2) / (2 * sigma**2)), dtype=np.float64).astype(np.float32)
+    return window / window.sum(dtype=np.float64).astype(np.float32)
 
 
 def _moments(x: jt.Var, y: jt.Var) -> jt.Var:
@@ -130,15 +144,18 @@ def halved_ssim_loss(x: jt.Var, y: jt.Var) -> jt.Var:
 
 
 def spatial_gradient_loss(x: jt.Var, y: jt.Var) -> jt.Var:
-    """Returns the mean absolute difference of the normalized Sobel derivatives of x and y (N, 1, H, W)."""
+    """Returns the mean absolute difference of the normalized Sobel derivatives of x and y.
+
+    x, y (N, 1, H, W) -> a scalar.
+    """
     return _mean(absolute(sobel_pair(x) - sobel_pair(y)))
 
 
 def correlation(x: jt.Var, y: jt.Var) -> jt.Var:
-    """Returns the mean of Pearson's correlation over the pixels of each channel, each clamped to [-1, 1].
+    """Returns Pearson's correlation over the pixels of a channel; the mean over all channels.
 
-    x, y (N, C, H, W) -> a scalar. A constant channel counts as 0 and has no gradient (the reference's
-    is NaN).
+    x, y (N, C, H, W) -> a scalar in [-1, 1]. A constant channel counts as 0 and has no gradient (the
+    reference's is NaN).
     """
     means = [v.mean(3, keepdims=True).mean(2, keepdims=True) for v in (x, y)]
     pixels = x.shape[2] * x.shape[3]

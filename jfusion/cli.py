@@ -85,15 +85,15 @@ def _run(command: str, arguments: list[str]) -> int:
     parser = _parser(command, module)
     parser.add(module.Options)
     if not hasattr(module, "system_of"):
-        values = config.given(parser.parse(arguments), module.Options)
+        values = config.parsed(parser.parse(arguments), module.Options)
         return module.run(config.from_dict(module.Options, values, command))
     parser.add_argument("--config", metavar="FILE", help=FILE_HELP)
     system = _add_settings(parser, module, arguments)
     namespace = parser.parse(arguments)
-    values, settings = config.given(namespace, module.Options), {}
+    values, settings = config.parsed(namespace, module.Options), {}
     if system is not None:
         cls = registry.config_class(system)
-        settings = config.given(namespace, cls)
+        settings = config.parsed(namespace, cls)
         if hasattr(namespace, "config"):
             of_command, of_system = _read_settings(namespace.config, module.Options, cls)
             values, settings = {**of_command, **values}, {**of_system, **settings}
@@ -219,7 +219,7 @@ def _add_settings(parser: _Parser, module: ModuleType, arguments: list[str]) -> 
         namespace, rest = first.parse_known_args(arguments)
     except _Exit:  # the second reading says what is wrong
         return None
-    values = config.given(namespace, module.Options)
+    values = config.parsed(namespace, module.Options)
     if rest and not rest[0].startswith("-"):
         values["system"] = rest.pop(0)
     if not (rest or hasattr(namespace, "help") or hasattr(namespace, "config")):

@@ -125,8 +125,8 @@ def add_options(parser: argparse._ActionsContainer, cls: type, first: bool = Fal
             parser.add_argument(option.replace("--", "--no-", 1), **off)
 
 
-def given(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The options of `cls` that the user gave, converted; a wrong value raises UserError."""
+def parsed(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """The options of `cls` that the user typed, converted; a wrong value raises UserError."""
     values = {}
     for field in dataclasses.fields(cls):
         if hasattr(namespace, field.name):

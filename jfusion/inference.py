@@ -60,9 +60,9 @@ def from_checkpoint(
     attributes: Mapping[str, Any] | None = None,
 ) -> System:
     """As `load_system`, from a checkpoint that was read already; its model is removed from `content`."""
-    own, kind = content.get("system"), resolve_system(content, name)
-    if own and resolve_system(content) != kind:
-        raise UserError(f"checkpoint {path} is of {own}, not of {kind}")
+    recorded, kind = content.get("system"), resolve_system(content, name)
+    if recorded and resolve_system(content) != kind:
+        raise UserError(f"checkpoint {path} is of {recorded}, not of {kind}")
     model = content.pop("model")
     trained = content.get("config") or {}
     system = registry.create(kind, **_settings(kind, trained, model, settings or {}, attributes))
@@ -103,8 +103,8 @@ def resolve_system(content: Mapping[str, Any], name: str | None = None) -> str:
 
     A checkpoint of a system that has another name today is of that one.
     """
-    own = content.get("system") or registry.DEFAULT
-    return name or registry.RENAMED_SYSTEMS.get(own, own)
+    recorded = content.get("system") or registry.DEFAULT
+    return name or registry.RENAMED_SYSTEMS.get(recorded, recorded)
 
 
 def system_of(weights: str | Path | None = None, name: str | None = None) -> str:
@@ -132,7 +132,7 @@ def find_checkpoint(weights: str | Path | None = None, name: str | None = None) 
     if path.is_file():
         return path
     try:
-        found = _newest_checkpoint(path, name)
+        newest = _newest_checkpoint(path, name)
     except UserError as error:
         if name is None:
             raise
@@ -140,8 +140,8 @@ def find_checkpoint(weights: str | Path | None = None, name: str | None = None) 
             return None
         where = registry.system_class(name).WEIGHTS.card.where
         raise UserError(f"{error}; weights: {where}" if where else str(error)) from error
-    print(f"checkpoint: {found}")
-    return found
+    print(f"checkpoint: {newest}")
+    return newest
 
 
 def _newest_checkpoint(path: Path, name: str | None) -> Path:
@@ -150,10 +150,10 @@ def _newest_checkpoint(path: Path, name: str | None) -> Path:
         state = f"holds no run of {name}" if name else "is not a run folder and holds none"
         state = state if path.exists() else "does not exist"
         raise UserError(f"{path} {state}; name a checkpoint or a run")
-    found = run.checkpoints()
-    if not found:
+    checkpoints = run.checkpoints()
+    if not checkpoints:
         raise UserError(f"run folder {run.folder} holds no checkpoint yet")
-    return found[-1]
+    return checkpoints[-1]
 
 
 def _newest_run(path: Path, name: str | None) -> Run | None:

@@ -41,7 +41,7 @@ def from_options(*words):
     """The settings that a command line gives, checked."""
     parser = argparse.ArgumentParser()
     config.add_options(parser, Example)
-    return config.from_dict(Example, config.given(parser.parse_args(words), Example))
+    return config.from_dict(Example, config.parsed(parser.parse_args(words), Example))
 
 
 # ---- values ------------------------------------------------------------------------------------

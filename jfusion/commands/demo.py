@@ -139,8 +139,8 @@ def _pairs(out: Path, task: str, fused: Path) -> list[tuple[np.ndarray, ...]]:
     for item in find_samples(out / "VLFDataset", task, "Demo", "test"):
         truth = item.a.parent.parent / "TRUTH" / item.a.name
         colored = fused / "Color" / f"{item.name}.png"
-        made = colored if colored.exists() else fused / "Gray" / f"{item.name}.png"
-        pairs.append(tuple(image.read_rgb(p) for p in (item.a, item.b, made, truth)))
+        written = colored if colored.exists() else fused / "Gray" / f"{item.name}.png"
+        pairs.append(tuple(image.read_rgb(p) for p in (item.a, item.b, written, truth)))
     return pairs
 
 

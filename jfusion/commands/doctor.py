@@ -45,8 +45,8 @@ def diagnose(quiet: bool = False) -> int:
     findings = [*_python(), _compiler(), _headers(), _onednn(), _cuda(), _cache()]
     problems = [(name, remedy) for name, _, remedy in findings if remedy]
     if not quiet:
-        for name, found, _ in findings:
-            print(f"{name:<12} {found}")
+        for name, state, _ in findings:
+            print(f"{name:<12} {state}")
     for name, remedy in problems:
         print(f"MISSING {name}: {remedy}", file=sys.stderr)
     if problems:
@@ -55,7 +55,7 @@ def diagnose(quiet: bool = False) -> int:
 
 
 def _python() -> list[tuple[str, str, str]]:
-    """(name, what was found, the remedy or "") of Python and the packages."""
+    """The state of Python and of each package: (name, state, the remedy or "")."""
     version = sys.version_info[:2]
     remedy = "" if (3, 10) <= version <= (3, 12) else "use Python 3.10, 3.11 or 3.12"
     rows = [
@@ -89,21 +89,21 @@ def _headers() -> tuple[str, str, str]:
 
 
 def _onednn() -> tuple[str, str, str]:
-    found = machine.onednn()
-    if found is None:
+    package = machine.onednn()
+    if package is None:
         remedy = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
         return "oneDNN", "not installed", remedy
-    return "oneDNN", f"{metadata.version('onednn-cpu-gomp')} at {found[1]}", ""
+    return "oneDNN", f"{metadata.version('onednn-cpu-gomp')} at {package[1]}", ""
 
 
 def _cuda() -> tuple[str, str, str]:
     nvcc, why_off = machine.cuda()
     if not nvcc:
         return "CUDA", f"off: {why_off or 'no toolkit found'}", ""
-    found = machine.usable_toolkit()
+    toolkit = machine.usable_toolkit()
     lines = [
-        found.name,
-        *(f"Jittor's {c.file} patched: {c.reason}" for c in cuda_patches.needed(found)),
+        toolkit.name,
+        *(f"Jittor's {c.file} patched: {c.reason}" for c in cuda_patches.needed(toolkit)),
     ]
     return "CUDA", f"\n{'':<13}".join(lines), ""
 

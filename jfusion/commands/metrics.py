@@ -23,8 +23,8 @@ from jfusion.metrics.table import Table, deviations, means
 from jfusion.papers.compare import beside_published, parse, protocol
 
 TRUTH = ("PSNR_truth", "SSIM_truth")
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
-NAMED = 10  # names of pairs that nobody fused that a message holds
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
+LISTED = 10  # unfused pairs that a message names
 WORTH_A_PROCESS = 8  # images; fewer are done before a second process has started
 
 
@@ -98,8 +98,8 @@ def evaluate(options: Options) -> Result:
             per_image[method][task.name] = row
     if not any(per_image.values()):
         raise UserError("no image could be evaluated: " + "; ".join(skipped[:3]))
-    known = metrics.preset(options.preset).metrics
-    lower = [c for c in columns if not known[c].higher_is_better]
+    metric = metrics.preset(options.preset).metrics
+    lower = [c for c in columns if not metric[c].higher_is_better]
     table = Table([*columns, *(TRUTH if options.truth else ())], lower)
     notes = []
     for method, images in per_image.items():
@@ -148,38 +148,38 @@ class _Task:
     columns: list[str]
 
 
-def _methods(given: list[str]) -> dict[str, Path]:
-    """Label -> folder. NAME=DIR, or the shortest end of the path that tells the folders apart."""
-    found: dict[str, Path] = {}
-    plain = [Path(g) for g in given if "=" not in g or Path(g).is_dir()]
+def _methods(folders: Sequence[str]) -> dict[str, Path]:
+    """Label -> folder. The label is NAME of NAME=DIR, or the shortest end of the path that no other has."""
+    methods: dict[str, Path] = {}
+    plain = [Path(f) for f in folders if "=" not in f or Path(f).is_dir()]
     depth = next(
         d
         for d in range(1, 2 + max((len(p.parts) for p in plain), default=1))
         if len({p.parts[-d:] for p in plain}) == len({p.parts for p in plain})
     )
-    for g in given:
-        label, _, folder = g.rpartition("=") if Path(g) not in plain else ("", "", g)
+    for f in folders:
+        label, _, folder = f.rpartition("=") if Path(f) not in plain else ("", "", f)
         label = label or "/".join(Path(folder).parts[-depth:])
-        if label in found:
+        if label in methods:
             raise UserError(f"two methods are called {label!r}; name them: --fused NAME=DIR")
-        found[label] = Path(folder)
-    return found
+        methods[label] = Path(folder)
+    return methods
 
 
 def _images(folder: Path, what: str, skipped: list[str]) -> dict[str, Path]:
-    """Stem -> file; a stem that occurs twice is skipped."""
+    """Stem -> file, of the images in a folder; a stem that occurs twice is skipped."""
     if not folder.is_dir():
         raise UserError(f"{what}: folder {folder} does not exist")
-    found: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
-            found.setdefault(path.stem, []).append(path)
-    if not found:
-        raise UserError(f"{what}: folder {folder} holds no image ({', '.join(sorted(ENDINGS))})")
-    for stem, paths in found.items():
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            by_stem.setdefault(path.stem, []).append(path)
+    if not by_stem:
+        raise UserError(f"{what}: folder {folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+    for stem, paths in by_stem.items():
         if len(paths) > 1:
             skipped.append(f"{stem}: {' and '.join(p.name for p in paths)} both in {folder}")
-    return {stem: paths[0] for stem, paths in found.items() if len(paths) == 1}
+    return {stem: paths[0] for stem, paths in by_stem.items() if len(paths) == 1}
 
 
 def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]]:
@@ -212,9 +212,9 @@ def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]
         )
     unfused = sorted(set(sources["A"]) & set(sources["B"]) - set().union(*methods.values()))
     if unfused:
-        more = f" and {len(unfused) - NAMED} more" if len(unfused) > NAMED else ""
+        more = f" and {len(unfused) - LISTED} more" if len(unfused) > LISTED else ""
         skipped.append(
-            f"{', '.join(unfused[:NAMED])}{more}: no method has fused them (--list FILE evaluates only "
+            f"{', '.join(unfused[:LISTED])}{more}: no method has fused them (--list FILE evaluates only "
             "the names in a list)"
         )
     return tasks, skipped
@@ -306,8 +306,8 @@ def _evaluate_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
                 raise UserError(f"sizes differ: {text}")
             values[method] = metrics.evaluate(fused, a, b, task.preset, task.columns)
             if truth:
-                found = (fidelity.truth_psnr(fused, truth), structure.truth_ssim(fused, truth))
-                values[method] |= dict(zip(TRUTH, found, strict=True))
+                truths = (fidelity.truth_psnr(fused, truth), structure.truth_ssim(fused, truth))
+                values[method] |= dict(zip(TRUTH, truths, strict=True))
         except UserError as error:
             errors.append(f"{task.name} of {method}: {error}")
     return values, errors

@@ -27,12 +27,12 @@ class Options:
 
 def run(options: Options) -> int:
     """Prints the tables."""
-    wanted = (options.system, options.dataset, options.metric)
+    filters = (options.system, options.dataset, options.metric)
     if options.action == "show":
-        for dataset, source, table in tables.select(*wanted):
+        for dataset, source, table in tables.select(*filters):
             print(f"{dataset} ({source})\n{table.text()}\n")
         return 0
-    if any(wanted):
+    if any(filters):
         raise UserError("--system, --dataset and --metric choose from: jfusion papers show")
     print(tables.overview())
     return 0

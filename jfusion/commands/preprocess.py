@@ -301,7 +301,7 @@ def _write_patches(
 
 
 def _encoder(options: Options) -> dict[str, str]:
-    """Who made the features: the encoder, its commit, the hash of its weights."""
+    """The encoder that made the features: its name, its commit, the hash of its weights."""
     if options.text == "zeros":
         return {"encoder": "zeros"}
     record = Record.read(Path(options.root, "TextFeature", options.task, options.dataset))
@@ -334,8 +334,8 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
         return {"imageA": a, "imageB": b, "text": text}
     pair = Pair.of_images(sample.name, *rgb, None, "none")
     colors = {"rgbA": pair.rgb_a, "rgbB": pair.rgb_b}
-    kept = {k: v for k, v in colors.items() if v is not None}
-    return {"imageA": pair.a, "imageB": pair.b, "text": text, **kept}
+    stored = {k: v for k, v in colors.items() if v is not None}
+    return {"imageA": pair.a, "imageB": pair.b, "text": text, **stored}
 
 
 def _both(sample: Sample, options: Options) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,8 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     """
     check_trainable(system_name)
     sets = training_data(options.data)
-    settings = {**settings_for(config_class(system_name), sets), **settings}
+    cls = config_class(system_name)
+    settings = {**settings_for(cls, sets), **configs.renamed(cls, settings)}
     system = create_system(system_name, settings, options.seed)
     check_data(system, sets)
     loader = loader_of_epoch(system, sets, options)
@@ -109,7 +110,7 @@ def train_each(system_name: str, settings: dict[str, Any], options: Options) -> 
     cls, runs = config_class(system_name), []
     for data in sets:
         print(f"{data.dataset}: {data.path}")
-        own = {**settings_for(cls, [data]), **settings}
+        own = {**settings_for(cls, [data]), **configs.renamed(cls, settings)}
         before = _run_before(system_name, configs.from_dict(cls, own, system_name), options, data)
         if before is None:
             chosen = replace(options, data=str(data.path), each=False)

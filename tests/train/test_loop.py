@@ -136,11 +136,6 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(data, whole, tmp_
     assert_same_weights(resume(run.folder, max_steps=STEPS), whole)
 
 
-def test_two_runs_in_one_second_get_two_folders(tmp_path):
-    folders = {Run.new(tmp_path, "film", "Set", {}).folder for _ in range(3)}
-    assert len(folders) == 3
-
-
 def test_what_does_not_fit_is_refused_before_the_first_step(data, tmp_path):
     for settings, values, text in (
         ({"text_dim": 9}, {}, "width 8"),

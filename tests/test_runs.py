@@ -1,0 +1,185 @@
+"""The run folder, and runs and checkpoints made at commit cf2d833, before names changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import lzma
+import shutil
+
+import numpy as np
+import pytest
+
+import jfusion
+from jfusion import config as configs
+from jfusion.data.h5 import PairFile
+from jfusion.data.image import read_rgb
+from jfusion.errors import UserError
+from jfusion.inference import fuse_pair
+from jfusion.runs import NullRun, Run
+from jfusion.systems.registry import RENAMED_SYSTEMS, config_class
+from jfusion.train.options import Options
+from jfusion.train.setup import present_record, resume
+from tests.conftest import GOLDEN
+
+OLD = GOLDEN / "runs"
+PAIRS = OLD / "data/PET_train.h5"
+RUNS = ("film", "cddfuse", "diffusion", "lfdt", "fccf")
+
+
+def content(epoch, batch=0):
+    return {"model": {"w": np.ones(3, np.float32)}, "epoch": epoch, "batch": batch}
+
+
+# ---- the folder
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path):
+    folders = {Run.new(tmp_path, "film", "Set", {}).folder for _ in range(3)}
+    assert len(folders) == 3
+
+
+def test_a_run_keeps_the_sources_and_its_record(tmp_path):
+    made = Run.new(tmp_path / "exp", "film", "Set", {"system": "film"})
+    assert (made.folder / "code/jfusion/runs.py").is_file()
+    assert (made.folder / "code/jfusion/systems/film/system.py").is_file()
+    assert Run.open(made.folder).record == {"system": "film"}
+    with pytest.raises(UserError, match="not a run folder"):
+        Run.open(tmp_path)
+    (made.folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
+        Run.open(made.folder)
+
+
+def test_checkpoints_are_ordered_and_an_epoch_removes_those_inside_it(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    for epoch, batch in ((9, 0), (10, 0), (10, 2), (10, 11)):
+        run.save(content(epoch, batch))
+    names = [path.stem for path in run.checkpoints()]
+    assert names == ["ckpt_9", "ckpt_10", "ckpt_10_2", "ckpt_10_11"]
+    assert run.latest()["batch"] == 11
+    run.save(content(11))
+    assert [path.stem for path in run.checkpoints()] == ["ckpt_9", "ckpt_10", "ckpt_11"]
+
+
+def test_a_damaged_checkpoint_is_skipped(tmp_path, capsys):
+    run = Run.new(tmp_path, "film", "Set", {})
+    assert run.latest() is None
+    run.save(content(1))
+    newest = run.save(content(2))
+    newest.write_bytes(newest.read_bytes()[:-40])
+    assert run.latest()["epoch"] == 1
+    assert "the checkpoint before it is used" in capsys.readouterr().out
+
+
+def test_the_log_takes_new_columns_and_drops_lost_steps(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    run.start_log(0)
+    run.log(1, "one", {"total": 3.0})
+    run.log(2, "two", {"total": 1.0})
+    run.log(3, "three", {"total": 2.0, "ssim": 0.5})
+    run.close()
+    assert run.best_epoch("total", [1, 1, 1]) == 2
+    assert run.best_epoch("total", [2]) == 1 and run.best_epoch("total", []) is None
+    run.start_log(2)
+    run.close()
+    table = (run.folder / "metrics.csv").read_text().splitlines()
+    assert table == ["step,total,ssim", "1,3,", "2,1,"]
+    assert (run.folder / "log.txt").read_text() == "1\tone\n2\ttwo\n"
+
+
+def test_images_are_written_side_by_side(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    run.save_images(1, "x", [np.full((4, 5), v) for v in (0.0, 0.5, 1.2)])
+    row = read_rgb(run.folder / "pic_fusion/ckpt_1/x.png")
+    assert row.shape == (4, 15, 3) and row[0, ::5, 0].tolist() == [0, 128, 255]
+
+
+def test_a_null_run_reads_and_writes_nothing(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    run.save(content(1))
+    before = sorted(run.folder.rglob("*"))
+    null = NullRun(run.folder, run.record)
+    null.start_log(0)
+    null.log(1, "line", {"total": 1.0})
+    null.save(content(2))
+    null.save_images(1, "x", [np.zeros((2, 2))])
+    null.prune(1)
+    null.close()
+    assert null.best_epoch("total", [1]) is None and null.latest()["epoch"] == 1
+    assert sorted(run.folder.rglob("*")) == before
+
+
+# ---- runs of commit cf2d833
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """old_run("film") -> a run folder of that commit, its checkpoint unpacked."""
+
+    def unpack(name):
+        folder = tmp_path / name
+        shutil.copytree(OLD / name, folder, ignore=shutil.ignore_patterns("*.npz"))
+        for packed in (folder / "model").iterdir():
+            packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
+        return folder
+
+    return unpack
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_old_run_resumes_with_the_losses_that_it_would_have_had(name, old_run, golden):
+    data = PAIRS.parent if name == "fccf" else PAIRS
+    run = resume(old_run(name), data=str(data), max_steps=4)
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) > 2]
+    expected = golden(f"runs/{name}/expected.npz")
+    columns = [key.removeprefix("log/") for key in expected.files if key.startswith("log/")]
+    assert sorted(rows[0]) == sorted(columns)
+    for column in columns:
+        values = [float(row[column] or "nan") for row in rows]
+        np.testing.assert_allclose(values, expected[f"log/{column}"], rtol=2e-5, err_msg=column)
+    latest = run.latest()
+    assert latest["step"] == 4 and latest["system"] == RENAMED_SYSTEMS.get(name, name)
+    assert latest["config"]["crop"] == json.loads((OLD / name / "config.json").read_text())[
+        "options"
+    ].get("crop")
+    again = resume(run.folder, data=str(data), max_steps=5)
+    assert again.latest()["step"] == 5
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_old_checkpoint_fuses_as_it_did(name, old_run, golden):
+    settings = {"timestep_respacing": "2"} if name == "diffusion" else {}
+    system = jfusion.load(old_run(name), **settings)
+    assert system.name == RENAMED_SYSTEMS.get(name, name)
+    pair, expected = PairFile(PAIRS).read("p"), golden(f"runs/{name}/expected.npz")
+    a, b = (x[None] for x in system.preprocess(pair))
+    text = pair.text[None] if system.reads_text else None
+    np.testing.assert_allclose(system.fuse(a, b, text), expected["fused"], atol=2e-5)
+    image = fuse_pair(system, pair)[0].image
+    assert abs(image.astype(int) - expected["image"]).max() <= 1
+
+
+def test_old_configurations_are_understood():
+    for name, values in json.loads((OLD / "configs.json").read_text()).items():
+        cls = config_class(RENAMED_SYSTEMS.get(name, name))
+        made = configs.to_dict(configs.from_dict(cls, values, name))
+        same = {key: value for key, value in values.items() if key in made}
+        assert {key: made[key] for key in same} == same
+
+
+def test_old_records_have_their_crop_and_groups_in_the_right_place():
+    record = {
+        "system": "diffusion",
+        "config": {"group": "pet,gfp,pet"},
+        "options": {"data": "x.h5", "crop": [8, 8], "pictures": 3},
+    }
+    present = present_record(record)
+    assert present["system"] == "ddfm"
+    assert present["config"] == {"group": "auto", "crop": [8, 8]}
+    options = configs.from_dict(Options, present["options"])
+    assert options.schedule == "pet,gfp,pet" and options.images == 3
+    assert record["config"] == {"group": "pet,gfp,pet"}
+    assert present_record(present) == present

@@ -1,1 +1,1 @@
-"""Pictures for people."""
+"""Figures of results, and recordings of sampling."""

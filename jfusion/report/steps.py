@@ -1,4 +1,8 @@
-"""Watching a sampler: a progress bar, and a recording of every step."""
+"""Callbacks for sampling: a progress bar, and a recording of every step.
+
+Each is a context manager and is called as `System.fuse` says: callback(i, x, pred_x0) with the step's
+index, counting down to 0, the new x, and the estimate of the final image.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,12 @@ from jfusion.data import image
 from jfusion.files import replacing
 
 FORMATS = ("gif", "webp", "png")
-SHOWN = 60  # frames of an animation at most, and the last one
+MOST_FRAMES = 60  # of an animation; they are spread evenly over the steps
+FRAME, LAST_FRAME = 80, 1500  # milliseconds
 
 
 class StepBar:
-    """A callback of `jfusion.diffusion.samplers` that shows steps done and time left."""
+    """A progress bar that shows the steps done and the time left. `name`: the label before it."""
 
     def __init__(self, name: str):
         self.name, self.bar = name, None
@@ -24,11 +29,12 @@ class StepBar:
     def __enter__(self) -> StepBar:
         return self
 
-    def __call__(self, k: int, x: Any, clean: Any) -> None:
+    def __call__(self, i: int, x: Any, pred_x0: Any) -> None:
+        """Advances the bar by one step; the first step says how many there are."""
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=k + 1, desc=self.name, unit="step", leave=False)
+            self.bar = tqdm(total=i + 1, desc=self.name, unit="step", leave=False)
         self.bar.update()
 
     def __exit__(self, *_: object) -> None:
@@ -37,40 +43,43 @@ class StepBar:
 
 
 class Recording:
-    """A callback that writes `<folder>/<name>/x_NNNN.png` for each step, and an animation at the end.
+    """Writes `<folder>/<name>/x_NNNN.png` for each step, and an animation at the end.
 
-    frame(x) -> (N, H, W) uint8; sample i > 0 of a batch goes to `<name>_<i>`. kind: "gif", "webp", or
-    "png" for the pictures alone.
+    Sample i > 0 of a batch goes to `<name>_<i>`. kind: one of `FORMATS`, the format of the animation;
+    "png" for the images of the steps alone. preview: maps x to gray images (N, H, W) uint8, as
+    `SamplingSystem.preview_step` does. After an error there is no animation.
     """
 
-    def __init__(self, folder: Path, name: str, kind: str, frame: Callable[[Any], np.ndarray]):
-        self.folder, self.name, self.kind, self.frame = folder, name, kind, frame
-        self.frames: list[list[np.ndarray]] = []
+    def __init__(self, folder: Path, name: str, kind: str, preview: Callable[[Any], np.ndarray]):
+        self.folder, self.name, self.kind, self.preview = folder, name, kind, preview
+        self.frames: list[list[np.ndarray]] = []  # of each sample
 
     def __enter__(self) -> Recording:
         return self
 
-    def __call__(self, k: int, x: Any, clean: Any) -> None:
-        for i, picture in enumerate(self.frame(x)):
-            image.write(self._of(i) / f"x_{k:04d}.png", picture)
-            if len(self.frames) <= i:
+    def __call__(self, i: int, x: Any, pred_x0: Any) -> None:
+        """Writes the step and keeps it for the animation."""
+        for sample, frame in enumerate(self.preview(x)):
+            image.write(self._folder_of(sample) / f"x_{i:04d}.png", frame)
+            if len(self.frames) <= sample:
                 self.frames.append([])
-            self.frames[i].append(picture)
+            self.frames[sample].append(frame)
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None and self.kind != "png":
-            for i, frames in enumerate(self.frames):
-                self._animate(self._of(i), frames)
+    def __exit__(self, error: type | None, *_: object) -> None:
+        if error is None and self.kind != "png":
+            for sample, frames in enumerate(self.frames):
+                self._animate(self._folder_of(sample), frames)
 
-    def _of(self, i: int) -> Path:
-        return self.folder / (self.name if i == 0 else f"{self.name}_{i}")
+    def _folder_of(self, sample: int) -> Path:
+        return self.folder / (self.name if sample == 0 else f"{self.name}_{sample}")
 
     def _animate(self, folder: Path, frames: list[np.ndarray]) -> None:
+        """Writes the animation of a sample next to the folder of its frames."""
         from PIL import Image
 
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(SHOWN, len(frames))).astype(int))
-        first, *rest = (Image.fromarray(frames[i]) for i in chosen)
-        durations = [80] * len(rest) + [1500]
+        count = min(MOST_FRAMES, len(frames))
+        places = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
+        first, *rest = (Image.fromarray(frames[place]) for place in places)
         path = folder.with_name(f"{folder.name}.{self.kind}")
         with replacing(path, "the animation") as temporary:
             first.save(
@@ -78,6 +87,6 @@ class Recording:
                 format=self.kind,
                 save_all=True,
                 append_images=rest,
-                duration=durations,
+                duration=[FRAME] * len(rest) + [LAST_FRAME],
                 loop=0,
             )

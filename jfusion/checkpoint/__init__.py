@@ -3,7 +3,7 @@
 Written: `.pkl`, a dictionary that `jt.load` reads, `.safetensors`, and `.pth` for PyTorch. Read: those,
 any file of `jt.save`, and PyTorch's `.pth`, zip and old, without PyTorch. Pickles are read by
 `jfusion.checkpoint.pickles`, which knows containers, numbers, strings, NumPy arrays, Jittor's Vars and PyTorch's
-tensors, and refuses every other name.
+tensors, keeps other objects as inert dictionaries, and refuses names that exist to run code.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import pickle
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +20,39 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.checkpoint import pickles, safetensors_file, torch_file
+from jfusion.checkpoint import kinds, pickles, safetensors_file, torch_file
 from jfusion.checkpoint.names import WeightCard, WeightMap
+from jfusion.checkpoint.pickles import plain
 from jfusion.errors import UserError
 from jfusion.files import replacing
 
-__all__ = ["FORMATS", "WeightCard", "WeightMap", "digest", "load", "record", "save", "summary"]
+__all__ = [
+    "FORMATS",
+    "WRAPPERS",
+    "WeightCard",
+    "WeightMap",
+    "digest",
+    "load",
+    "record",
+    "save",
+    "summary",
+]
 
 FORMATS = (".pkl", ".safetensors", ".pth")
+# The keys under which training programs save the weights, next to their epoch and their optimizer.
+WRAPPERS = (
+    *(
+        "model",
+        "state_dict",
+        "model_state_dict",
+        "model_state",
+        "weights",
+        "net",
+        "network",
+        "netG",
+    ),
+    *("generator", "params_ema", "params", "ema", "state_dict_ema", "model_ema"),
+)
 _TAIL = b"HCAJSLHD"  # ends a file of jt.save, after the SHA-1 of the pickle before it
 
 
@@ -73,7 +99,7 @@ def digest(model: Mapping[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name in sorted(model):
         value = np.ascontiguousarray(model[name])
-        total.update(f"{name} {value.shape} {value.dtype.str} ".encode())
+        total.update(f"{name} {value.shape} {value.dtype.str} ".encode(errors="backslashreplace"))
         total.update(value.reshape(-1).view(np.uint8) if value.size else b"")
     return total.hexdigest()
 
@@ -84,26 +110,33 @@ def digest(model: Mapping[str, np.ndarray]) -> str:
 def load(path: str | Path) -> dict[str, Any]:
     """What a checkpoint holds, arrays as NumPy (perhaps read-only); "model" is always there.
 
-    A file that holds just the weights is returned as {"model": weights}. Several networks in one file
-    (CDDFuse) become one model, each name after its network's and a dot. A `module.` prefix on every
-    name of a network (PyTorch's DataParallel) is dropped. Raises UserError, naming the file, for
-    anything else, also when the hash that is inside does not fit.
+    A file that holds just the weights is returned as {"model": weights}; so are weights under one of the
+    usual keys (`WRAPPERS`). Several networks in one file (CDDFuse) become one model, each name after its
+    network's and a dot. The prefixes `module.` and `_orig_mod.` on every name of a network (PyTorch's
+    DataParallel and compile) are removed. Raises UserError, naming the file, for anything else, also when
+    the hash that is inside does not fit.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
     try:
-        content = _read(path)
+        what = kinds.by_content(path)
+        content = None if what else _read(path)
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"checkpoint {path} cannot be read: {pickles.plain(reason, 300)}; it may be truncated: get it again"
-        ) from error
+        reason = pickles.plain(" ".join(str(error).split()), 300) or type(error).__name__
+        remedy = "; it is truncated: get it again" if _is_cut(error) else ""
+        raise UserError(f"checkpoint {path} cannot be read: {reason}{remedy}") from error
+    if what:
+        raise UserError(f"checkpoint {path} is {what}")
     if not isinstance(content, dict):
         raise UserError(
             f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights"
+        )
+    if kinds.is_optimizer(content):
+        raise UserError(
+            f"checkpoint {path} is an optimizer's state, not weights; name the file of the network"
         )
     model, record = _split(content)
     if not model:
@@ -156,7 +189,16 @@ def _read(path: Path) -> Any:
         raise ValueError("there are bytes after its end: the checksum is truncated")
     if isinstance(content, dict) and "hash" in content and not has_checksum:  # written by `save`
         raise ValueError("the checksum after its end is missing")
-    return pickles.resolve(content)
+    text = kinds.whole_object(content)
+    if text:
+        raise UserError(text)
+    return pickles.resolve(content, len(raw))
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether an error says that the file ends too early."""
+    words = ("exhausted", "expected", "truncated", "incomplete", "not enough", "end of", "checksum")
+    return isinstance(error, EOFError) or any(w in str(error).lower() for w in words)
 
 
 def _json(text: str) -> Any:
@@ -173,12 +215,11 @@ def _is_state(value: Any) -> bool:
 
 def _split(content: dict[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
     """The weights, and everything else that the file holds."""
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), dict):
-            model, record = content[key], {k: v for k, v in content.items() if k != key}
-            break
-    else:
+    key = next((k for k in WRAPPERS if _holds_weights(content.get(k))), None)
+    if key is None:
         model, record = content, {}
+    else:
+        model, record = content[key], {k: v for k, v in content.items() if k != key}
     networks = {k: v for k, v in model.items() if _is_state(v)}
     if networks and not _is_state(model):
         record = {**record, **{k: v for k, v in model.items() if k not in networks}}
@@ -186,10 +227,16 @@ def _split(content: dict[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
     return model, {str(k): v for k, v in record.items()}
 
 
+def _holds_weights(value: Any) -> bool:
+    """Whether a value is a state, or a dictionary of the states of several networks."""
+    return _is_state(value) or (isinstance(value, dict) and any(map(_is_state, value.values())))
+
+
 def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
-    """Without the `module.` that PyTorch's DataParallel puts before every name."""
-    if state and all(str(name).startswith("module.") for name in state):
-        return {str(name).removeprefix("module."): value for name, value in state.items()}
+    """Without the prefixes that PyTorch's DataParallel and compile put before every name."""
+    for prefix in ("module.", "_orig_mod.") * 3:
+        if state and all(str(name).startswith(prefix) for name in state):
+            state = {str(name).removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
@@ -220,16 +267,22 @@ def summary(path: str | Path) -> str:
     size = sum(v.nbytes for v in model.values()) / 2**20
     lines = [f"{path}: {len(model)} tensors, {count:,} values, {size:.1f} MiB"]
     lines.append(f"  hash {content.pop('hash', None) or digest(model) + ' (not in the file)'}")
-    lines += [f"  {key}: {_short(value)}" for key, value in content.items()]
-    width = min(60, max((len(name) for name in model), default=0))
-    for name, value in model.items():
+    lines += [f"  {plain(key)}: {_short(value)}" for key, value in content.items()]
+    names = [plain(name, 200) for name in model]
+    width = min(60, max(map(len, names), default=0))
+    for name, value in zip(names, model.values(), strict=True):
         shape = "x".join(map(str, value.shape)) or "scalar"
         lines.append(f"  {name:<{width}}  {shape:<16} {value.dtype}")
     return "\n".join(lines)
 
 
+# A nested list that holds itself many times over has a text of terabytes: what is printed is bounded.
+_PRINTED = reprlib.Repr()
+_PRINTED.maxlevel, _PRINTED.maxdict, _PRINTED.maxstring, _PRINTED.maxother = 3, 60, 200, 100
+
+
 def _short(value: Any) -> str:
     if isinstance(value, dict) and any(isinstance(v, dict | np.ndarray) for v in value.values()):
-        return f"{len(value)} entries: {', '.join(map(str, list(value)[:8]))}"
-    text = " ".join(str(value).split())
-    return text if len(text) <= 300 else text[:300] + " ..."
+        return f"{len(value)} entries: {', '.join(plain(k) for k in list(value)[:8])}"
+    text = " ".join((value if isinstance(value, str) else _PRINTED.repr(value)).split())
+    return plain(text, 300) + (" ..." if len(text) > 300 else "")

@@ -1,8 +1,9 @@
 """Reads pickles without Python's pickle machine: nothing in the file can run.
 
-A small interpreter of the opcodes that checkpoints are made of. Names are never imported: the few
-that are known stand for functions here that build arrays, and any other is refused. What a file can
-make us allocate is bounded by its own size, and how long we look at it by `MOST_OPCODES`.
+A small interpreter of the opcodes that checkpoints are made of. Names are never imported. A few stand
+for functions here that build arrays and containers. Those that reach the system or run code are refused.
+Every other class (a Namespace, a user's own) becomes an inert `Object`, which holds what was written and does
+nothing. Memory is bounded by a small multiple of the file's size (`Budget`), time by `MOST_OPCODES`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,22 @@ from jfusion.errors import UserError
 
 MOST_OPCODES = 600_000  # a network of 5000 tensors with Adam's state has about 450 000
 DEEPEST = 100  # levels of containers
+LARGEST_INTEGER = 1 << 128
+COPIES = 8  # how many times its own size a file may make us hold
 _DTYPE = re.compile(r"[<>=|]?(b1|\?|[iu][1248]|f[248]|c8|c16)")
+
+
+class Budget:
+    """The bytes and the parts that reading a file of `size` bytes may still make."""
+
+    def __init__(self, size: int):
+        self.bytes, self.parts = COPIES * size + (1 << 16), MOST_OPCODES
+
+    def spend(self, size: int = 0, parts: int = 0) -> None:
+        """Raises ValueError when the file makes more than any checkpoint of its size."""
+        self.bytes, self.parts = self.bytes - size, self.parts - parts
+        if self.bytes < 0 or self.parts < 0:
+            raise ValueError("it unfolds to far more than its own size")
 
 
 # ---- what a pickle can hold, before it is resolved ----------------------------------------------
@@ -30,10 +46,28 @@ _DTYPE = re.compile(r"[<>=|]?(b1|\?|[iu][1248]|f[248]|c8|c16)")
 
 @dataclass(frozen=True)
 class Name:
-    """A global name of the pickle; only those in `KNOWN` or of PyTorch's storages get this far."""
+    """A global name of the pickle; it is never imported."""
 
     module: str
     name: str
+
+    def __str__(self) -> str:
+        return plain(f"{self.module}.{self.name}", 120)
+
+
+@dataclass
+class Object:
+    """An instance of a class that is not ours: its name, what it was called with, and its state. Inert."""
+
+    name: Name
+    arguments: tuple = ()
+    items: list | dict = field(default_factory=dict)
+
+    def build(self, state: Any) -> None:
+        """Keeps the state: attributes by name, or whatever the class would have read."""
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict | None):
+            state = {**(state[0] or {}), **(state[1] or {})} if _are_dicts(*state) else state
+        self.items = state if isinstance(state, dict) else {"state": state}
 
 
 @dataclass
@@ -147,6 +181,26 @@ def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     return _Array(shape, dtype, raw, order == "F")
 
 
+def _list(items: Any = (), *_: Any) -> list:
+    """A set, a deque or a range as the list of what it holds."""
+    if not isinstance(items, list | tuple):
+        raise ValueError("a collection is written in an unknown way")
+    return list(items)
+
+
+def _path(*parts: Any) -> str:
+    return "/".join(map(str, parts)).replace("//", "/")
+
+
+def _new(cls: Any, *arguments: Any) -> Any:
+    """Copyreg's function: an empty instance of a class."""
+    return Object(cls) if isinstance(cls, Name) else {}
+
+
+def _are_dicts(*values: Any) -> bool:
+    return all(v is None or isinstance(v, dict) for v in values)
+
+
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
         raise ValueError("bytes are written in an unknown way")
@@ -197,6 +251,9 @@ KNOWN: dict[Name, Callable | None] = {
     Name("collections", "OrderedDict"): _pairs,
     Name("collections", "Counter"): _pairs,
     Name("collections", "defaultdict"): _empty,
+    Name("collections", "deque"): _list,
+    Name("copyreg", "_reconstructor"): _new,
+    Name("copy_reg", "_reconstructor"): _new,
     Name("torch._utils", "_rebuild_tensor"): _tensor,
     Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Name("torch._utils", "_rebuild_parameter"): _first,
@@ -212,8 +269,69 @@ for _core in ("numpy.core", "numpy._core"):
     KNOWN[Name(f"{_core}.multiarray", "_reconstruct")] = _reconstruct
     KNOWN[Name(f"{_core}.multiarray", "scalar")] = _scalar
     KNOWN[Name(f"{_core}.numeric", "_frombuffer")] = _from_buffer
-for _factory in ("list", "dict", "int", "float"):  # of a defaultdict
-    KNOWN[Name("builtins", _factory)] = None
+for _builtins in ("builtins", "__builtin__"):
+    for _kind in ("set", "frozenset"):
+        KNOWN[Name(_builtins, _kind)] = _list
+    # the factory of a defaultdict, the base class of an object
+    for _kind in ("list", "dict", "int", "float", "str", "bool", "tuple", "object"):
+        KNOWN[Name(_builtins, _kind)] = None
+for _kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"):
+    KNOWN[Name("pathlib", _kind)] = _path
+    KNOWN[Name("pathlib._local", _kind)] = _path
+
+# Modules whose functions run code or reach the system. Nothing is imported, so they could do no harm
+# here; but a file that names one was made to do harm elsewhere, and says so about its origin.
+_ATTACKS = {
+    *(
+        "os",
+        "posix",
+        "nt",
+        "sys",
+        "subprocess",
+        "builtins",
+        "__builtin__",
+        "shutil",
+        "socket",
+        "ctypes",
+    ),
+    *("importlib", "runpy", "code", "codeop", "pty", "commands", "webbrowser", "pickle", "_pickle"),
+    *(
+        "operator",
+        "_operator",
+        "functools",
+        "types",
+        "inspect",
+        "multiprocessing",
+        "threading",
+        "asyncio",
+    ),
+    *(
+        "timeit",
+        "pdb",
+        "bdb",
+        "cProfile",
+        "profile",
+        "trace",
+        "tempfile",
+        "io",
+        "_io",
+        "urllib",
+        "http",
+    ),
+    *(
+        "marshal",
+        "imp",
+        "platform",
+        "pip",
+        "pkgutil",
+        "zipimport",
+        "signal",
+        "atexit",
+        "gc",
+        "linecache",
+    ),
+}
+_HARMLESS = {Name("types", "SimpleNamespace")}
 
 STORAGES = {
     "DoubleStorage": "<f8",
@@ -230,24 +348,29 @@ STORAGES = {
 _TORCH_DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool"}
 
 
-def _known(module: Any, name: Any) -> Name:
+def _named(module: Any, name: Any) -> Name:
+    """A global name of the file. Raises UserError for one that exists to run code."""
     found = Name(str(module), str(name))
-    if found in KNOWN or (module == "torch" and (name in STORAGES or name in _TORCH_DTYPES)):
+    if found in KNOWN or found in _HARMLESS:
         return found
-    raise UserError(
-        f"refused: the file asks for {plain(module)}.{plain(name)}, which no checkpoint needs and which "
-        "could run code; do not trust where it came from"
-    )
+    if found.module.split(".")[0] in _ATTACKS or "__" in found.name:
+        raise UserError(
+            f"refused: the file asks for {plain(module)}.{plain(name)}, which no checkpoint needs and "
+            "which could run code; do not trust where it came from"
+        )
+    return found
 
 
 def plain(text: Any, most: int = 60) -> str:
     """Text out of a file, fit for a terminal: printable, on one line, not too long."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))[:most]
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:most])
 
 
 def _key(value: Any) -> Any:
     """Only simple keys: hashing nested tuples can take for ever."""
     if value is None or isinstance(value, str | int | float | bytes):
+        return value
+    if isinstance(value, tuple) and all(isinstance(v, str | int | float | None) for v in value):
         return value
     raise ValueError(f"a dictionary has a key of kind {type(value).__name__}")
 
@@ -262,14 +385,15 @@ def load(raw: bytes | io.BytesIO, persistent: Callable[[Any], Any] | None = None
     identity (PyTorch's storages).
     """
     stream = io.BytesIO(raw) if isinstance(raw, bytes) else raw
+    size = stream.getbuffer().nbytes - stream.tell()
     with warnings.catch_warnings():  # pickletools on odd escapes in a hostile file
         warnings.simplefilter("ignore")
-        return _Machine(persistent).run(stream)
+        return _Machine(persistent, Budget(size)).run(stream)
 
 
 class _Machine:
-    def __init__(self, persistent: Callable[[Any], Any] | None):
-        self.persistent = persistent
+    def __init__(self, persistent: Callable[[Any], Any] | None, budget: Budget):
+        self.persistent, self.budget = persistent, budget
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -282,6 +406,8 @@ class _Machine:
             if name == "STOP":
                 break
             if name in _VALUES:
+                if isinstance(argument, int) and abs(argument) > LARGEST_INTEGER:
+                    raise ValueError("it holds an integer of more than 128 bits")
                 self.stack.append(argument)
             else:
                 step = getattr(self, f"do_{name.lower()}", None)
@@ -338,6 +464,11 @@ class _Machine:
     def do_empty_list(self, _: None) -> None:
         self.stack.append([])
 
+    do_empty_set = do_empty_list
+
+    def do_frozenset(self, _: None) -> None:
+        self.stack.append(self.since_mark())
+
     def do_empty_tuple(self, _: None) -> None:
         self.stack.append(())
 
@@ -368,11 +499,20 @@ class _Machine:
 
     def do_append(self, _: None) -> None:
         value = self.pop()
-        self.top(list).append(value)
+        self._extend([value])
 
     def do_appends(self, _: None) -> None:
-        items = self.since_mark()
-        self.top(list).extend(items)
+        self._extend(self.since_mark())
+
+    do_additems = do_appends
+
+    def _extend(self, values: list[Any]) -> None:
+        if self.stack and isinstance(self.stack[-1], Object):  # a class that is a list
+            target = self.stack[-1]
+            target.items = target.items if isinstance(target.items, list) else []
+            target.items.extend(values)
+        else:
+            self.top(list).extend(values)
 
     def do_setitem(self, _: None) -> None:
         value, key = self.pop(), self.pop()
@@ -384,9 +524,13 @@ class _Machine:
     def _set(self, items: list[Any]) -> None:
         if len(items) % 2:
             raise ValueError("a dictionary has a key without a value")
-        found = self.top(dict)
+        target = self.stack[-1] if self.stack else None
+        if isinstance(target, Object) and isinstance(target.items, dict):
+            target = target.items  # a class that is a dictionary
+        else:
+            target = self.top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            found[_key(key)] = value
+            target[_key(key)] = value
 
     def do_put(self, index: int) -> None:
         if not self.stack:
@@ -406,26 +550,42 @@ class _Machine:
     do_binget = do_long_binget = do_get
 
     def do_global(self, names: str) -> None:
-        self.stack.append(_known(*names.split(" ", 1)))
+        self.stack.append(_named(*names.split(" ", 1)))
 
     def do_stack_global(self, _: None) -> None:
         name, module = self.pop(), self.pop()
-        self.stack.append(_known(module, name))
+        self.stack.append(_named(module, name))
 
     def do_reduce(self, _: None) -> None:
         arguments, function = self.pop(), self.pop()
-        known = KNOWN.get(function) if isinstance(function, Name) else None
-        if known is None or not isinstance(arguments, tuple):
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ValueError("it calls something that is not a function")
+        if function not in KNOWN:
+            self.stack.append(Object(function, arguments))
+            return
+        if KNOWN[function] is None:
+            raise ValueError(f"it calls {function}, which no checkpoint does")
+        self.budget.spend(*map(sum, zip(*map(_cost, arguments), (0, 0), strict=False)))
         try:
-            self.stack.append(known(*arguments))
+            self.stack.append(KNOWN[function](*arguments))
         except TypeError as error:
             raise ValueError(f"it calls {function.name} wrongly") from error
+
+    def do_newobj(self, _: None) -> None:
+        arguments, cls = self.pop(), self.pop()
+        if not isinstance(cls, Name) or not isinstance(arguments, tuple) or cls in KNOWN:
+            raise ValueError("it makes an instance of something that is not a class")
+        self.stack.append(Object(cls, arguments))
+
+    def do_newobj_ex(self, _: None) -> None:
+        named = self.pop()
+        self.do_newobj(_)
+        self.stack[-1].items = named if isinstance(named, dict) else {}
 
     def do_build(self, _: None) -> None:
         state = self.pop()
         target = self.stack[-1] if self.stack else None
-        if isinstance(target, _Array | _Dtype):
+        if isinstance(target, _Array | _Dtype | Object):
             target.build(state)
         elif not isinstance(target, dict):  # a dictionary's is PyTorch's note of module versions
             raise ValueError("it changes something that cannot be changed")
@@ -443,35 +603,50 @@ _VALUES = {
 }
 
 
+def _cost(value: Any) -> tuple[int, int]:
+    """The bytes and the parts that a function may copy of an argument."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value), 0
+    return (0, len(value)) if isinstance(value, list | tuple | dict) else (0, 1)
+
+
 # ---- from what was read to plain values ---------------------------------------------------------
 
 
-def resolve(value: Any) -> Any:
-    """The value with NumPy arrays in the place of everything that stood for one."""
-    return _resolve(value, {}, 0)
+def resolve(value: Any, size: int) -> Any:
+    """The value with NumPy arrays, lists and dictionaries in the place of what stood for one.
+
+    An object of a class that is not known becomes the dictionary of its attributes, or the text of its
+    name where it has none. size: the bytes of the file. Raises ValueError when it unfolds to far more.
+    """
+    return _resolve(value, {}, 0, Budget(size))
 
 
-def _resolve(value: Any, done: dict[int, Any], depth: int) -> Any:
+def _resolve(value: Any, done: dict[int, Any], depth: int, budget: Budget) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"its containers are nested more than {DEEPEST} deep")
     if id(value) in done:
         return done[id(value)][1]
-    if isinstance(value, _Array | _Tensor | _Dtype):
+    if isinstance(value, Object):
+        value.items = value.items or (list(value.arguments) if value.arguments else {})
+        found = _resolve(value.items, done, depth + 1, budget) if value.items else str(value.name)
+    elif isinstance(value, _Array | _Tensor | _Dtype):
         found = value.numpy()
+        budget.spend(getattr(found, "nbytes", 0), 1)
     elif isinstance(value, Name):
-        found = f"{value.module}.{value.name}"
+        found = str(value)
     elif isinstance(value, Storage):
         found = value.values
     elif isinstance(value, tuple):
-        found = tuple(_resolve(v, done, depth + 1) for v in value)
+        found = tuple(_resolve(v, done, depth + 1, budget) for v in value)
     elif isinstance(value, list | dict):
         found = type(value)()
         done[id(value)] = value, found  # before its parts: it may hold itself
         if isinstance(value, list):
-            found.extend(_resolve(v, done, depth + 1) for v in value)
+            found.extend(_resolve(v, done, depth + 1, budget) for v in value)
         else:
             for key, part in value.items():
-                found[key] = _resolve(part, done, depth + 1)
+                found[key] = _resolve(part, done, depth + 1, budget)
     else:
         return value
     done[id(value)] = value, found

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from jfusion.checkpoint import bfloat16, pickles
+from jfusion.checkpoint.kinds import whole_object
 from jfusion.checkpoint.pickles import STORAGES, Name, Storage
+from jfusion.errors import UserError
 
 RECORD = "jfusion.json"  # the entry of a zip file that holds the record
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old format
@@ -43,7 +45,9 @@ def read_zip(path: Path) -> Any:
                 storages[key] = new_storage
             return storages[key]
 
-        return pickles.resolve(pickles.load(archive.read(entries[0]), storage))
+        content = pickles.load(archive.read(entries[0]), storage)
+        _refuse_object(content)
+        return pickles.resolve(content, path.stat().st_size)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -125,12 +129,19 @@ def read_old(raw: bytes) -> Any:
         return storages.setdefault(identity[2], new_storage)
 
     value = pickles.load(stream, storage)
-    keys = pickles.resolve(pickles.load(stream))
+    _refuse_object(value)
+    keys = pickles.resolve(pickles.load(stream), len(raw))
     if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
         raise ValueError("its list of storages does not fit its tensors")
     for key in keys:
         _fill(storages[key], stream)
-    return pickles.resolve(value)
+    return pickles.resolve(value, len(raw))
+
+
+def _refuse_object(content: Any) -> None:
+    text = whole_object(content)
+    if text:
+        raise UserError(text)
 
 
 def _fill(storage: Storage, stream: io.BytesIO) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jfusion.checkpoint.names import check_names
+from jfusion.checkpoint.names import WeightMap, check_names
 from jfusion.errors import UserError
 from jfusion.runtime import jt
 
 if TYPE_CHECKING:
     from jfusion.systems.network import NetworkSystem
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "generator.")
 
 
 def load_state(
@@ -67,6 +70,7 @@ def load_weights(
     partial: loads the tensors that fit, keeps the present values of the others, and prints both lists.
     """
     parameters, names = system.state_dict(), system.WEIGHTS
+    state = _without_prefix(state, parameters, names)
     ours = sum(name in parameters for name in state)
     official = sum(names.ours(name) in parameters for name in state)
     if partial:
@@ -84,7 +88,7 @@ def _fitting(
     shapes = {name: np.shape(value) for name, value in state.items()}
     fitting = [name for name, value in parameters.items() if shapes.get(name) == value.shape]
     if not fitting:
-        raise UserError(f"{where}: none of its {len(state)} tensors fitting {system.name}")
+        raise UserError(f"{where}: none of its {len(state)} tensors fits {system.name}")
     kept = [name for name in parameters if name not in fitting]
     skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fitting]
     print(f"{where}: {len(fitting)} of {len(parameters)} tensors loaded")
@@ -92,3 +96,22 @@ def _fitting(
         if listed:
             print(f"  {len(listed)} {what}: {', '.join(listed)}")
     return {**parameters, **{name: state[name] for name in fitting}}
+
+
+def _without_prefix(
+    state: dict[str, np.ndarray], parameters: dict[str, Any], names: WeightMap
+) -> dict[str, np.ndarray]:
+    """The state without `model.`, `net.` and the like before every name, where more names fit then."""
+
+    def fitting(candidate: dict[str, np.ndarray]) -> int:
+        return sum(n in parameters or names.ours(n) in parameters for n in candidate)
+
+    best, candidate = state, state
+    while candidate:
+        prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in candidate)), None)
+        if prefix is None:
+            return best
+        candidate = {n.removeprefix(prefix): v for n, v in candidate.items()}
+        if fitting(candidate) > fitting(best):
+            best = candidate
+    return best

@@ -12,6 +12,7 @@ import pytest
 import jfusion
 from jfusion import checkpoint
 from jfusion.checkpoint import torch_file
+from jfusion.checkpoint.weights import load_weights
 from jfusion.cli import main
 from jfusion.config import to_dict
 from jfusion.errors import UserError
@@ -107,7 +108,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_names_translate_both_ways():
-    names = checkpoint.NameMap({"old{i}.{p}": "new.{i}.{p}"})
+    names = checkpoint.WeightMap({"old{i}.{p}": "new.{i}.{p}"})
     assert names.ours("old3.weight") == "new.3.weight"
     assert names.official("new.3.weight") == "old3.weight"
     assert names.ours("old3.a.weight") == "old3.a.weight"
@@ -185,7 +186,7 @@ def test_converting_for_a_system_translates_the_names(tmp_path):
         == 0
     )
     theirs = checkpoint.load(tmp_path / "o.pth")["model"]
-    assert set(theirs) == {film.OFFICIAL.official(name) for name in film.state()}
+    assert set(theirs) == {film.WEIGHTS.official(name) for name in film.state()}
     given = [str(tmp_path / "ours.pkl"), str(tmp_path / "n.safetensors"), "--names", "official"]
     assert main(["convert", *given]) == 2
     assert main(["convert", *given, "--system", "film"]) == 0
@@ -208,8 +209,8 @@ def test_partial_loading_is_asked_for_and_says_what_it_skipped(capsys):
     state = {**wide.state(), "extra.weight": np.ones(2, np.float32)}
     before = film.state()["text_projection.weight"]
     with pytest.raises(UserError, match=r"extra\.weight"):
-        film.load_any(state)
-    film.load_any(state, partial=True)
+        load_weights(film, state, "the checkpoint")
+    load_weights(film, state, "the checkpoint", partial=True)
     out = capsys.readouterr().out
     assert "2 skipped from the file: " in out and "extra.weight [2]" in out
     assert "1 left as they were: text_projection.weight" in out
@@ -217,4 +218,4 @@ def test_partial_loading_is_asked_for_and_says_what_it_skipped(capsys):
     np.testing.assert_array_equal(after["text_projection.weight"], before)
     np.testing.assert_array_equal(after["text_projection.bias"], state["text_projection.bias"])
     with pytest.raises(UserError, match="none of its 1 tensors fits film"):
-        film.load_any({"x": np.ones(1)}, partial=True)
+        load_weights(film, {"x": np.ones(1)}, "the checkpoint", partial=True)

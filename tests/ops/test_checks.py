@@ -309,7 +309,7 @@ def test_inputs_of_two_types_or_of_integers_are_refused(name):
     for i in range(len(shapes)):
         inputs = [of_shape(shape) for shape in shapes]
         inputs[i] = of_shape(shapes[i], np.int32)
-        with pytest.raises(UserError, match=rf"^\w+: [\w ]+ must be .*not .*(int32|float32)$"):
+        with pytest.raises(UserError, match=r"^\w+: [\w ]+ must be .*not .*(int32|float32)$"):
             operator(*inputs)
     inputs = [of_shape(shape) for shape in shapes]
     inputs[-1] = inputs[-1].numpy()

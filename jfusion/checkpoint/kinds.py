@@ -32,7 +32,7 @@ def by_content(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        return "empty; get it again"
+        return "empty, that is truncated; get it again"
     for start, text in _HEADS:
         if head.startswith(start):
             return text

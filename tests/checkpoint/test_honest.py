@@ -105,7 +105,7 @@ class Net:
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b"", "is empty; get it again"),
+        (b"", "is empty, that is truncated; get it again"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (gzip.compress(b"x" * 99), "a gzip archive; unpack it"),

@@ -4,7 +4,7 @@
 
 Reads every TextFeature/<TASK>/<DATASET>/*.npy below the folder; a paragraph stands for the mean of its
 tokens (padding left out where `encoder.json` tells the texts). Prints the mean cosine similarity within
-a data set, within a task, and between tasks, and how often a paragraph's nearest neighbour is of its
+a data set, within a task, and between tasks, and how often a paragraph's nearest neighbor is of its
 own task.
 """
 
@@ -39,12 +39,12 @@ def main(root: Path) -> None:
     other = ~np.eye(len(x), dtype=bool)
     same_set = (names[:, None] == names) & other
     same_task = (tasks[:, None] == tasks) & other & (names[:, None] != names)
-    print(f"{len(x)} paragraphs of {len(set(names))} data sets, {encoder.found.name}")
+    print(f"{len(x)} paragraphs of {len(set(names))} data sets, {encoder.source.name}")
     print(f"mean cosine within a data set       {similar[same_set].mean():.3f}")
     print(f"other data sets of the same task    {similar[same_task].mean():.3f}")
     print(f"between tasks                       {similar[tasks[:, None] != tasks].mean():.3f}")
     nearest = np.where(other, similar, -1).argmax(1)
-    print(f"nearest neighbour is of the same task: {np.mean(tasks[nearest] == tasks):.1%}")
+    print(f"nearest neighbor is of the same task: {np.mean(tasks[nearest] == tasks):.1%}")
 
 
 if __name__ == "__main__":

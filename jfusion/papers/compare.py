@@ -1,45 +1,68 @@
-"""The published rows of a system on a data set, and a table of ours beside them."""
+"""What the papers say of a system: its published rows, its evaluator, and what to know of both.
+
+Everything stands in CSV files of this folder: `names.csv` has the rows of a system in the published
+tables, where a setting may choose other rows; `notes.csv` has remarks on a task, `protocols.csv` the
+evaluator, the number of pairs and a remark for each data set ("*": all others).
+"""
 
 from __future__ import annotations
 
 import csv
-from typing import Any
+from functools import cache
 
 from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.table import Table
 from jfusion.papers.tables import FOLDER, cells
 
-NAMES = {
-    "film": "FILM",
-    "cddfuse": "CDDFuse",
-    "sfdfuse": "SFDFuse",
-    "ddfm": "DDFM",
-    "film-nankai": "FILM (PyTorch)",
-}
 # Folder names of the VLF layout -> names in the papers' tables.
 ALIASES = {"harvard_ct": "mri_ct", "harvard_pet": "mri_pet", "harvard_spect": "mri_spect"}
+
+
+def row_names(system: str, config: object = None) -> tuple[str, ...]:
+    """Returns what the published tables call a system; () when they have no row of it.
+
+    A setting of `config` may choose other rows: CDDFuse has one for each way that the authors ran it
+    on medical pairs.
+    """
+    rows = [row for row in _rows("names") if row["system"] == system]
+    chosen = [row for row in rows if row["setting"] and _applies(row, config)]
+    return tuple(row["row"] for row in chosen or rows if chosen or not row["setting"])
+
+
+def notes(system: str, task: str, config: object = None) -> list[str]:
+    """Returns what a user of a system should know of a task under `config`, one plain line each."""
+    rows = [row for row in _rows("notes") if (row["system"], row["task"]) == (system, task)]
+    return [row["note"] for row in rows if _applies(row, config)]
+
+
+def preset_of(system: str) -> str:
+    """Returns the evaluator that a system's paper used, one of `metrics.PRESETS`."""
+    return _protocol(system, "*")["preset"]
 
 
 def published(
     system: str, dataset: str, names: tuple[str, ...] = ()
 ) -> dict[str, dict[str, float]]:
-    """Source -> {metric: value} for a system of ours on a data set; {} when nothing was published.
+    """Returns source -> {metric: value} of a system on a data set; {} when nothing was published.
 
     names: what the tables call it, if not by its usual name.
     """
+    names = names or row_names(system)
     rows: dict[str, dict[str, float]] = {}
     for c in cells(system.replace("-", "_")):
-        named = c.system in (names or (NAMES.get(system),))
-        if named and _plain(c.dataset) == _plain(dataset):
+        if c.system in names and _plain(c.dataset) == _plain(dataset):
             rows.setdefault(c.source.split(",")[0], {})[c.metric] = c.value
     return rows
 
 
 def parse(paper: str) -> tuple[str, str]:
-    """ "film/RoadScene" -> its system and data set; raises UserError when nothing was published."""
+    """Returns the system and the data set of "film/RoadScene".
+
+    Raises UserError when nothing was published on it.
+    """
     system, slash, dataset = paper.partition("/")
-    if system.lower() not in NAMES or not slash:
-        known = sorted(NAMES)
+    known = sorted({row["system"] for row in _rows("names")})
+    if system.lower() not in known or not slash:
         raise UserError(
             f"--paper wants system/dataset, for example film/RoadScene, not {paper!r}"
             f"{did_you_mean(system, known)}"
@@ -51,7 +74,7 @@ def parse(paper: str) -> tuple[str, str]:
 
 
 def beside_published(table: Table, system: str, dataset: str, names: tuple[str, ...] = ()) -> Table:
-    """`table` (whose rows are ours) with the first published row and each row's difference below."""
+    """Adds to `table`, whose rows are ours, the first published row and each row's difference."""
     ours = list(table.rows)
     for source, row in published(system, dataset, names).items():
         if set(row) & set(table.columns):
@@ -65,43 +88,41 @@ def beside_published(table: Table, system: str, dataset: str, names: tuple[str, 
 
 
 def protocol(system: str, dataset: str, preset: str, pairs: int) -> list[str]:
-    """What differs between our evaluation and the paper's, one plain line each."""
-    known = _protocol(system, dataset)
+    """Returns what differs between our evaluation and the paper's, one plain line each.
+
+    preset, pairs: the evaluator and the number of pairs of ours.
+    """
+    theirs = _protocol(system, dataset)
     lines = []
-    if known["pairs"] and int(known["pairs"]) != pairs:
-        lines.append(f"the published row is over {known['pairs']} pairs, ours over {pairs}")
-    if not known["pairs"]:
+    if theirs["pairs"] and int(theirs["pairs"]) != pairs:
+        lines.append(f"the published row is over {theirs['pairs']} pairs, ours over {pairs}")
+    if not theirs["pairs"]:
         lines.append(
             f"ours is over {pairs} pairs; the source of the published row does not say which pairs "
             "it is over"
         )
-    if known["preset"] != preset:
-        lines.append(f"its definitions are those of --preset {known['preset']}, ours of {preset}")
-    if known["note"]:
-        lines.append(known["note"])
+    if theirs["preset"] != preset:
+        lines.append(f"its definitions are those of --preset {theirs['preset']}, ours of {preset}")
+    if theirs["note"]:
+        lines.append(theirs["note"])
     return lines
 
 
-def preset_of(system: str) -> str:
-    """The evaluator that a system's paper used, one of `metrics.PRESETS`."""
-    return _protocol(system, "*")["preset"]
-
-
-def row_names(system: str, config: Any) -> tuple[str, ...]:
-    """What the tables call the system under this configuration; () for its usual name."""
-    return ()
-
-
-def notes(system: str, task: str, config: Any) -> list[str]:
-    """What a user of the system should know about this task, one plain line each."""
-    return []
-
-
 def _protocol(system: str, dataset: str) -> dict[str, str]:
-    with (FOLDER / "protocols.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["system"] == system]
+    rows = [row for row in _rows("protocols") if row["system"] == system]
     rows = [row for row in rows if row["dataset"] in ("*", _plain(dataset))]
     return rows[0] if rows else {"pairs": "", "preset": "film", "note": ""}
+
+
+@cache
+def _rows(name: str) -> list[dict[str, str]]:
+    with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _applies(row: dict[str, str], config: object) -> bool:
+    """Whether `config` has the setting and the value of a row; a row without a setting always applies."""
+    return not row["setting"] or str(getattr(config, row["setting"], None)) == row["value"]
 
 
 def _plain(dataset: str) -> str:

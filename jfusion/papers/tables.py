@@ -11,7 +11,7 @@ from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.table import Table
 
 FOLDER = Path(__file__).parent
-NOT_TABLES = ("protocols",)
+NOT_TABLES = ("names", "notes", "protocols")  # see compare.py
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Cell:
 
 
 def cells(paper: str = "") -> Iterator[Cell]:
-    """Every number of a paper's tables (of all, without a name); READMEs first.
+    """Yields every number of a paper's tables, or of all papers'; those of READMEs first.
 
-    A README's row is what the released code and weights print.
+    paper: how the names of its CSV files begin ("film", "cddfuse"). A README's row is what the released
+    code and weights print.
     """
     files = (p for p in FOLDER.glob("*.csv") if p.stem not in NOT_TABLES)
     for path in sorted(files, key=lambda p: ("readme" not in p.stem, p.stem)):
@@ -41,19 +42,20 @@ def cells(paper: str = "") -> Iterator[Cell]:
 
 
 def overview() -> str:
-    """One line a table: its name, data sets, metrics, and source."""
+    """Returns a few lines a table: its name, data sets, metrics, and source."""
     tables: dict[str, list[Cell]] = {}
     for cell in cells():
         tables.setdefault(cell.table, []).append(cell)
     lines = []
-    for name, of in sorted(tables.items()):
-        sets, metrics = (
-            list(dict.fromkeys(v)) for v in ((c.dataset for c in of), (c.metric for c in of))
+    for name, group in sorted(tables.items()):
+        datasets, metrics, sources = (
+            dict.fromkeys(getattr(c, field) for c in group)
+            for field in ("dataset", "metric", "source")
         )
         lines.append(
-            f"{name}: {len(of)} numbers, {len({c.system for c in of})} systems\n"
-            f"    data sets: {', '.join(sets)}\n    metrics: {', '.join(metrics)}\n"
-            f"    source: {'; '.join(dict.fromkeys(c.source for c in of))}"
+            f"{name}: {len(group)} numbers, {len({c.system for c in group})} systems\n"
+            f"    data sets: {', '.join(datasets)}\n    metrics: {', '.join(metrics)}\n"
+            f"    source: {'; '.join(sources)}"
         )
     return "\n".join(lines)
 
@@ -61,25 +63,25 @@ def overview() -> str:
 def select(
     system: str | None = None, dataset: str | None = None, metric: str | None = None
 ) -> list[tuple[str, str, Table]]:
-    """(data set, source, table of systems) for each table that has what is asked for.
+    """Returns (data set, source, table of systems) for each table that has the given names.
 
     Names are compared without regard to case; an unknown one raises UserError.
     """
-    found = list(cells())
-    for field, wanted in (("system", system), ("dataset", dataset), ("metric", metric)):
-        if wanted:
-            known = {getattr(c, field) for c in found}
-            found = [c for c in found if getattr(c, field).lower() == wanted.lower()]
-            if not found:
-                raise UserError(f"no published {field} {wanted!r}{did_you_mean(wanted, known)}")
+    selected = list(cells())
+    for field, name in (("system", system), ("dataset", dataset), ("metric", metric)):
+        if name:
+            known = {getattr(c, field) for c in selected}
+            selected = [c for c in selected if getattr(c, field).lower() == name.lower()]
+            if not selected:
+                raise UserError(f"no published {field} {name!r}{did_you_mean(name, known)}")
     groups: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for c in found:
+    for c in selected:
         rows = groups.setdefault((c.dataset, c.source), {})
         rows.setdefault(c.system, {})[c.metric] = c.value
     tables = []
-    for (name, source), rows in groups.items():
+    for (title, source), rows in groups.items():
         table = Table(dict.fromkeys(m for values in rows.values() for m in values))
         for label, values in rows.items():
             table.add(label, values)
-        tables.append((name, source, table))
+        tables.append((title, source, table))
     return tables

@@ -342,7 +342,7 @@ def test_both_phases_train_and_resume_exactly_in_the_middle_of_each(pairs, tmp_p
     count = len(PairFile(pairs))
     per_epoch = -(-count // 4)
     assert per_epoch == 3 and count % 4  # the incomplete batch is kept
-    options = {"data": str(pairs), "seed": 5, "pictures": 0}
+    options = {"data": str(pairs), "seed": 5, "images": 0}
     whole = train(system, settings, TrainOptions(**options, exp=str(tmp_path / "whole")))
     assert whole.latest()["step"] == 2 * per_epoch and whole.latest()["stage"] == "fusion"
     run = train(system, settings, TrainOptions(**options, exp=str(tmp_path / "parts"), max_steps=2))

@@ -1,0 +1,111 @@
+"""What the papers say of a system: rows, evaluators, remarks."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from jfusion import metrics
+from jfusion.errors import UserError
+from jfusion.metrics.table import Table
+from jfusion.papers import compare
+from jfusion.papers.tables import FOLDER, cells
+from jfusion.systems import registry
+
+
+def config(system, **settings):
+    return registry.config_class(system)(**settings)
+
+
+def rows(name):
+    with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("skip", "names"),
+    [
+        ("visible", ("CDDFuse",)),
+        ("sum", ("CDDFuse_IVF", "CDDFuse")),
+        ("none", ("CDDFuse_MIF", "CDDFuse*")),
+    ],
+)
+def test_the_row_of_cddfuse_depends_on_how_it_was_run(skip, names):
+    assert compare.row_names("cddfuse", config("cddfuse", skip=skip)) == names
+    medical = compare.published("cddfuse", "Harvard_CT", names)
+    expected = {"visible": {}, "sum": {"SD": 88.59}, "none": {"SD": 79.17}}[skip]
+    readme = medical.get("MMIF-CDDFuse README.md", {})
+    assert {k: v for k, v in readme.items() if k in expected} == expected
+
+
+def test_other_systems_have_one_row_or_none():
+    assert compare.row_names("sfdfuse", config("sfdfuse", skip="sum")) == ("SFDFuse",)
+    assert compare.row_names("film") == ("FILM",)
+    assert compare.row_names("lfdt", config("lfdt")) == ()
+    assert compare.published("lfdt", "MSRS") == {}
+
+
+def test_medical_pairs_with_the_setting_of_infrared_ones_get_a_note():
+    (note,) = compare.notes("cddfuse", "MIF", config("cddfuse"))
+    assert "--skip sum" in note and "--skip none" in note
+    assert compare.notes("cddfuse", "MIF", config("cddfuse", skip="sum")) == []
+    assert compare.notes("cddfuse", "IVF", config("cddfuse")) == []
+    assert compare.notes("sfdfuse", "MIF", config("sfdfuse")) == []
+
+
+def test_the_evaluator_is_the_papers():
+    presets = {s: compare.preset_of(s) for s in ("film", "cddfuse", "sfdfuse", "fccf", "ddfm")}
+    assert presets == {
+        "film": "film",
+        "cddfuse": "cddfuse",
+        "sfdfuse": "cddfuse",
+        "fccf": "cddfuse",
+        "ddfm": "film",
+    }
+    assert compare.preset_of("a system of another package") == "film"
+
+
+def test_the_differences_of_the_protocol_are_said():
+    lines = compare.protocol("cddfuse", "Harvard_PET", "film", 7)
+    assert lines[0] == "the published row is over 42 pairs, ours over 7"
+    assert "--preset cddfuse" in lines[1] and "21 different PET slices" in lines[2]
+    assert compare.protocol("cddfuse", "TNO", "cddfuse", 25) == []
+    assert "does not say" in compare.protocol("film", "Lytro", "film", 3)[0]
+
+
+def test_the_published_row_and_the_differences_stand_below_ours():
+    table = Table(["EN", "SD"])
+    table.add("ours", {"EN": 6.0, "SD": 40.0})
+    table = compare.beside_published(table, "sfdfuse", "MSRS")
+    _, published, difference = table.rows
+    assert published.values["SD"] == 43.40 and published.label.startswith("published (SFDFuse")
+    assert difference.values["SD"] == pytest.approx(-3.4) and difference.signed
+    assert len(compare.beside_published(table, "film", "Nowhere").rows) == 3
+
+
+def test_a_paper_is_named_by_system_and_data_set():
+    assert compare.parse("FILM/RoadScene") == ("film", "RoadScene")
+    assert compare.parse("film-nankai/MSRS") == ("film-nankai", "MSRS")
+    for text, words in (
+        ("filn/MSRS", "did you mean 'film'"),
+        ("film", "system/dataset"),
+        ("cddfuse/RoadScen", "did you mean 'RoadScene'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            compare.parse(text)
+
+
+def test_every_row_of_the_lists_names_something_that_exists():
+    systems = {*registry.names(), "film-nankai"}
+    tables = {(c.table, c.system) for c in cells()}
+    for row in rows("names"):
+        assert row["system"] in systems
+        prefix = row["system"].replace("-", "_") + "_"
+        assert any(t.startswith(prefix) and s == row["row"] for t, s in tables), row
+    for row in rows("names") + rows("notes"):
+        if row["setting"]:
+            assert hasattr(config(row["system"], **{row["setting"]: row["value"]}), row["setting"])
+    for row in rows("protocols"):
+        assert row["system"] in systems and row["preset"] in metrics.PRESETS
+        assert not row["pairs"] or int(row["pairs"]) > 0

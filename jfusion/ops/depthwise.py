@@ -104,7 +104,7 @@ def shuffled_gate_reference(a: jt.Var, b: jt.Var, weight: jt.Var, activation: st
 
 
 def mish_reference(x: jt.Var) -> jt.Var:
-    """x tanh(softplus(x)) from stock Jittor (Misra, 2019, arXiv:1908.08681), of any shape."""
+    """The activation x tanh(softplus(x)) from stock Jittor (Misra, 2019, arXiv:1908.08681), of any shape."""
     softplus = jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
     return x * jt.tanh(softplus)
 

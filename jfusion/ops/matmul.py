@@ -34,7 +34,7 @@ def matmul_reference(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -
 
 
 def linear(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
-    """x weight^T + bias: x (..., I), weight (O, I), bias (O,) -> (..., O).
+    """Computes x weight^T + bias: x (..., I), weight (O, I), bias (O,) -> (..., O).
 
     Raises UserError for other shapes, or inputs that are not all of one floating-point type.
     """

@@ -97,7 +97,7 @@ class _Dropout(Function):
 
 
 def dropout(x: jt.Var, seed: jt.Var, probability: float) -> jt.Var:
-    """x with values set to 0 with this probability, and the others divided by 1 - probability.
+    """Sets values of x to 0 with this probability, and divides the others by 1 - probability.
 
     x of any shape; seed (1,) float32, which alone decides which values are dropped: the gradient takes the
     same seed, and nothing else need be kept. Raises UserError for another probability than 0 <= p < 1.

@@ -24,7 +24,7 @@ def source(*names: str) -> str:
     """The text of files in `csrc/` ("conv.h"), and before it that of the files which they include, each once.
 
     The text itself goes into Jittor's cache key, so a changed file is compiled anew and the folder it lies in
-    does not matter. Comments are left out: to edit one compiles nothing.
+    does not matter. Comments and empty lines are left out: to edit one compiles nothing.
     """
     texts: dict[str, str] = {}
 
@@ -34,12 +34,12 @@ def source(*names: str) -> str:
         text = (_CSRC / name).read_text(encoding="utf-8")
         for included in _INCLUDE.findall(text):
             add(included)
-        text = _INCLUDE.sub("", text).replace("#pragma once\n", "")
-        texts[name] = _COMMENT.sub("", text)
+        text = _INCLUDE.sub("", _COMMENT.sub("", text)).replace("#pragma once\n", "")
+        texts[name] = "".join(f"{line}\n" for line in text.splitlines() if line.strip())
 
     for name in names:
         add(name)
-    return "\n".join(texts.values())
+    return "".join(texts.values())
 
 
 def call_kernel(
@@ -101,45 +101,3 @@ def use_kernel(*inputs: jt.Var, cuda: bool = False) -> bool:
 def num_blocks(values: int) -> int:
     """How many of a GPU's blocks share a sum over so many values: the first axis of their partial sums."""
     return min(128, -(-values // 4096))
-
-
-# Until every kernel lies in csrc/: the heads of the texts that stand in Python (unchanged, for the caches).
-HEADER = """
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <omp.h>
-#include <vector>
-extern "C" int dnnl_sgemm(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha,
-    const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
-"""
-CUDA_HEADER = """
-#include <algorithm>
-#include <cmath>
-static const int THREADS = 256;
-// The grid for `pieces` pieces of n values.
-static inline dim3 grid_for(int64_t pieces, int64_t n) {
-    return dim3(pieces, std::max<int64_t>(1, std::min<int64_t>((n + THREADS - 1)/THREADS, 1 << 15)));
-}
-// The values i < n of a piece that are this thread's.
-#define OWN(i, n) (int64_t i = blockIdx.y*blockDim.x + threadIdx.x; i < (n); i += gridDim.y*blockDim.x)
-// The greatest, or the sum, of v over the threads of a block, to each of them.
-template <bool GREATEST> static __device__ inline float block_fold(float v) {
-    __shared__ float part[THREADS];
-    part[threadIdx.x] = v;
-    __syncthreads();
-    for (int half = THREADS/2; half > 0; half /= 2) {
-        if (threadIdx.x < half) {
-            float a = part[threadIdx.x], b = part[threadIdx.x + half];
-            part[threadIdx.x] = GREATEST ? fmaxf(a, b) : a + b;
-        }
-        __syncthreads();
-    }
-    float all = part[0];
-    __syncthreads();
-    return all;
-}
-static __device__ inline float block_max(float v) { return block_fold<true>(v); }
-static __device__ inline float block_sum(float v) { return block_fold<false>(v); }
-"""
-shares = num_blocks

@@ -36,3 +36,11 @@ def test_source_is_whole_and_holds_each_file_once(name):
 def test_source_of_two_files_holds_what_both_include_once():
     assert source("expand.h", "norm.h").count("dnnl_sgemm(char") == 1
     assert source("norm.h") in source("norm.h", "expand.h")
+
+
+def test_comments_and_empty_lines_are_no_part_of_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "_CSRC", tmp_path)
+    (tmp_path / "base.h").write_text("#pragma once\n// what it is\nint a;\n")
+    (tmp_path / "one.h").write_text('// one\n#include "base.h"\n\nint b;  // why\n')
+    (tmp_path / "two.h").write_text('#pragma once\n#include "base.h"\nint b;\n')
+    assert source("one.h") == source("two.h") == "int a;\nint b;\n"

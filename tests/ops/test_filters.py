@@ -12,7 +12,9 @@ from tests.ops.compare import arrays, assert_same, few, sizes
 @given(few, sizes, sizes)
 @settings(max_examples=8)
 def test_sobel(n, h, w):
-    assert_same(filters.sobel_magnitude, filters.sobel_magnitude_reference, arrays(10, (n, 1, h, w)))
+    assert_same(
+        filters.sobel_magnitude, filters.sobel_magnitude_reference, arrays(10, (n, 1, h, w))
+    )
 
 
 @given(few, few, sizes, sizes, st.sampled_from([3, 5, 11]))

@@ -3,9 +3,6 @@
 #pragma once
 #include "common.h"
 
-#pragma once
-#include "common.h"
-
 static inline float erf_fast(float x) {
     float t = std::min(std::fabs(x), 10.f), s = x*x;
     float near = 8.20979685e-05f;

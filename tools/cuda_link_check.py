@@ -19,7 +19,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from cuda_stand_ins.libraries import OWN, find, stand_in_for, used
+from cuda_emulator.libraries import OWN, find, make_stubs, used
 
 from jfusion.runtime import build, cuda_patches, cuda_toolkit, environment
 
@@ -98,7 +98,7 @@ def main() -> int:
     found = find(options.packages)
     print(found.name)
     nvcc = cuda_toolkit.link_tree(found, home, "check")
-    offered = stand_in_for(found, nvcc.parent.parent, OWN)
+    offered = make_stubs(found, nvcc.parent.parent, OWN)
     installed = Path(metadata.distribution("jittor").locate_file("")).resolve()
     site = (
         cuda_patches.patched(installed / "jittor", home, found)

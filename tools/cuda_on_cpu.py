@@ -1,10 +1,10 @@
-"""Runs a command on a GPU that is not there: Jittor's CUDA kernels, one thread after another on the CPU.
+"""Runs a command with an emulated GPU: Jittor's CUDA kernels, one thread after another on the CPU.
 
     python tools/cuda_on_cpu.py WORK [--packages SITE] -- COMMAND...
 
-The kernels that Jittor writes for CUDA are compiled as plain C++ (cuda_stand_ins/nvcc.py); cuBLAS, cuDNN
-and cuRAND are plain loops. So this shows that jfusion's path on a GPU computes the right numbers, as far as
-the sources go: not what NVIDIA's compiler and libraries make of it, and nothing of speed. CUB's sorting and
+The kernels that Jittor writes for CUDA are compiled as plain C++ (cuda_emulator/nvcc.py); cuBLAS, cuDNN
+and cuRAND are plain loops. This shows that jfusion's path on a GPU computes the right numbers, as far as
+the sources go. It does not show what NVIDIA's compiler and libraries do with them, and nothing of speed. CUB's sorting and
 scans do not compile.
 
 WORK is a folder for everything compiled; SITE holds `nvidia/` with the packages of requirements-cuda13.txt,
@@ -22,13 +22,13 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from cuda_stand_ins.libraries import COMPUTING, HERE, find, stand_in_for
-from cuda_stand_ins.nvcc import translated
+from cuda_emulator.libraries import COMPUTING, HERE, find, make_stubs
+from cuda_emulator.nvcc import translate
 
 from jfusion.files import write_script
 from jfusion.runtime import cuda_toolkit
 
-# one GPU, or with CUDA_VISIBLE_DEVICES the one that it names
+# The driver: it offers one GPU, the one that CUDA_VISIBLE_DEVICES names if it is set.
 DRIVER = """
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +40,7 @@ int cuDeviceGetUuid(char* name, int device) { memset(name, 1, 16); strncpy(name,
 
 
 def main() -> None:
-    """Makes the toolkit once, then becomes the command."""
+    """Makes the toolkit in WORK if it is not there, then runs the command in this process's place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--packages", type=Path, help="a folder that holds nvidia/")
@@ -59,16 +59,16 @@ def main() -> None:
 
 
 def make_toolkit(found: cuda_toolkit.Toolkit, work: Path, tree: Path) -> None:
-    """A folder with bin/nvcc, include and lib64, and a driver."""
-    shutil.rmtree(tree, ignore_errors=True)  # of a call that did not get to its end
+    """Makes `tree`: a folder with bin/nvcc, include and lib64, and a driver library."""
+    shutil.rmtree(tree, ignore_errors=True)  # an earlier call may have been interrupted
     cuda_toolkit.link_tree(found, work, "real").parents[1].rename(tree)
-    stand_in_for(found, tree, COMPUTING)
+    make_stubs(found, tree, COMPUTING)
     driver = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tree / "lib64" / "libcuda.so.1")]
     subprocess.run(driver, input=DRIVER, text=True, check=True)
     header = "misc/cuda_atomic.h"  # the one header that launches kernels
     source = Path(metadata.distribution("jittor").locate_file(f"jittor/src/{header}"))
     (tree / "translated/misc").mkdir(parents=True)
-    (tree / "translated" / header).write_text(translated(source.read_text()))
+    (tree / "translated" / header).write_text(translate(source.read_text()))
     own = [sys.executable, HERE / "nvcc.py", found.nvcc, tree]
     words = " ".join(shlex.quote(str(word)) for word in own)
     write_script(tree / "bin" / "nvcc", f'#!/bin/sh\nexec {words} "$@"\n')

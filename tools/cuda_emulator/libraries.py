@@ -1,4 +1,4 @@
-"""Libraries in the place of CUDA's: of the same names, with the same functions, for a machine without a GPU."""
+"""Stubs of CUDA's libraries, with the same names and functions, for a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from jfusion.runtime import cuda_toolkit
 
 HERE = Path(__file__).parent
-OWN = {"cudart": "runtime.cc"}  # memory is the host's; all else does nothing and returns 0
+OWN = {"cudart": "runtime.cc"}  # the device's memory is the host's
 COMPUTING = {**OWN, "cublas": "cublas.cc", "cudnn": "cudnn.cc", "curand": "curand.cc"}
 
 
@@ -26,8 +26,8 @@ def find(packages: Path | None) -> cuda_toolkit.Toolkit:
     return found
 
 
-def stand_in_for(found: cuda_toolkit.Toolkit, tree: Path, own: dict[str, str]) -> set[str]:
-    """Fills the tree's lib64 with stand-ins; `own` names the sources of what is more than `return 0`.
+def make_stubs(found: cuda_toolkit.Toolkit, tree: Path, own: dict[str, str]) -> set[str]:
+    """Fills the tree's lib64 with stubs: every function returns 0, unless the source file that `own` names has it.
 
     Returns the functions of the real libraries.
     """
@@ -49,23 +49,23 @@ def _make(name: str, soname: str, functions: set[str], tree: Path, text: str) ->
         link.unlink()
     source.write_text(text)
     subprocess.run([*build, "-o", str(out)], check=True)
-    nothing = [
+    stubs = [
         f'asm(".globl {f}\\n.type {f},@function\\n{f}: xor %eax,%eax\\nret");'
         for f in functions - defined(out)  # headers may give what is defined here another name
     ]
-    source.write_text(text + "\n".join(nothing))
+    source.write_text(text + "\n".join(stubs))
     subprocess.run([*build, "-o", str(out), f"-Wl,-soname,{soname}"], check=True)
     if soname != out.name:
         (tree / "lib64" / soname).symlink_to(out)
 
 
 def defined(library: Path) -> set[str]:
-    """The functions that a shared library offers."""
+    """The functions that a shared library defines."""
     return _symbols(library, "--defined-only")
 
 
 def used(library: Path) -> set[str]:
-    """The functions that a shared library expects of others."""
+    """The functions that a shared library uses and does not define."""
     return _symbols(library, "--undefined-only")
 
 
@@ -75,6 +75,6 @@ def _symbols(library: Path, which: str) -> set[str]:
 
 
 def soname_of(library: Path) -> str:
-    """The name that what is linked with a library asks for."""
+    """The name by which programs that are linked with a library ask for it."""
     text = subprocess.run(["readelf", "-d", str(library)], capture_output=True, text=True).stdout
     return re.search(r"SONAME.*\[(.*)\]", text)[1]

@@ -1,4 +1,4 @@
-"""The tool that runs CUDA's kernels on the CPU: how it rewrites their sources."""
+"""How the tool that runs CUDA's kernels on the CPU rewrites their sources."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "tools/cuda_stand_ins/nvcc.py"
-spec = importlib.util.spec_from_file_location("stand_in_nvcc", FILE)
+FILE = Path(__file__).parents[2] / "tools/cuda_emulator/nvcc.py"
+spec = importlib.util.spec_from_file_location("emulator_nvcc", FILE)
 nvcc = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(nvcc)
 
@@ -25,7 +25,7 @@ spec.loader.exec_module(nvcc)
     ],
 )  # fmt: skip
 def test_launches_become_calls(cuda, plain):
-    assert nvcc.translated(cuda) == plain
+    assert nvcc.translate(cuda) == plain
 
 
 def test_questions_are_answered_as_nvcc_does(tmp_path, capsys):

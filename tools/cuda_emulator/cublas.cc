@@ -6,12 +6,12 @@ static Kind kind(cudaDataType_t t) {
 }
 // An array of matrices, column by column, and how it is read.
 struct Matrices {
-    bool turned; const void* p; cudaDataType_t type; int column; offset next;
+    bool transposed; const void* p; cudaDataType_t type; int column; offset next;
     // matrix b as rows x columns doubles, row by row
     std::vector<double> read(int b, int rows, int columns) const {
         std::vector<double> out((size_t)rows*columns);
         for (int i = 0; i < rows; i++) for (int j = 0; j < columns; j++)
-            out[(size_t)i*columns + j] = get(kind(type), p, b*next + (turned ? j + (offset)i*column : i + (offset)j*column));
+            out[(size_t)i*columns + j] = get(kind(type), p, b*next + (transposed ? j + (offset)i*column : i + (offset)j*column));
         return out;
     }
 };

@@ -1,4 +1,4 @@
-"""A compiler in nvcc's place: makes plain C++ of CUDA's sources, whose kernels the CPU runs.
+"""Takes nvcc's place: translates CUDA sources to plain C++, whose kernels the CPU runs, and compiles them.
 
 nvcc.py REAL_NVCC TREE ARGUMENTS...
 """
@@ -14,13 +14,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LAUNCH = re.compile(r"([A-Za-z_][\w:]*(?:<[^<>;(){}]*>)?)\s*<<<(.*?)>>>\s*\(", re.S)
-LEFT_OUT = re.compile(
+SKIPPED = re.compile(
     r"-arch=|-code=|-gencode|--cudart|--use_fast_math|-ccbin|--?extended-lambda|-x$|cu$"
 )
 
 
-def translated(text: str) -> str:
-    """CUDA C++ with its launches as calls: f<<<grid, threads>>>(x) -> on_cpu::run(grid, threads, [&] {f(x);})."""
+def translate(text: str) -> str:
+    """Returns CUDA C++ with launches as calls: f<<<grid, threads>>>(x) -> on_cpu::run(grid, threads, [&] {f(x);})."""
     while found := LAUNCH.search(text):
         depth, end = 1, found.end()
         while depth:
@@ -32,7 +32,7 @@ def translated(text: str) -> str:
 
 
 def main(real: str, tree: Path, arguments: list[str]) -> int:
-    """Compiles; answers questions as the real one does."""
+    """Compiles, or answers a question as the real nvcc does; returns the exit status."""
     if "--dryrun" in arguments:
         print(f"#$ TOP={tree}", file=sys.stderr)
         return 0
@@ -51,13 +51,13 @@ def main(real: str, tree: Path, arguments: list[str]) -> int:
         for argument in arguments:
             if argument in sources:
                 made = Path(folder) / (Path(argument).name + ".cc")
-                # jfusion's blocks have fewer threads here: each that waits has a stack to be swapped
+                # jfusion's blocks get fewer threads: switching between their stacks takes most of the time
                 text = Path(argument).read_text().replace("THREADS = 256", "THREADS = 16")
-                made.write_text(translated(text))
+                made.write_text(translate(text))
                 if "__syncthreads" in text or "cub::" in text:
                     command.append("-DON_CPU_TOGETHER")
                 command += [f"-I{Path(argument).parent}", str(made)]
-            elif argument != "-Xcompiler" and not LEFT_OUT.match(argument):
+            elif argument != "-Xcompiler" and not SKIPPED.match(argument):
                 command.append(argument)
         command += [f"-I{tree}/include", f"-L{tree}/lib64", "-lcudart"]
         return subprocess.run(command).returncode

@@ -1,4 +1,4 @@
-// Arrays of any of CUDA's kinds of numbers, as floats.
+// Reads and writes arrays of CUDA's number types as doubles.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

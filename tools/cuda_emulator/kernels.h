@@ -1,5 +1,5 @@
-// Runs CUDA kernels on the CPU, one thread of them after another. With ON_CPU_TOGETHER the threads of a block
-// may wait for each other: each has a stack of its own, and they take turns.
+// Runs CUDA kernels on the CPU, one thread after another. With ON_CPU_TOGETHER the threads of a block may wait for
+// each other: each has a stack of its own, and runs until it waits.
 #pragma once
 #include <cuda_runtime.h>
 #include <algorithm>
@@ -19,33 +19,33 @@ namespace on_cpu {
 inline uint3 thread, block;
 inline dim3 threads, blocks;
 #ifdef ON_CPU_TOGETHER
-struct Turns {
+struct Scheduler {
     static constexpr size_t STACK = 1 << 17;
     std::function<void()> kernel;
-    std::vector<ucontext_t> at;
+    std::vector<ucontext_t> contexts;
     std::vector<char> stacks, done;
     ucontext_t home;
-    size_t now;
-} inline turns;
-inline void wait_for_others() { swapcontext(&turns.at[turns.now], &turns.home); }
-inline void one_thread() { turns.kernel(); turns.done[turns.now] = 1; }
+    size_t current;
+} inline scheduler;
+inline void wait_for_others() { swapcontext(&scheduler.contexts[scheduler.current], &scheduler.home); }
+inline void one_thread() { scheduler.kernel(); scheduler.done[scheduler.current] = 1; }
 template <class F> void run_block(F kernel) {
     size_t count = threads.x;
-    turns.kernel = kernel, turns.at.resize(count), turns.stacks.resize(count*Turns::STACK), turns.done.assign(count, 0);
+    scheduler.kernel = kernel, scheduler.contexts.resize(count), scheduler.stacks.resize(count*Scheduler::STACK), scheduler.done.assign(count, 0);
     for (size_t i = 0; i < count; i++) {
-        getcontext(&turns.at[i]);
-        turns.at[i].uc_stack.ss_sp = &turns.stacks[i*Turns::STACK];
-        turns.at[i].uc_stack.ss_size = Turns::STACK;
-        turns.at[i].uc_link = &turns.home;
-        makecontext(&turns.at[i], one_thread, 0);
+        getcontext(&scheduler.contexts[i]);
+        scheduler.contexts[i].uc_stack.ss_sp = &scheduler.stacks[i*Scheduler::STACK];
+        scheduler.contexts[i].uc_stack.ss_size = Scheduler::STACK;
+        scheduler.contexts[i].uc_link = &scheduler.home;
+        makecontext(&scheduler.contexts[i], one_thread, 0);
     }
-    for (bool left = true; left;) {
-        left = false;
-        for (turns.now = 0; turns.now < count; turns.now++) {
-            if (turns.done[turns.now]) continue;
-            thread = {(unsigned)turns.now, 0, 0};
-            swapcontext(&turns.home, &turns.at[turns.now]);
-            left |= !turns.done[turns.now];
+    for (bool unfinished = true; unfinished;) {
+        unfinished = false;
+        for (scheduler.current = 0; scheduler.current < count; scheduler.current++) {
+            if (scheduler.done[scheduler.current]) continue;
+            thread = {(unsigned)scheduler.current, 0, 0};
+            swapcontext(&scheduler.home, &scheduler.contexts[scheduler.current]);
+            unfinished |= !scheduler.done[scheduler.current];
         }
     }
 }
@@ -73,9 +73,9 @@ template <class To, class From> To bits(From v) { To to; std::memcpy(&to, &v, si
 #define blockDim on_cpu::threads
 #define gridDim on_cpu::blocks
 inline void __syncthreads() { on_cpu::wait_for_others(); }
-#define CHANGE(name, after) template <class T, class U> inline T name(T* p, U b) { T old = *p; *p = after; return old; }
-CHANGE(atomicAdd, old + b) CHANGE(atomicMax, std::max(old, (T)b)) CHANGE(atomicMin, std::min(old, (T)b))
-CHANGE(atomicAnd, old & b) CHANGE(atomicOr, old | b) CHANGE(atomicXor, old ^ b) CHANGE(atomicExch, b)
+#define ATOMIC(name, value) template <class T, class U> inline T name(T* p, U b) { T old = *p; *p = value; return old; }
+ATOMIC(atomicAdd, old + b) ATOMIC(atomicMax, std::max(old, (T)b)) ATOMIC(atomicMin, std::min(old, (T)b))
+ATOMIC(atomicAnd, old & b) ATOMIC(atomicOr, old | b) ATOMIC(atomicXor, old ^ b) ATOMIC(atomicExch, b)
 template <class T, class U, class V> inline T atomicCAS(T* p, U expected, V b) {
     T old = *p;
     if (old == (T)expected) *p = b;

@@ -6,8 +6,8 @@ struct Shape { int pad[2], step[2], dilation[2], groups = 1; };
 struct Tensor {
     Kind kind; int size[4], stride[4];
     offset count() const { return (offset)size[0]*size[1]*size[2]*size[3]; }
-    offset plane(int n, int c) const { return ((offset)n*size[1] + c)*size[2]*size[3]; }  // of what `all` gives
-    // f(the place in order, the place in memory) for every number
+    offset plane(int n, int c) const { return ((offset)n*size[1] + c)*size[2]*size[3]; }  // in the order of `all`
+    // calls f(index in order, offset in memory) for every number
     template <class F> void all(F f) const {
         offset i = 0;
         for (int a = 0; a < size[0]; a++) for (int b = 0; b < size[1]; b++) for (int c = 0; c < size[2]; c++)
@@ -23,7 +23,7 @@ struct Tensor {
         all([&](offset i, offset at) { put(kind, p, at, alpha*v[i] + (beta ? beta*get(kind, p, at) : 0)); });
     }
 };
-// Of one tap (a, b) of the kernel: f(row of x, row of y, first and last column of y, first column of x).
+// For the weight at (a, b) of the kernel: calls f(row of x, row of y, first and last column of y, first column of x).
 template <class F> static void rows(const Tensor& x, const Tensor& y, const Shape& s, int a, int b, F f) {
     int right = b*s.dilation[1] - s.pad[1], from = 0, to = y.size[3];
     while (from < to && from*s.step[1] + right < 0) from++;
@@ -33,15 +33,15 @@ template <class F> static void rows(const Tensor& x, const Tensor& y, const Shap
         if (u >= 0 && u < x.size[2]) f((offset)u*x.size[3], (offset)i*y.size[3], from, to, right);
     }
 }
-// All products of item n and output o, a row at a time: f(place in w, in x, in y, first and last column of y);
-// column j of y goes with x[place + j*step].
+// For all products of item n and output channel o, a row at a time: calls f(offset in w, in x, in y, first and last
+// column of y), where column j of y goes with x[offset + j*step].
 template <class F> static void products(const Tensor& x, const Tensor& w, const Tensor& y, const Shape& s, int n,
                                         int o, F f) {
     int each = w.size[1], first = o/(y.size[1]/s.groups)*each;
     for (int c = 0; c < each; c++) for (int a = 0; a < w.size[2]; a++) for (int b = 0; b < w.size[3]; b++) {
-        offset tap = w.plane(o, c) + (offset)a*w.size[3] + b;
+        offset weight = w.plane(o, c) + (offset)a*w.size[3] + b;
         rows(x, y, s, a, b, [&](offset xi, offset yi, int from, int to, int right) {
-            f(tap, x.plane(n, first + c) + xi + right, y.plane(n, o) + yi, from, to);
+            f(weight, x.plane(n, first + c) + xi + right, y.plane(n, o) + yi, from, to);
         });
     }
 }
@@ -98,8 +98,8 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t, const void* alpha, cudnnTen
     std::vector<double> out(Y.count());
     #pragma omp parallel for collapse(2)
     for (int n = 0; n < Y.size[0]; n++) for (int o = 0; o < Y.size[1]; o++)
-        products(X, W, Y, s, n, o, [&](offset tap, offset p, offset q, int from, int to) {
-            for (int j = from; j < to; j++) out[q + j] += k[tap]*in[p + j*s.step[1]];
+        products(X, W, Y, s, n, o, [&](offset weight, offset p, offset q, int from, int to) {
+            for (int j = from; j < to; j++) out[q + j] += k[weight]*in[p + j*s.step[1]];
         });
     Y.write(y, out, *(float*)alpha, *(float*)beta);
     DONE;
@@ -107,12 +107,12 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t, const void* alpha, cudnnTen
 cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t, const void* alpha, cudnnFilterDescriptor_t wd, const void* w, cudnnTensorDescriptor_t yd, const void* y, cudnnConvolutionDescriptor_t sd, cudnnConvolutionBwdDataAlgo_t, void*, size_t, const void* beta, cudnnTensorDescriptor_t xd, void* x) {
     Tensor &X = T(xd), &W = T(wd), &Y = T(yd);
     Shape& s = S(sd);
-    auto slope = Y.read(y), k = W.read(w);
+    auto g = Y.read(y), k = W.read(w);
     std::vector<double> out(X.count());
     #pragma omp parallel for
     for (int n = 0; n < Y.size[0]; n++) for (int o = 0; o < Y.size[1]; o++)
-        products(X, W, Y, s, n, o, [&](offset tap, offset p, offset q, int from, int to) {
-            for (int j = from; j < to; j++) out[p + j*s.step[1]] += k[tap]*slope[q + j];
+        products(X, W, Y, s, n, o, [&](offset weight, offset p, offset q, int from, int to) {
+            for (int j = from; j < to; j++) out[p + j*s.step[1]] += k[weight]*g[q + j];
         });
     X.write(x, out, *(float*)alpha, *(float*)beta);
     DONE;
@@ -120,12 +120,12 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t, const void* alpha, cud
 cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t, const void* alpha, cudnnTensorDescriptor_t xd, const void* x, cudnnTensorDescriptor_t yd, const void* y, cudnnConvolutionDescriptor_t sd, cudnnConvolutionBwdFilterAlgo_t, void*, size_t, const void* beta, cudnnFilterDescriptor_t wd, void* w) {
     Tensor &X = T(xd), &W = T(wd), &Y = T(yd);
     Shape& s = S(sd);
-    auto in = X.read(x), slope = Y.read(y);
+    auto in = X.read(x), g = Y.read(y);
     std::vector<double> out(W.count());
     #pragma omp parallel for
     for (int o = 0; o < Y.size[1]; o++) for (int n = 0; n < Y.size[0]; n++)
-        products(X, W, Y, s, n, o, [&](offset tap, offset p, offset q, int from, int to) {
-            for (int j = from; j < to; j++) out[tap] += slope[q + j]*in[p + j*s.step[1]];
+        products(X, W, Y, s, n, o, [&](offset weight, offset p, offset q, int from, int to) {
+            for (int j = from; j < to; j++) out[weight] += g[q + j]*in[p + j*s.step[1]];
         });
     W.write(w, out, *(float*)alpha, *(float*)beta);
     DONE;

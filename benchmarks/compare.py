@@ -1,4 +1,4 @@
-"""Ours beside the authors' code in alternating runs; see benchmarks/README.md."""
+"""Ours next to the authors' code, or to an earlier commit, in alternating runs; see README.md."""
 
 from __future__ import annotations
 
@@ -18,61 +18,72 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 def main() -> int:
-    """The command line; the option --worker is this script's own."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("system", help="a file of benchmarks/cases: film, ...")
-    parser.add_argument(
-        "--reference", help="folder of the authors' code; without it only ours is timed"
-    )
-    parser.add_argument("--python", help="a Python that has PyTorch")
-    parser.add_argument(
-        "--case", action="append", help="only this case (may be given several times)"
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="counted pairs of runs (default 7)")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="threads of each process (default 2)"
-    )
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        default="cpu",
-        help="where both sides run (default cpu); on the GPU the memory is the GPU's",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "tf32", "bfloat16"),
-        default="float32",
-        help="of convolutions on the GPU, both sides (the authors' in PyTorch's autocast)",
-    )
-    parser.add_argument("--check", action="store_true", help="run ours once on the smallest case")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    """Runs the comparison, or, with --worker, one side of it."""
+    parser = make_parser()
     options = parser.parse_args()
     if options.worker:
         return work(options)
     if bool(options.reference) != bool(options.python):
         parser.error("--reference and --python belong together")
+    if options.reference and options.before:
+        parser.error("--before and --reference are two comparisons; choose one")
     cases = importlib.import_module(f"cases.{options.system}").CASES
     names = options.case or list(cases)
     if options.check:
-        names, options.rounds = [min(cases, key=lambda n: np.prod(cases[n].size))], 1
+        smallest = min(cases, key=lambda name: np.prod(size_of(cases[name])))
+        names, options.rounds = [smallest], 1
+    device = f", {gpu()}, {options.precision}" if options.device == "cuda" else ""
     print(
-        f"{time.strftime('%Y-%m-%d')}, {options.threads} threads, {options.rounds} pairs of runs, {cpu()}"
-        + (f", {gpu()}, {options.precision}" if options.device == "cuda" else "")
+        f"{time.strftime('%Y-%m-%d')}, {options.threads} threads, {options.rounds} pairs of runs, "
+        f"{cpu()}{device}"
     )
     for name in names:
         compare(options, name)
     return 0
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; the option --worker is this script's own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("system", help="a file of benchmarks/cases: film, ...")
+    add("--reference", help="folder of the authors' code; without it only ours is timed")
+    add("--python", help="with --reference: a Python that has PyTorch")
+    add("--before", help="checkout of an earlier commit of ours, to compare with")
+    add("--case", action="append", help="only this case (may be given several times)")
+    add("--rounds", type=int, default=7, help="counted pairs of runs (default 7)")
+    add("--threads", type=int, default=2, help="threads of each process (default 2)")
+    add(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where both sides run (default cpu); on the GPU the memory is the GPU's",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of convolutions on the GPU, both sides (the authors' in PyTorch's autocast)",
+    )
+    add("--check", action="store_true", help="run ours once on the smallest case")
+    add("--worker", help=argparse.SUPPRESS)
+    return parser
+
+
+def size_of(case: Any) -> tuple[int, int]:
+    """The size of a case's images."""
+    return getattr(case, "size", None) or case[1]
+
+
 def cpu() -> str:
     """The processor's name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (x.split(": ")[1] for x in lines if x.startswith("model name")), "unknown processor"
-    )
+    names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
+    return next(names, "unknown processor")
 
 
 def gpu() -> str:
@@ -81,12 +92,16 @@ def gpu() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+# ---- comparing
+
+
 def compare(options: argparse.Namespace, case: str) -> None:
-    """Times one case and prints its row."""
+    """Times one case and prints its rows."""
     with tempfile.TemporaryDirectory() as folder:
-        workers = {"ours": Worker(options, case, "ours", sys.executable, folder)}
-        if options.reference:
-            workers["reference"] = Worker(options, case, "reference", options.python, folder)
+        workers = {"ours": Worker(options, case, "ours", folder)}
+        if options.reference or options.before:
+            other = "reference" if options.reference else "before"
+            workers[other] = Worker(options, case, other, folder)
         for name, worker in workers.items():
             first = worker.ask("run")
             print(f"{case}: {name} first run {first:.1f} s after {worker.start:.1f} s of start-up")
@@ -95,61 +110,52 @@ def compare(options: argparse.Namespace, case: str) -> None:
         for _ in range(options.rounds):
             for name, worker in workers.items():
                 times[name].append(worker.ask("run"))
-        report(case, times, {name: worker.finish() for name, worker in workers.items()})
+        report(times, {name: worker.finish() for name, worker in workers.items()})
 
 
-def report(case: str, times: dict[str, list[float]], ends: dict[str, tuple[float, Any]]) -> None:
-    """One line for each side and one for the ratio."""
+def report(times: dict[str, list[float]], ends: dict[str, tuple[float, Any]]) -> None:
+    """Prints one line for each side and, of two, the ratios and the differences of the outputs.
+
+    times: seconds of each run. ends: the peak memory in GiB, and the outputs of the last run.
+    """
     for name, seconds in times.items():
         print(
             f"  {name:<10} median {np.median(seconds):7.3f} s   peak memory {ends[name][0]:6.2f} GiB"
         )
-    if len(times) == 2:
-        ratios = np.array(times["ours"]) / np.array(times["reference"])
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        memory = ends["ours"][0] / ends["reference"][0]
-        print(
-            f"  ours / reference: time {middle:.3f} ({low:.3f} to {high:.3f}), memory {memory:.2f}"
-        )
-        ours, theirs = ends["ours"][1], ends["reference"][1]
-        for key in ours.files:
-            difference = np.abs(ours[key].astype(np.float64) - theirs[key]).max()
-            print(f"  largest difference of {key}: {difference:.2e}")
+    if len(times) < 2:
+        return
+    (ours, other), (memory, outputs) = times, zip(*ends.values(), strict=True)
+    ratios = np.array(times[ours]) / np.array(times[other])
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    print(
+        f"  {ours} / {other}: time {middle:.3f} ({low:.3f} to {high:.3f}), "
+        f"memory {memory[0] / memory[1]:.2f}"
+    )
+    for key in outputs[0].files:
+        difference = np.abs(outputs[0][key].astype(np.float64) - outputs[1][key]).max()
+        print(f"  largest difference of {key}: {difference:.2e}")
 
 
 class Worker:
-    """A process that does one run whenever it is asked to."""
+    """A process that does one run of a case whenever it is asked to.
 
-    def __init__(self, options: argparse.Namespace, case: str, side: str, python: str, folder: str):
-        command = [
-            python,
-            str(HERE / "compare.py"),
-            options.system,
-            "--worker",
-            side,
-            "--case",
-            case,
-            "--device",
-            options.device,
-            "--precision",
-            options.precision,
-        ]
+    side: "ours", "reference" (the authors' code), or "before" (ours, from the checkout --before, by
+    the compare.py that is there). start: seconds from its start until it is ready.
+    """
+
+    def __init__(self, options: argparse.Namespace, case: str, side: str, folder: str):
+        root = Path(options.before).resolve() if side == "before" else HERE.parent
+        python = options.python if side == "reference" else sys.executable
+        worker = "reference" if side == "reference" else "ours"
+        command = [python, str(root / "benchmarks/compare.py"), options.system, "--case", case]
+        command += ["--worker", worker]
+        command += ["--device", options.device, "--precision", options.precision]
         if options.reference:
             command += ["--reference", options.reference]
-        threads = {k: str(options.threads) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        # a side that waits must not keep the cores of the other busy
         self.output = Path(folder, f"{side}.npz")
-        variables = {
-            **os.environ,
-            **threads,
-            "OMP_WAIT_POLICY": "passive",
-            "BENCHMARK_OUTPUT": str(self.output),
-        }
-        if options.device == "cpu":
-            variables["nvcc_path"] = ""
-        else:
-            variables["JFUSION_PRECISION"] = options.precision
-            variables["NVIDIA_TF32_OVERRIDE"] = str(int(options.precision == "tf32"))
+        variables = environment(options) | {"BENCHMARK_OUTPUT": str(self.output)}
+        if worker == "ours":
+            variables["PYTHONPATH"] = str(root)
         started = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
@@ -158,34 +164,49 @@ class Worker:
         self.start = time.perf_counter() - started
 
     def ask(self, what: str) -> float:
-        """Seconds of one run, or peak GiB."""
+        """Asks for a "run", and returns its seconds, or for the end ("finish"): the peak in GiB."""
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
         return self.read("answer")
 
     def read(self, key: str) -> Any:
-        """The next answer; whatever else the process prints is passed over."""
+        """The next answer; whatever else the process prints is ignored."""
         for line in self.process.stdout:
             if line.startswith('{"benchmark"'):
                 return json.loads(line)["benchmark"][key]
         raise SystemExit(f"the process ended: {' '.join(self.process.args)}")
 
     def finish(self) -> tuple[float, Any]:
-        """(peak GiB, the outputs of the last run)."""
+        """Ends the process; returns its peak memory in GiB and the outputs of its last run."""
         peak = self.ask("finish")
         self.process.wait()
         return peak, np.load(self.output)
 
 
+def environment(options: argparse.Namespace) -> dict[str, str]:
+    """The variables of both sides: threads, device, precision."""
+    threads = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    # the side that waits must not keep the cores of the other busy
+    variables = {**os.environ, **threads, "OMP_WAIT_POLICY": "passive"}
+    if options.device == "cpu":
+        return variables | {"nvcc_path": ""}
+    tf32 = str(int(options.precision == "tf32"))
+    return variables | {"JFUSION_PRECISION": options.precision, "NVIDIA_TF32_OVERRIDE": tf32}
+
+
+# ---- the worker
+
+
 def work(options: argparse.Namespace) -> int:
-    """The worker: answers each `run` with its seconds, `finish` with the peak memory."""
+    """Answers each `run` with its seconds, `finish` with the peak memory."""
     wait, memory = lambda: None, host_memory
     if options.device == "cuda":
         wait, memory = on_gpu(options.worker)
     module, (case,) = importlib.import_module(f"cases.{options.system}"), options.case
-    function = (
-        module.ours(case) if options.worker == "ours" else module.reference(case, options.reference)
-    )
+    if options.worker == "ours":
+        function = module.ours(case)
+    else:
+        function = module.reference(case, options.reference)
     if options.precision == "bfloat16" and options.worker == "reference":
         import torch
 
@@ -206,18 +227,18 @@ def work(options: argparse.Namespace) -> int:
 
 
 def host_memory() -> float:
-    """The peak of this process in GiB."""
+    """The peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def on_gpu(side: str) -> tuple[Callable[[], None], Callable[[], float]]:
-    """(waits for the GPU, GiB of it that the framework's allocator has taken) of one side."""
+    """Two functions for one side: one waits for the GPU, one gives the GiB that its allocator holds."""
     if side == "ours":
         from jfusion.runtime import jt
 
         if not jt.flags.use_cuda:
             raise SystemExit("CUDA is off: jfusion doctor says why")
-        # an allocator that keeps what it has taken: at the end it holds the peak
+        # Jittor's allocator keeps what it has taken: at the end it holds the peak
         return lambda: jt.sync_all(True), lambda: jt.get_mem_info().total_cuda_used / 2**30
     import torch
 
@@ -226,7 +247,7 @@ def on_gpu(side: str) -> tuple[Callable[[], None], Callable[[], float]]:
 
 
 def answer(**values: Any) -> None:
-    """One line to the process that asked."""
+    """Writes one line to the process that asked."""
     print(json.dumps({"benchmark": values}), flush=True)
 
 

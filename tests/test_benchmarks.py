@@ -1,4 +1,4 @@
-"""The benchmark runs ours and tells what it computed; nothing here is timed."""
+"""The benchmark runs our side and reports; nothing here is timed."""
 
 from __future__ import annotations
 

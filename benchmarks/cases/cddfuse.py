@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-GOLDEN = Path(__file__).resolve().parents[2] / "tests/golden"
-sys.path.insert(0, str(GOLDEN))
-
-import recipe  # noqa: E402
+from cases import common
 
 NETWORKS = ("DIDF_Encoder", "DIDF_Decoder", "BaseFuseLayer", "DetailFuseLayer")
+RATE = 1e-4
 
 
 class Case(NamedTuple):
@@ -34,63 +29,38 @@ CASES = {
 }
 
 
-def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """a (infrared), b (visible), (N, 1, H, W)."""
-    a, b = (recipe.image(f"benchmark.{x}", (case.batch, 1, *case.size)) for x in "ab")
-    return a, b
+def inputs(case: Case) -> list[np.ndarray]:
+    """Images a (infrared) and b (visible), (N, 1, H, W)."""
+    return common.images("ab", (case.batch, 1, *case.size))
 
 
 def weights(system: str = "cddfuse") -> dict[str, np.ndarray]:
     """The golden parameters by the authors' names."""
-    folder = GOLDEN / system
-    state = recipe.state(json.loads((folder / "manifest.json").read_text()), salt="golden")
-    for name, factor in json.loads((folder / "scales.json").read_text()).items():
-        state[name] = (state[name] * np.float32(factor)).astype(np.float32)
-    return state
+    factors = common.golden_json(f"{system}/scales.json")
+    return common.weights(f"{system}/manifest.json", factors)
 
 
-def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
+def ours(name: str) -> common.Run:
     """One run of ours."""
-    return run_of_ours("cddfuse", name, weights())
+    return run_of_ours(name, common.create("cddfuse", weights()))
 
 
-def run_of_ours(
-    system_name: str, name: str, state: dict[str, np.ndarray], **settings: object
-) -> Callable[[], dict[str, np.ndarray]]:
+def run_of_ours(name: str, system: Any) -> common.Run:
     """One forward pass or training step of CDDFuse or SFDFuse."""
-    import jfusion
     from jfusion.runtime import jt
     from jfusion.systems.base import Batch
     from jfusion.train.optimizer import Adam
 
     case = CASES[name]
-    system = jfusion.create(system_name, **settings)
-    system.load_official(state)
     a, b = (jt.array(x) for x in inputs(case))
-    batch = Batch(a, b, None, [])
-    stage = system.stages()[max(0, case.phase - 1)]
-    optimizers = [Adam(g.parameters, clip_norm=g.clip_norm) for g in system.parameter_groups(stage)]
-
-    def forward() -> dict[str, np.ndarray]:
-        jt.sync_all(True)
-        with jt.no_grad():
-            return {"output": system(a, b).numpy()}
-
-    def step() -> dict[str, np.ndarray]:
-        jt.sync_all(True)
-        losses = system.losses(batch, stage)
-        parameters = [p for o in optimizers for p in o.parameters.values()]
-        gradients = iter(jt.grad(losses["total"], parameters))
-        value = losses["total"].item()
-        for optimizer in optimizers:
-            optimizer.apply([next(gradients) for _ in optimizer.parameters], 1e-4)
-        jt.sync_all(True)
-        return {"loss": np.array([value])}
-
-    return step if case.phase else forward
+    if not case.phase:
+        return common.forward(lambda: {"output": system(a, b)})
+    batch, stage = Batch(a, b, None, []), system.stages()[case.phase - 1]
+    optimizers = [Adam.of(config) for config in system.optimizers(stage)]
+    return common.training_step(lambda: system.losses(batch, stage), optimizers, RATE)
 
 
-def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
+def reference(name: str, folder: str) -> common.Run:
     """One run of the authors' networks; losses written after the specification, because
     theirs need a kornia of 2020."""
     sys.path.insert(0, folder)
@@ -102,19 +72,15 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
         Restormer_Encoder,
     )
 
-    made = (
+    networks = (
         Restormer_Encoder(),
         Restormer_Decoder(),
         BaseFeatureExtraction(dim=64, num_heads=8),
         DetailFeatureExtraction(num_layers=1),
     )
-    networks = dict(zip(NETWORKS, made, strict=True))
-    for key, network in networks.items():
-        own = {
-            k.removeprefix(f"{key}."): v for k, v in weights().items() if k.startswith(f"{key}.")
-        }
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in own.items()})
-    encoder, decoder, base_fusion, detail_fusion = networks.values()
+    for key, network in zip(NETWORKS, networks, strict=True):
+        network.load_state_dict(common.torch_state(weights(), f"{key}."))
+    encoder, decoder, base_fusion, detail_fusion = networks
     ir, vis = (torch.tensor(x) for x in inputs(CASES[name]))
 
     def fused() -> tuple:
@@ -124,26 +90,30 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
 
     def rebuilt() -> tuple:
         (base_v, detail_v, _), (base_i, detail_i, _) = encoder(vis), encoder(ir)
-        made = decoder(vis, base_v, detail_v)[0], decoder(ir, base_i, detail_i)[0]
-        return *made, (base_v, base_i), (detail_v, detail_i)
+        images = decoder(vis, base_v, detail_v)[0], decoder(ir, base_i, detail_i)[0]
+        return *images, (base_v, base_i), (detail_v, detail_i)
 
-    return losses_of_reference(CASES[name], networks, vis, ir, fused, rebuilt, halved=False)
+    return run_of_reference(CASES[name], networks, (vis, ir), fused, rebuilt, halved=False)
 
 
-def losses_of_reference(  # noqa: ANN201
+def run_of_reference(
     case: Case,
-    networks: dict,
-    vis,  # noqa: ANN001
-    ir,  # noqa: ANN001
+    networks: tuple[Any, ...],
+    pair: tuple[Any, Any],
     fused: Callable[[], tuple],
     rebuilt: Callable[[], tuple],
     halved: bool,
-):
-    """A run of the reference from its two forward passes; halved: SFDFuse's losses."""
+) -> common.Run:
+    """A run of the reference, from its two ways forward.
+
+    pair: the visible and the infrared images. fused() gives the fused image, rebuilt() the visible and
+    the infrared one; each then the base and the detail features of both. halved: SFDFuse's losses.
+    """
     import torch
 
-    used = list(networks.values())[: 2 if case.phase == 1 else 4]
-    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-4) for n in used]
+    vis, ir = pair
+    used = networks[: 2 if case.phase == 1 else 4]
+    optimizers = [torch.optim.Adam(n.parameters(), lr=RATE) for n in used]
 
     def forward() -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -153,17 +123,16 @@ def losses_of_reference(  # noqa: ANN201
         for o in optimizers:
             o.zero_grad()
         if case.phase == 1:
-            made_v, made_i, bases, details = rebuilt()
+            of_vis, of_ir, bases, details = rebuilt()
             loss = sum(
                 5 * _ssim_loss(x, y, halved) + ((x - y) ** 2).mean()
-                for x, y in ((vis, made_v), (ir, made_i))
+                for x, y in ((vis, of_vis), (ir, of_ir))
             )
-            loss = loss + 5 * (_gradient(vis) - _gradient(made_v)).abs().mean()
+            loss = loss + 5 * (_gradient(vis) - _gradient(of_vis)).abs().mean()
         else:
             out, bases, details = fused()
-            brightest = torch.maximum(vis, ir)
-            goal = torch.maximum(_sobel(vis), _sobel(ir))
-            loss = (brightest - out).abs().mean() + 10 * (goal - _sobel(out)).abs().mean()
+            brightest, target = torch.maximum(vis, ir), torch.maximum(_sobel(vis), _sobel(ir))
+            loss = (brightest - out).abs().mean() + 10 * (target - _sobel(out)).abs().mean()
             loss = loss + (_ssim_loss(brightest, out, halved) if halved else 0)
         loss = loss + 2 * _cc(*details) ** 2 / (1.01 + _cc(*bases))
         loss.backward()
@@ -175,39 +144,39 @@ def losses_of_reference(  # noqa: ANN201
     return step if case.phase else forward
 
 
-def _kernels() -> "torch.Tensor":  # noqa: F821, UP037
+def _kernels() -> Any:
     import torch
 
     x = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     return torch.stack([x, x.T])[:, None]
 
 
-def _gradient(x):  # noqa: ANN001
+def _gradient(x: Any) -> Any:
     from torch.nn import functional as F
 
     return F.conv2d(F.pad(x, (1,) * 4, mode="replicate"), _kernels() / 8)
 
 
-def _sobel(x):  # noqa: ANN001
+def _sobel(x: Any) -> Any:
     from torch.nn import functional as F
 
     return F.conv2d(x, _kernels(), padding=1).abs().sum(1, keepdim=True)
 
 
-def _cc(x, y):  # noqa: ANN001
+def _cc(x: Any, y: Any) -> Any:
     x, y = (v - v.mean((2, 3), keepdim=True) for v in (x, y))
     norms = (x * x).sum((2, 3)).sqrt() * (y * y).sum((2, 3)).sqrt()
     return ((x * y).sum((2, 3)) / (1.1920929e-07 + norms)).clamp(-1, 1).mean()
 
 
-def _ssim_loss(x, y, halved):  # noqa: ANN001
+def _ssim_loss(x: Any, y: Any, halved: bool) -> Any:
     import torch
     from torch.nn import functional as F
 
     g = torch.exp(-((torch.arange(11.0) - 5) ** 2) / 4.5)
     window = torch.outer(g / g.sum(), g / g.sum())[None, None]
 
-    def mean(v):  # noqa: ANN001
+    def mean(v: Any) -> Any:
         return F.conv2d(F.pad(v, (5,) * 4, mode="reflect"), window)
 
     mx, my = mean(x), mean(y)

@@ -1,22 +1,16 @@
-"""Metrics: the twelve of FILM's Evaluator for one triple, ours beside its utils/Evaluator.py."""
+"""Metrics: the twelve of FILM's Evaluator for one triple, ours next to its utils/Evaluator.py."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-GOLDEN = Path(__file__).resolve().parents[2] / "tests/golden"
-sys.path.insert(0, str(GOLDEN))
-
-import recipe  # noqa: E402
+from cases import common
 
 
 class Case(NamedTuple):
-    """A triple of gray images; `methods` fused images are judged against the same sources."""
+    """A triple of gray images; `methods` fused images are evaluated against the same sources."""
 
     size: tuple[int, int]
     methods: int = 1
@@ -35,29 +29,29 @@ PAIRED = ("MI", "MSE", "PSNR", "CC", "SCD", "VIF", "Qabf", "SSIM")
 
 def inputs(case: Case) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The fused images and both sources, float32 with whole numbers 0..255."""
-    a, b = (np.round(recipe.image(f"benchmark.{x}", case.size) * 255) for x in "ab")
+    a, b = (np.round(x * 255) for x in common.images("ab", case.size))
     parts = np.linspace(0.4, 0.6, case.methods)
     fused = [np.round(w * a + (1 - w) * b) for w in parts]
     return [f.astype(np.float32) for f in fused], a.astype(np.float32), b.astype(np.float32)
 
 
-def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
+def ours(name: str) -> common.Run:
     """One run of ours."""
     from jfusion import metrics
-    from jfusion.commands import metrics as judge
+    from jfusion.commands.metrics import keep_freed_memory
 
-    judge.keep_freed_memory()  # as `jfusion metrics` does
+    keep_freed_memory()  # as `jfusion metrics` does
     fused, a, b = inputs(CASES[name])
 
     def run() -> dict[str, np.ndarray]:
         sources = metrics.GrayImage(a), metrics.GrayImage(b)
-        found = [metrics.evaluate(f, *sources) for f in fused]
-        return {m: np.array([values[m] for values in found]) for m in found[0]}
+        rows = [metrics.evaluate(f, *sources) for f in fused]
+        return {m: np.array([row[m] for row in rows]) for m in rows[0]}
 
     return run
 
 
-def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
+def reference(name: str, folder: str) -> common.Run:
     """One run of the authors' Evaluator."""
     sys.path.insert(0, folder)
     from utils.Evaluator import Evaluator
@@ -65,10 +59,10 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
     fused, a, b = inputs(CASES[name])
 
     def run() -> dict[str, np.ndarray]:
-        found = {}
+        columns = {}
         for m in ALONE + PAIRED:
             compute = getattr(Evaluator, THEIRS.get(m, m))
-            found[m] = [compute(f) if m in ALONE else compute(f, a, b) for f in fused]
-        return {m: np.array(values, np.float64) for m, values in found.items()}
+            columns[m] = [compute(f) if m in ALONE else compute(f, a, b) for f in fused]
+        return {m: np.array(values, np.float64) for m, values in columns.items()}
 
     return run

@@ -1,14 +1,14 @@
-"""The text encoder: last hidden states, ours beside transformers' BertModel with the same weights."""
+"""The text encoder: last hidden states, ours next to transformers' BertModel with the same weights."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from cases import common
 
 
 class Case(NamedTuple):
@@ -45,7 +45,7 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 1000, (n, length)), rng.integers(length * 2 // 3, length + 1, n)
 
 
-def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
+def ours(name: str) -> common.Run:
     """One run of ours."""
     from safetensors.numpy import save_file
 
@@ -67,14 +67,14 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     return run
 
 
-def reference(name: str, _folder: str) -> Callable[[], dict[str, np.ndarray]]:
+def reference(name: str, _folder: str) -> common.Run:
     """One run of transformers' model (any folder does as --reference)."""
     import torch
     from transformers import BertConfig, BertModel
 
     case = CASES[name]
     network = BertModel(BertConfig(**config(case)), add_pooling_layer=False).eval()
-    network.load_state_dict({k: torch.from_numpy(v) for k, v in weights(case).items()})
+    network.load_state_dict(common.torch_state(weights(case)))
     tokens, lengths = (torch.from_numpy(x) for x in inputs(case))
     mask = (torch.arange(tokens.shape[1])[None] < lengths[:, None]).long()
 
@@ -102,10 +102,10 @@ def weights(case: Case) -> dict[str, np.ndarray]:
         shapes[f"encoder.layer.{i}.intermediate.dense"] = (4 * h, h)
         shapes[f"encoder.layer.{i}.output.dense"] = (h, 4 * h)
         shapes[f"encoder.layer.{i}.output.LayerNorm"] = (h,)
-    found = {}
+    state = {}
     for name, shape in shapes.items():
         scale = 1.0 if len(shape) == 1 else shape[-1] ** -0.5
-        found[f"{name}.weight"] = (rng.standard_normal(shape) * scale).astype(np.float32)
+        state[f"{name}.weight"] = (rng.standard_normal(shape) * scale).astype(np.float32)
         if "embeddings" not in name.split(".")[-1]:
-            found[f"{name}.bias"] = (rng.standard_normal(shape[:1]) * 0.1).astype(np.float32)
-    return found
+            state[f"{name}.bias"] = (rng.standard_normal(shape[:1]) * 0.1).astype(np.float32)
+    return state

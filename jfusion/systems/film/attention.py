@@ -13,7 +13,8 @@ from jfusion.runtime import jt, nn
 class CrossAttention(nn.Module):
     """Multi-head attention with PyTorch's packed parameters (`in_proj_weight`, `out_proj`).
 
-    `execute` is the textbook form; `pooled` is what FILM consumes of it, at a fraction of the work.
+    `execute` is the standard form; FILM uses the mean over the queries, which `pooled` computes at a
+    fraction of the work.
     """
 
     def __init__(self, dim: int, heads: int = 8):
@@ -25,7 +26,7 @@ class CrossAttention(nn.Module):
         self.out_proj.bias.assign(jt.zeros(dim))
 
     def execute(self, query: jt.Var, key: jt.Var, value: jt.Var) -> tuple[jt.Var, jt.Var]:
-        """The result (N, T, E), and the weights' mean over the heads (N, T, S).
+        """Returns the result (N, T, E), and the mean of the weights over the heads (N, T, S).
 
         query (N, T, E), key and value (N, S, E).
         """
@@ -39,12 +40,12 @@ class CrossAttention(nn.Module):
         ), weights.mean(1)
 
     def pooled(self, query: jt.Var, tokens: jt.Var) -> jt.Var:
-        """The mean of `execute(query, tokens, tokens)` over the queries: (N, T, E), (N, S, E) -> (N, E).
+        """Returns the mean of `execute(query, tokens, tokens)` over the queries, (N, E).
 
-        Exact up to rounding, by three identities: the mean over queries commutes with everything
-        after the softmax, so one averaged row of weights per head is enough; the values' projection
-        commutes with the weighted sum, so it is applied once per head and not to every token; and
-        the key bias cancels in the softmax.
+        query (N, T, E), tokens (N, S, E). Exact up to rounding, by three identities: the mean over the
+        queries commutes with everything after the softmax, so one averaged row of weights per head is
+        enough; the values' projection commutes with the weighted sum, so it is applied once per head
+        and not to every token; and the key bias cancels in the softmax.
         """
         n, _, d = query.shape
         h, dh = self.heads, d // self.heads
@@ -61,7 +62,7 @@ class CrossAttention(nn.Module):
 
 
 def averaged_attention(q: jt.Var, k: jt.Var, x: jt.Var, heads: int) -> jt.Var:
-    """The mean over the queries of softmax(q_h k_h^T), times x: one row for each head h.
+    """Returns the mean over the queries of softmax(q_h k_h^T), times x: one row for each head h.
 
     q (N, T, D), already scaled; k (N, S, D); x (N, S, E) -> (N, heads, E). Head h has components
     h*D/heads .. (h+1)*D/heads - 1 of q and k.

@@ -23,7 +23,10 @@ class Config(SystemConfig):
     hidden_dim: int = setting(256, "width of a token, E in the paper's code")
     image2text_dim: int = setting(32, "channels that an image gives to its tokens, D")
     token_size: tuple[int, int] = setting(
-        (288, 384), "grid that every image is resampled to for its tokens", ("HEIGHT", "WIDTH")
+        (288, 384),
+        "grid that every image is resampled to for its tokens; the weights do not determine it, so give "
+        "it for a .pth of another size that has no configuration in it",
+        ("HEIGHT", "WIDTH"),
     )
     normalize: bool = setting(
         True, "min-max normalize each fused image, as the authors' test script does"
@@ -34,7 +37,7 @@ class Config(SystemConfig):
     decay: float = setting(0.6, "factor of the learning rate every decay_every epochs")
     decay_every: int = setting(50, "epochs between decays")
     gradient_weight: float = setting(20.0, "weight of the gradient term in the loss")
-    ssim_weight: float = setting(0.0, "weight of the Lp / SSIM terms; they are logged at 0 too")
+    ssim_weight: float = setting(0.0, "weight of the Lp / SSIM terms, which are logged at 0 too")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,6 +50,6 @@ class Config(SystemConfig):
 
     @classmethod
     def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The width of the file's text features."""
+        """Returns the width of the file's text features."""
         width = attributes.get("text_dim")
         return {} if width is None else {"text_dim": int(width)}

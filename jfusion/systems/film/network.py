@@ -1,4 +1,4 @@
-"""FILM's network: guided blocks for each image, a projection of the text, a Restormer decoder."""
+"""FILM's network: a projection of the text, guided blocks for each image, a Restormer decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 32  # channels of the image features
 
 
 class Branch(nn.Module):
-    """One image's way through a guided block; the same module serves both modalities."""
+    """The branch of one image in a guided block."""
 
     def __init__(self, channels: int, config: Config):
         tokens = config.image2text_dim
@@ -31,7 +31,7 @@ class Branch(nn.Module):
         self.merge_slope = jt.array([0.25])
 
     def execute(self, x: jt.Var, text: jt.Var) -> jt.Var:
-        """X (N, C, H, W), text (N, T, E), already projected -> (N, 32, H, W)."""
+        """Maps x (N, C, H, W) and text (N, T, E), projected, to (N, 32, H, W)."""
         encoded = self.encode(x)
         tokens = self.tokens(encoded)
         guided = self.modulate(tokens, self.guidance(tokens, text), encoded.shape)
@@ -42,25 +42,29 @@ class Branch(nn.Module):
         return prelu(merged, self.merge_slope)
 
     def encode(self, x: jt.Var) -> jt.Var:
-        """(N, C, H, W) -> (N, 32, H, W)."""
+        """Extracts the features of x: (N, C, H, W) -> (N, 32, H, W)."""
         return self.encoder(prelu(conv(x, self.stem.weight), self.stem_slope))
 
     def tokens(self, encoded: jt.Var) -> jt.Var:
-        """(N, 32, H, W) -> (N, D*288*384/E, E): E consecutive values of the resampled map each."""
+        """Makes tokens (N, D * th * tw / E, E) of features (N, 32, H, W).
+
+        Each is E consecutive values of the map of D channels, resampled to the token size (th, tw).
+        """
         grid = nearest(
             conv1x1(encoded, self.to_tokens.weight, self.to_tokens.bias), *self.token_size
         )
         return grid.reshape(grid.shape[0], -1, self.dim)
 
     def guidance(self, tokens: jt.Var, text: jt.Var) -> jt.Var:
-        """The vector (N, 1, E) that scales the tokens; its absolute values sum to 1."""
+        """Returns the vector (N, 1, E) that scales the tokens; its absolute values sum to 1."""
         pooled = self.cross_attention.pooled(text, tokens)
         return (pooled / jt.maximum(jt.abs(pooled).sum(-1, keepdims=True), 1e-12)).unsqueeze(1)
 
     def modulate(self, tokens: jt.Var, vector: jt.Var, shape: tuple[int, ...]) -> jt.Var:
         """Scales the tokens, and brings the map back to `shape` with 32 channels.
 
-        The 1x1 convolution and the nearest resize commute, so the convolution runs on the smaller map.
+        The 1x1 convolution and the nearest-neighbor resize commute, so the convolution runs on the
+        smaller map.
         """
         n, _, h, w = shape
         grid = (tokens * vector).reshape(n, -1, *self.token_size)
@@ -78,6 +82,7 @@ class GuidedBlock(nn.Module):
         self.B = Branch(channels, config)
 
     def execute(self, a: jt.Var, b: jt.Var, text: jt.Var) -> tuple[jt.Var, jt.Var]:
+        """Maps a, b (N, C, H, W) and text (N, T, E), projected, to two maps (N, 32, H, W)."""
         return self.A(a, text), self.B(b, text)
 
 
@@ -92,7 +97,7 @@ class Decoder(nn.Module):
         self.to_image = nn.Conv(WIDTH, 1, 1)
 
     def execute(self, a: jt.Var, b: jt.Var) -> jt.Var:
-        """a, b (N, 32, H, W) -> (N, 1, H, W)."""
+        """Maps the features of both images, (N, 32, H, W) each, to logits (N, 1, H, W)."""
         x = self.joint(jt.concat([a, b], 1))
         x = conv1x1(x, self.reduce.weight, self.reduce.bias)
         x = self.refine2(self.refine1(x))
@@ -100,7 +105,7 @@ class Decoder(nn.Module):
 
 
 class TextProjection(nn.Module):
-    """A linear map of each paragraph token; the weight is (E, text_dim, 1) as the authors' Conv1d."""
+    """A linear map of each text token; its weight is (E, text_dim, 1), as the authors' Conv1d has it."""
 
     def __init__(self, config: Config):
         bound = config.text_dim**-0.5
@@ -110,5 +115,5 @@ class TextProjection(nn.Module):
         self.bias = jt.init.uniform([config.hidden_dim], "float32", -bound, bound)
 
     def execute(self, text: jt.Var) -> jt.Var:
-        """(N, T, text_dim) -> (N, T, E)."""
+        """Projects text (N, T, text_dim) to (N, T, E)."""
         return linear(text, self.weight.reshape(self.weight.shape[:2]), self.bias)

@@ -73,7 +73,7 @@ class FILM(NetworkSystem):
         self.decoder = Decoder()
 
     def execute(self, a: jt.Var, b: jt.Var, text: jt.Var | None = None) -> jt.Var:
-        """a, b (N, 1, H, W) in [0, 1], text (N, T, text_dim) -> (N, 1, H, W) in (0, 1)."""
+        """Fuses a, b (N, 1, H, W) in [0, 1] with text (N, T, text_dim) to (N, 1, H, W) in (0, 1)."""
         self.check_text(text, a)
         text = self.text_projection(text)
         for block in (self.block1, self.block2, self.block3):
@@ -93,17 +93,28 @@ class FILM(NetworkSystem):
 
     @classmethod
     def infer_settings(cls, state: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The width of the text features, from the projection's weight (E, text_dim, 1)."""
-        names = ("text_projection.weight", "text_process.conv.weight")
-        weight = next((state[name] for name in names if name in state), None)
-        return {} if weight is None or weight.ndim != 3 else {"text_dim": int(weight.shape[1])}
+        """Returns text_dim, hidden_dim and image2text_dim, which the shapes of two weights decide.
+
+        No shape depends on token_size: it comes from the configuration that `save` stores with the
+        weights, or from the user.
+        """
+        ours = {cls.WEIGHTS.ours(name): value for name, value in state.items()}
+        settings = {}
+        for name, dims in (
+            ("text_projection.weight", {"hidden_dim": 0, "text_dim": 1}),
+            ("block1.A.to_tokens.weight", {"image2text_dim": 0}),
+        ):
+            shape = np.shape(ours.get(name))
+            if len(shape) > max(dims.values()):
+                settings |= {setting: int(shape[axis]) for setting, axis in dims.items()}
+        return settings
 
     def stages(self) -> list[Stage]:
-        """One stage."""
+        """Returns the one stage."""
         return [Stage("fusion", self.config.epochs)]
 
     def optimizers(self, stage: Stage) -> list[OptimizerConfig]:
-        """One Adam for all parameters; its rate falls by `decay` every `decay_every` epochs."""
+        """Returns one Adam for all parameters; its rate falls by `decay` every `decay_every` epochs."""
         c = self.config
 
         def rate(epoch: int) -> float:
@@ -112,7 +123,7 @@ class FILM(NetworkSystem):
         return [OptimizerConfig("all", self.trainable(), rate)]
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
-        """Total, intensity, gradient, and the Lp / SSIM terms (equation 6 of the paper and its code)."""
+        """Returns the losses of FILM, equation 6, and the Lp / SSIM terms of its code, "total" first."""
         c = self.config
         fused = self(batch.a, batch.b, batch.text)
         fusion, intensity, gradient = fusion_loss(batch.a, batch.b, fused, c.gradient_weight)

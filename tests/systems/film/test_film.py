@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import jfusion
+from jfusion import checkpoint
 from jfusion.checkpoint.weights import load_weights
+from jfusion.config import to_dict
 from jfusion.data.h5 import Pair
 from jfusion.errors import UserError
 from jfusion.layers.losses import fusion_loss, lp_ssim_loss, ssim_map
@@ -18,6 +20,7 @@ from jfusion.ops.softmax import softmax
 from jfusion.runtime import jt
 from jfusion.runtime.build import kernels
 from jfusion.systems.base import Batch
+from jfusion.systems.film.config import TINY
 from jfusion.train.optimizer import Adam
 from tests.conftest import GOLDEN
 
@@ -179,6 +182,25 @@ def test_token_size_is_a_setting():
         assert small(image, image, text).shape == [1, 1, 9, 11]
     with pytest.raises(UserError, match="token_size"):
         jfusion.create("film", token_size=(5, 7))
+
+
+def test_an_exported_file_is_the_same_network_again(tmp_path):
+    film = jfusion.create("film", **TINY)
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 9, 11), np.float32)
+    text = rng.standard_normal((3, TINY["text_dim"])).astype(np.float32)
+    expected = film.fuse(a, b, text)
+    model = {film.WEIGHTS.official(name): value for name, value in film.state().items()}
+    shapes = {k: v for k, v in TINY.items() if k != "token_size"}
+    assert film.infer_settings(model) == film.infer_settings(film.state()) == shapes
+
+    for content in ({"system": "film", "config": to_dict(film.config)}, {}):
+        checkpoint.save(tmp_path / "film.pth", {**content, "model": model})
+        # without its configuration, the file needs the one setting that no shape depends on
+        asked = {} if content else {"token_size": TINY["token_size"]}
+        loaded = jfusion.load(tmp_path / "film.pth", "film", **asked)
+        assert loaded.config == film.config
+        np.testing.assert_array_equal(loaded.fuse(a, b, text), expected)
 
 
 # ---- pieces ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def expand_depthwise(x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> jt.Var:
     Raises UserError for other shapes, or inputs that are not all of one floating-point type.
     """
     check_float("expand_depthwise", x=x, expand=expand, depthwise=depthwise)
-    check_expand("expand_depthwise", x, expand, depthwise)
+    _check("expand_depthwise", x, expand, depthwise)
     if use_kernel(x, expand, depthwise):
         return _ExpandDepthwise()(x, expand, depthwise)
     return expand_depthwise_reference(x, expand, depthwise)
@@ -44,12 +44,18 @@ def gated_feed_forward(
     op = "gated_feed_forward"
     weight, bias = norm
     check_float(
-        op, x=x, weight=weight, bias=bias, expand=expand, depthwise=depthwise, project=project
+        op,
+        x=x,
+        norm_weight=weight,
+        norm_bias=bias,
+        expand=expand,
+        depthwise=depthwise,
+        project=project,
     )
-    check_expand(op, x, expand, depthwise)
+    _check(op, x, expand, depthwise)
     c, hidden = x.shape[1], expand.shape[0]
-    check_shape(op, "norm weight", weight, (c,), f"for an input of {c} channels")
-    check_shape(op, "norm bias", bias, (c,), f"for an input of {c} channels")
+    check_shape(op, "norm_weight", weight, (c,), f"for an input of {c} channels")
+    check_shape(op, "norm_bias", bias, (c,), f"for an input of {c} channels")
     check_divisible(op, "the channels of expand", hidden, 2)
     expected = ("O", hidden // 2, 1, 1)
     check_shape(op, "project", project, expected, f"for {hidden} expanded channels")
@@ -66,7 +72,7 @@ def gated_feed_forward_reference(
     return conv1x1(gelu_gate(hidden), project)
 
 
-def check_expand(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> None:
+def _check(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> None:
     """UserError unless the shapes are those that `expand_depthwise` takes."""
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]

@@ -26,7 +26,7 @@ def group_norm(
     in its own way -> (N, C, H, W). silu: the result y becomes y sigmoid(y). Raises UserError for other
     shapes, or inputs that are not all of one floating-point type.
     """
-    check_group_norm("group_norm", x, groups, weight, bias)
+    _check("group_norm", x, groups, weight, bias)
     weight, bias = (v.reshape(-1, x.shape[1]) for v in (weight, bias))
     if use_kernel(x, weight, bias, cuda=True):
         return _GroupNorm(groups, eps, silu)(x, weight, bias)
@@ -52,7 +52,7 @@ def group_norm_reference(
     return y * jt.sigmoid(y) if silu else y
 
 
-def check_group_norm(op: str, x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var) -> None:
+def _check(op: str, x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var) -> None:
     """UserError unless the inputs are those that `group_norm` takes."""
     check_float(op, x=x, weight=weight, bias=bias)
     check_shape(op, "x", x, ("N", "C", "H", "W"))

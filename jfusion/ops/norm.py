@@ -79,15 +79,14 @@ class _LeakyBatchNorm(Function):
         g = g * jt.ternary((x - mean) * inverse * weight + bias > 0, 1.0, 0.2)
         normal = (x - mean) * inverse
 
-        def over(v: jt.Var) -> jt.Var:
+        def channel_mean(v: jt.Var) -> jt.Var:
             return v.mean(3).mean(2).mean(0)
 
-        own = jt.stack([over(g), over(g * normal)], 0)
-        shared = self.average(own)
-        mean_g, mean_g_normal = (v.reshape(1, -1, 1, 1) for v in shared)
+        means = jt.stack([channel_mean(g), channel_mean(g * normal)], 0)
+        mean_g, mean_g_normal = (v.reshape(1, -1, 1, 1) for v in self.average(means))
+        d_x = weight * inverse * (g - mean_g - normal * mean_g_normal)
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
-        dx = weight * inverse * (g - mean_g - normal * mean_g_normal)
-        return dx, own[1] * pixels, own[0] * pixels, None, None
+        return d_x, means[1] * pixels, means[0] * pixels, None, None
 
 
 class _ChannelLayerNorm(Function):

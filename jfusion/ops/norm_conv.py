@@ -7,14 +7,9 @@ with the convolution; the gradient computes them again.
 from __future__ import annotations
 
 from jfusion.errors import UserError
-from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.checks import check_divisible, check_float, check_shape
 from jfusion.ops.conv import conv_backward, conv_forward, conv_reference
-from jfusion.ops.group_norm import (
-    check_group_norm,
-    group_norm,
-    group_norm_backward,
-    group_norm_forward,
-)
+from jfusion.ops.group_norm import group_norm, group_norm_backward, group_norm_forward
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt
 
@@ -33,22 +28,30 @@ def norm_silu_conv(
     x (N, C, H, W); norm: weight and bias (C,); conv: weight (O, C, K, K) with K odd, and bias (O,) ->
     (N, O, H, W). Raises UserError for other shapes, or inputs that are not all of one floating-point type.
     """
-    op, (weight, bias) = "norm_silu_conv", conv
-    check_group_norm(op, x, groups, *norm)
-    check_float(op, x=x, conv_weight=weight, conv_bias=bias)
-    c = x.shape[1]
-    check_shape(op, "conv weight", weight, ("O", c, "K", "K"), f"for an input of {c} channels")
-    check_shape(op, "conv bias", bias, (weight.shape[0],), f"for {weight.shape[0]} channels")
-    if weight.shape[2] % 2 == 0:
-        raise UserError(
-            f"{op}: conv weight must have kernels of an odd size, not {weight.shape[2]}"
-        )
+    _check("norm_silu_conv", x, groups, norm, conv)
     scale, shift = (v.reshape(1, -1) for v in norm)
     seed = jt.rand(1) if drop_probability else jt.zeros(1)
-    if not use_kernel(x, scale, weight):
+    if not use_kernel(x, scale, conv[0]):
         y = group_norm(x, groups, scale, shift, EPS, silu=True)
         return conv_reference(_Dropout(drop_probability)(y, seed) if drop_probability else y, *conv)
     return _NormSiLUConv(groups, drop_probability)(x, scale, shift, *conv, seed)
+
+
+def _check(
+    op: str, x: jt.Var, groups: int, norm: tuple[jt.Var, jt.Var], conv: tuple[jt.Var, jt.Var]
+) -> None:
+    (scale, shift), (weight, bias) = norm, conv
+    check_float(op, x=x, norm_weight=scale, norm_bias=shift, conv_weight=weight, conv_bias=bias)
+    check_shape(op, "x", x, ("N", "C", "H", "W"))
+    c = x.shape[1]
+    check_divisible(op, "the channels of x", c, groups)
+    check_shape(op, "norm_weight", scale, (c,), f"for an input of {c} channels")
+    check_shape(op, "norm_bias", shift, (c,), f"for an input of {c} channels")
+    check_shape(op, "conv_weight", weight, ("O", c, "K", "K"), f"for an input of {c} channels")
+    o, _, k, _ = weight.shape
+    if k % 2 == 0:
+        raise UserError(f"{op}: conv_weight must have kernels of an odd size, not {k} x {k}")
+    check_shape(op, "conv_bias", bias, (o,), f"for an output of {o} channels")
 
 
 class _NormSiLUConv(Function):

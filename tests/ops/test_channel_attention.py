@@ -22,14 +22,14 @@ def test_channel_attention(n, heads_and_width, h, w):
     def call(function):
         return lambda x, w, b, *rest: function(x, (w, b), *rest)
 
-    kernel, plain = (
+    kernel, reference = (
         call(channel_attention.channel_attention),
         call(channel_attention.channel_attention_reference),
     )
     tolerance = 1e-3 if h * w < 9 else 3e-4  # a few pixels: norms near zero
-    assert_same(lambda *x: kernel(*x)[0], lambda *x: plain(*x)[0], inputs, tolerance)
+    assert_same(lambda *x: kernel(*x)[0], lambda *x: reference(*x)[0], inputs, tolerance)
     out, weights = (v.numpy() for v in kernel(*map(jt.array, inputs)))
-    _, expected = (v.numpy() for v in plain(*map(jt.array, inputs)))
+    _, expected = (v.numpy() for v in reference(*map(jt.array, inputs)))
     np.testing.assert_allclose(weights, expected, atol=1e-4)
     assert out.shape == (n, heads * d, h, w)
 

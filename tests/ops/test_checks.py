@@ -120,7 +120,10 @@ WRONG = {
         "group_norm: weight must be (4,) or (1, 4) for an input of (1, 4, 6, 5), not (8,)"),
     "norm and convolution": (
         norm_then_conv, [IMAGE, (4,), (4,), (6, 3, 3, 3), (6,)],
-        "norm_silu_conv: conv weight must be (O, 4, K, K) for an input of 4 channels"),
+        "norm_silu_conv: conv_weight must be (O, 4, K, K) for an input of 4 channels"),
+    "a norm for each sample, and convolution": (
+        norm_then_conv, [(2, 4, 6, 5), (2, 4), (2, 4), (6, 4, 3, 3), (6,)],
+        "norm_silu_conv: norm_weight must be (4,) for an input of 4 channels, not (2, 4)"),
     "products of other lengths": (
         matmul.matmul, [(2, 3, 4), (2, 5, 6)],
         "matmul: b must be (2, 4, N) for a of shape (2, 3, 4), not (2, 5, 6)"),
@@ -323,7 +326,7 @@ def test_a_check_names_the_operator_the_argument_and_both_shapes():
     check_shape("op", "x", x, ("N", "C"))
     check_float("op", x=x, y=x)
     check_divisible("op", "the channels of x", 6, 3)
-    for pattern, wanted in (
+    for pattern, expected in (
         (("N", "N"), "(N, N)"),
         (("N",), "(N,)"),
         ((2, 4), "(2, 4)"),
@@ -331,4 +334,4 @@ def test_a_check_names_the_operator_the_argument_and_both_shapes():
     ):
         with pytest.raises(UserError) as raised:
             check_shape("op", "x", x, pattern, "for a test")
-        assert str(raised.value) == f"op: x must be {wanted} for a test, not (2, 3)"
+        assert str(raised.value) == f"op: x must be {expected} for a test, not (2, 3)"

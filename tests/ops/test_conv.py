@@ -12,7 +12,7 @@ from jfusion.runtime import jt
 from tests.ops.compare import arrays, assert_same, few, run, sizes
 
 
-def test_a_plain_convolution_takes_a_bias_of_one_number_just_loaded():
+def test_the_reference_convolution_accepts_a_single_bias_that_has_just_been_loaded():
     x, w, b = (jt.array(v) for v in arrays(5, (1, 3, 4, 5), (1, 3, 1, 1), (1,)))
     b = jt.zeros(1).update(b)
     out = jt.sigmoid(
@@ -22,13 +22,13 @@ def test_a_plain_convolution_takes_a_bias_of_one_number_just_loaded():
     np.testing.assert_allclose(out, 1 / (1 + np.exp(-expected)), atol=1e-6)
 
 
-@pytest.mark.skipif(not jt.flags.use_cuda, reason="a GPU's alone")
+@pytest.mark.skipif(not jt.flags.use_cuda, reason="needs a GPU")
 def test_convolutions_in_bfloat16_are_near_those_in_float32(monkeypatch):
     inputs = arrays(4, (2, 3, 8, 9), (4, 3, 3, 3), (4,))
-    (exact,), slopes = run(conv.conv, inputs, np.float32)
+    (exact,), exact_gradients = run(conv.conv, inputs, np.float32)
     monkeypatch.setenv("JFUSION_PRECISION", "bfloat16")
-    (out,), found = run(conv.conv, inputs, np.float32)
-    for narrow, wide in zip([out, *found[:2]], [exact, *slopes[:2]], strict=True):
+    (out,), gradients = run(conv.conv, inputs, np.float32)
+    for narrow, wide in zip([out, *gradients[:2]], [exact, *exact_gradients[:2]], strict=True):
         assert narrow.dtype == np.float32
         assert 1e-4 < abs(narrow - wide).max() / abs(wide).max() < 2e-2
 
@@ -61,11 +61,11 @@ def test_conv(n, c, o, h, w, k):
 def test_winograd(n, c, o, h, w):
     x, weight, bias = arrays(23, (n, c, h, w), (o, c, 3, 3), (o,))
     with jt.no_grad():
-        found = conv.conv(jt.array(x), jt.array(weight), jt.array(bias)).numpy()
+        actual = conv.conv(jt.array(x), jt.array(weight), jt.array(bias)).numpy()
         exact = [jt.array(v.astype(np.float64)) for v in (x, weight, bias)]
         with jt.flag_scope(use_cuda=0):
             expected = conv.conv_reference(*exact).numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * abs(expected).max())
 
 
 @given(few, few, sizes, sizes)
@@ -78,15 +78,15 @@ def test_depthwise3x3(n, c, h, w):
     )
 
 
-def test_silu_and_convolution_in_one_is_the_two_after_each_other():
+def test_silu_conv_equals_silu_then_conv():
     rng = np.random.default_rng(0)
     x, w = (
         jt.array(rng.standard_normal(s).astype(np.float32)) for s in ((2, 3, 5, 4), (6, 3, 3, 3))
     )
     b = jt.array(rng.standard_normal(6).astype(np.float32))
     weights = jt.array(rng.standard_normal((2, 6, 5, 4)).astype(np.float32))
-    ours, plain = conv.silu_conv(x, w, b), conv.conv_reference(activation.silu_reference(x), w, b)
-    np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
-    slopes = [jt.grad((y * weights).sum(), [x, w, b]) for y in (ours, plain)]
-    for mine, theirs in zip(*slopes, strict=True):
-        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)
+    y, reference = conv.silu_conv(x, w, b), conv.conv_reference(activation.silu_reference(x), w, b)
+    np.testing.assert_allclose(y.numpy(), reference.numpy(), atol=1e-5)
+    gradients = [jt.grad((v * weights).sum(), [x, w, b]) for v in (y, reference)]
+    for actual, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(actual.numpy(), expected.numpy(), atol=1e-4)

@@ -21,7 +21,7 @@ def test_expand_depthwise(n, c, d, h, w):
 @example(2, 3, 19, 4, 130, 70)
 @settings(max_examples=8)
 def test_gated_feed_forward(n, c, d, o, h, w):
-    c += 1  # one channel alone is normalised to nothing
+    c += 1  # a single channel is normalized to zeros
     weights = (2 * d, c, 1, 1), (2 * d, 1, 3, 3), (o, d, 1, 1)
     assert_same(
         lambda x, w, b, *rest: expand.gated_feed_forward(x, (w, b), *rest),

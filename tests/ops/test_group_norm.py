@@ -14,7 +14,7 @@ from tests.ops.compare import arrays, assert_same, few, sizes
 @example(2, 2, 2, 70, 61)
 @settings(max_examples=8)
 def test_group_norm(n, groups, k, h, w):
-    h += 1  # one value alone is normalised to nothing
+    h += 1  # a single value is normalized to zero
     inputs = arrays(14, (n, groups * k, h, w), (groups * k,), (groups * k,))
     assert_same(
         lambda x, *rest: group_norm.group_norm(x, groups, *rest),

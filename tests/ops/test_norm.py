@@ -30,22 +30,22 @@ def test_norms_keep_their_digits_far_from_zero(function):
     )
     groups = (1,) if function == "group_norm" else ()
     module = {"channel_layer_norm": norm, "group_norm": group_norm}[function]
-    found = getattr(module, function)(jt.array(x.astype(np.float32)), *groups, ones, zeros).numpy()
-    np.testing.assert_allclose(found, exact, atol=5e-3)  # the input itself is rounded to 3e-5
+    actual = getattr(module, function)(jt.array(x.astype(np.float32)), *groups, ones, zeros).numpy()
+    np.testing.assert_allclose(actual, exact, atol=5e-3)  # the input itself is rounded to 3e-5
 
 
-def test_batch_norm_with_its_own_statistics_has_their_slopes():
+def test_the_gradient_of_batch_norm_flows_through_its_statistics():
     rng = np.random.default_rng(0)
     x = jt.array(rng.standard_normal((2, 3, 5, 4)).astype(np.float32))
     w, b = (jt.array(rng.random(3).astype(np.float32)) for _ in "wb")
     weights = jt.array(rng.standard_normal(x.shape).astype(np.float32))
     mean = x.mean(3).mean(2).mean(0)
-    centred = x - mean.reshape(1, -1, 1, 1)
-    var = (centred * centred).mean(3).mean(2).mean(0)
-    plain = centred / jt.sqrt(var + 1e-5).reshape(1, -1, 1, 1) * w.reshape(1, -1, 1, 1)
-    plain = nn.leaky_relu(plain + b.reshape(1, -1, 1, 1), 0.2)
-    ours = norm.leaky_batch_norm(x, w, b, mean, var, lambda v: v)
-    np.testing.assert_allclose(ours.numpy(), plain.numpy(), atol=1e-5)
-    slopes = [jt.grad((y * weights).sum(), [x, w, b]) for y in (ours, plain)]
-    for mine, theirs in zip(*slopes, strict=True):
-        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)
+    centered = x - mean.reshape(1, -1, 1, 1)
+    var = (centered * centered).mean(3).mean(2).mean(0)
+    expected = centered / jt.sqrt(var + 1e-5).reshape(1, -1, 1, 1) * w.reshape(1, -1, 1, 1)
+    expected = nn.leaky_relu(expected + b.reshape(1, -1, 1, 1), 0.2)
+    y = norm.leaky_batch_norm(x, w, b, mean, var, lambda v: v)
+    np.testing.assert_allclose(y.numpy(), expected.numpy(), atol=1e-5)
+    gradients = [jt.grad((v * weights).sum(), [x, w, b]) for v in (y, expected)]
+    for actual, desired in zip(*gradients, strict=True):
+        np.testing.assert_allclose(actual.numpy(), desired.numpy(), atol=1e-4)

@@ -41,15 +41,15 @@ def test_nearest(n, c, h, w, height, width):
     st.sampled_from(["reflect", "edge"]),
 )
 @settings(max_examples=8)
-def test_pad(n, c, h, w, reach, mode):
+def test_pad(n, c, h, w, padding, mode):
     (x,) = arrays(0, (n, c, h, w))
-    widths = ((0, 0), (0, 0), (reach, reach), (reach, reach))
+    widths = ((0, 0), (0, 0), (padding, padding), (padding, padding))
     np.testing.assert_array_equal(
-        resize.pad(jt.array(x), reach, mode).numpy(), np.pad(x, widths, mode)
+        resize.pad(jt.array(x), padding, mode).numpy(), np.pad(x, widths, mode)
     )
-    rows, columns = (np.pad(np.arange(s, dtype=np.int32), reach, mode=mode) for s in (h, w))
+    rows, columns = (np.pad(np.arange(s, dtype=np.int32), padding, mode=mode) for s in (h, w))
     assert_same(
-        lambda x: resize.pad(x, reach, mode),
+        lambda x: resize.pad(x, padding, mode),
         lambda x: resize.gather_reference(x, jt.array(rows), jt.array(columns)),
         [x],
     )

@@ -39,12 +39,14 @@ def test_encoder_layers(n, length, heads, size):
         ),
         (encoder.bias_gelu, encoder.bias_gelu_reference, [(n, length, h), (h,)], ()),
     )
-    for kernel, plain, shapes, more in cases:
+    for kernel, reference, shapes, arguments in cases:
         if kernel is encoder.add_norm and h == 1:
             continue  # the variance of one value is rounding noise
         inputs = arrays(0, *shapes)
-        more = [jt.array(m) if isinstance(m, np.ndarray) else m for m in more]
-        found = kernel(*(jt.array(x) for x in inputs), *more).numpy()
+        arguments = [jt.array(m) if isinstance(m, np.ndarray) else m for m in arguments]
+        actual = kernel(*(jt.array(x) for x in inputs), *arguments).numpy()
         with jt.flag_scope(use_cuda=0):
-            wanted = plain(*(jt.array(x.astype(np.float64)) for x in inputs), *more).numpy()
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
+            expected = reference(
+                *(jt.array(x.astype(np.float64)) for x in inputs), *arguments
+            ).numpy()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-5)

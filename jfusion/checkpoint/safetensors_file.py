@@ -69,7 +69,7 @@ def _read_bfloat16(path: Path, name: str) -> np.ndarray:
 
 
 class Tensors:
-    """The tensors of a folder by name; only what `read` is asked for is read from the disk.
+    """The tensors of a folder by name; `read` reads only its tensor from the disk.
 
     names: name -> file. Raises UserError when there is none, or the index names a file that is missing.
     """

@@ -24,8 +24,8 @@ def test_hidden_states_are_those_of_transformers(name):
     expected = np.load(FIXTURES / name / "expected.npz")
     network = bert.load(FIXTURES / name)
     with jt.no_grad():
-        found = network(expected["tokens"], expected["mask"].sum(1)).numpy()
-    np.testing.assert_allclose(found, expected["last_hidden_state"], rtol=0, atol=1e-5)
+        actual = network(expected["tokens"], expected["mask"].sum(1)).numpy()
+    np.testing.assert_allclose(actual, expected["last_hidden_state"], rtol=0, atol=1e-5)
 
 
 def test_only_the_text_branch_is_read(monkeypatch):
@@ -117,8 +117,8 @@ def test_names_of_the_first_bert_checkpoints_are_known(folder):
 
     expected = np.load(folder / "expected.npz")
     network = bert.load(changed(folder, rename))
-    found = network(expected["tokens"], expected["mask"].sum(1)).numpy()
-    np.testing.assert_allclose(found, expected["last_hidden_state"], rtol=0, atol=1e-5)
+    actual = network(expected["tokens"], expected["mask"].sum(1)).numpy()
+    np.testing.assert_allclose(actual, expected["last_hidden_state"], rtol=0, atol=1e-5)
 
 
 def test_tokens_beyond_the_encoder_are_refused():

@@ -117,10 +117,10 @@ def test_padding_and_cutting(world):
     assert own.record.length is None
     assert [feature(world, n).shape[1] for n in ("one", "two", "three")] == [6, 6, 11]
     (world / "VLFDataset/Text/IVF/Mine/two.txt").write_text("tree " * 10_000)
-    cut = embed(options(world))
-    assert (cut.truncated, cut.record.length) == (1, 20)
-    cut = embed(options(world, max_length=8))
-    assert (cut.truncated, cut.record.length) == (2, 8)
+    result = embed(options(world))
+    assert (result.truncated, result.record.length) == (1, 20)
+    result = embed(options(world, max_length=8))
+    assert (result.truncated, result.record.length) == (2, 8)
     for bad in ("7", "21", "wide"):
         with pytest.raises(UserError, match="--pad-to must be"):
             embed(options(world, pad_to=bad))
@@ -168,8 +168,8 @@ def test_an_encoder_that_is_not_there_says_how_to_get_it(world, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    told = r"blip2 is not on this machine.*no route.*\(commit abc\).*--encoder FOLDER"
-    with pytest.raises(UserError, match=told):
+    message = r"blip2 is not on this machine.*no route.*\(commit abc\).*--encoder FOLDER"
+    with pytest.raises(UserError, match=message):
         embed(options(world, encoder="blip2@abc"))
 
 
@@ -182,8 +182,8 @@ def test_an_encoder_of_the_hub_is_that_of_one_commit(name, tmp_path, monkeypatch
         (cache / "snapshots" / commit).mkdir(parents=True)
     (cache / "refs").mkdir()
     (cache / "refs/main").write_text(another)  # what the hub has since
-    found = encoders.find(name)
-    assert found == encoders.ResolvedEncoder(
+    encoder = encoders.find(name)
+    assert encoder == encoders.ResolvedEncoder(
         name, cache / "snapshots" / spec.revision, spec.revision
     )
     assert encoders.find(f"{name}@{another}").revision == another

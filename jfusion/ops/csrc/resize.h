@@ -1,12 +1,12 @@
-// Resizing and padding of planes (a plane is one channel of one sample) by tables of source indices.
+// Resizing and padding, for the channels of all samples, by tables of source indices.
 #pragma once
 #include "common.h"
 
-// y[i][j] = x[rows[i]][columns[j]]; x (planes, h, w), y (planes, H, W).
-static inline void gather_forward(const float* x, const int* rows, const int* columns, float* y, int64_t planes,
+// y[i][j] = x[rows[i]][columns[j]]; x (channels, h, w), y (channels, H, W).
+static inline void gather_forward(const float* x, const int* rows, const int* columns, float* y, int64_t channels,
                                   int64_t h, int64_t w, int64_t H, int64_t W) {
     #pragma omp parallel for
-    for (int64_t p = 0; p < planes; p++) for (int64_t i = 0; i < H; i++) {
+    for (int64_t p = 0; p < channels; p++) for (int64_t i = 0; i < H; i++) {
         const float* from = x + (p*h + rows[i])*w;
         float* to = y + (p*H + i)*W;
         if (i && rows[i] == rows[i - 1]) std::copy(to - W, to, to);
@@ -14,11 +14,11 @@ static inline void gather_forward(const float* x, const int* rows, const int* co
     }
 }
 
-// From g (planes, H, W), the gradient of y: d_x (planes, h, w).
-static inline void gather_backward(const float* g, const int* rows, const int* columns, float* d_x, int64_t planes,
+// From g (channels, H, W), the gradient of y: d_x (channels, h, w).
+static inline void gather_backward(const float* g, const int* rows, const int* columns, float* d_x, int64_t channels,
                                    int64_t h, int64_t w, int64_t H, int64_t W) {
     #pragma omp parallel for
-    for (int64_t p = 0; p < planes; p++) {
+    for (int64_t p = 0; p < channels; p++) {
         std::fill(d_x + p*h*w, d_x + (p + 1)*h*w, 0.f);
         for (int64_t i = 0; i < H; i++) {
             float* to = d_x + (p*h + rows[i])*w;
@@ -34,14 +34,14 @@ struct AxisSamples {
     const float* fraction;
 };
 
-// x (planes, h, w) -> y (planes, H, W); first between two rows, then between two columns.
-static inline void bilinear_forward(const float* x, AxisSamples rows, AxisSamples columns, float* y, int64_t planes,
+// x (channels, h, w) -> y (channels, H, W); first between two rows, then between two columns.
+static inline void bilinear_forward(const float* x, AxisSamples rows, AxisSamples columns, float* y, int64_t channels,
                                     int64_t h, int64_t w, int64_t H, int64_t W) {
     #pragma omp parallel
     {
         std::vector<float> row(w);
         #pragma omp for
-        for (int64_t p = 0; p < planes; p++) for (int64_t i = 0; i < H; i++) {
+        for (int64_t p = 0; p < channels; p++) for (int64_t i = 0; i < H; i++) {
             const float *low = x + (p*h + rows.low[i])*w, *high = x + (p*h + rows.high[i])*w;
             float fraction = rows.fraction[i], *to = y + (p*H + i)*W;
             for (int64_t j = 0; j < w; j++) row[j] = low[j] + fraction*(high[j] - low[j]);
@@ -53,14 +53,14 @@ static inline void bilinear_forward(const float* x, AxisSamples rows, AxisSample
     }
 }
 
-// From g (planes, H, W), the gradient of y: d_x (planes, h, w).
+// From g (channels, H, W), the gradient of y: d_x (channels, h, w).
 static inline void bilinear_backward(const float* g, AxisSamples rows, AxisSamples columns, float* d_x,
-                                     int64_t planes, int64_t h, int64_t w, int64_t H, int64_t W) {
+                                     int64_t channels, int64_t h, int64_t w, int64_t H, int64_t W) {
     #pragma omp parallel
     {
         std::vector<float> row(w);
         #pragma omp for
-        for (int64_t p = 0; p < planes; p++) {
+        for (int64_t p = 0; p < channels; p++) {
             std::fill(d_x + p*h*w, d_x + (p + 1)*h*w, 0.f);
             for (int64_t i = 0; i < H; i++) {
                 const float* from = g + (p*H + i)*W;

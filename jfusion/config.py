@@ -188,6 +188,22 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(part) if typing.get_origin(part) is typing.Literal else ()
 
 
+def check(config: Any) -> None:
+    """Checks the values of a frozen dataclass against their types, and converts them, as `from_dict` does.
+
+    Raises UserError that names the setting and whose it is: the system of a module `<system>.config`, the
+    command of a module `commands.<command>`, otherwise the class.
+    """
+    cls = type(config)
+    package, _, module = cls.__module__.rpartition(".")
+    where = package.rpartition(".")[2] if module == "config" else cls.__name__
+    where = module if package.endswith(".commands") else where
+    for field in dataclasses.fields(config):
+        hint = type_hints(cls)[field.name]
+        value = _convert(getattr(config, field.name), hint, f"{where}: {field.name}")
+        object.__setattr__(config, field.name, value)
+
+
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as `hint` says; strings from the command line and lists from JSON are converted."""
     if type(None) in typing.get_args(hint) and (value is None or value == "none"):
@@ -232,7 +248,15 @@ def _named(hint: Any) -> str:
     return "x".join(map(_named, items)) if items else getattr(hint, "__name__", str(hint))
 
 
-# ---- systems -----------------------------------------------------------------------------------
+# ---- commands and systems -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandOptions:
+    """The options of a sub-command, whose types and choices are checked when they are created."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,14 +280,7 @@ class SystemConfig:
 
     def __post_init__(self) -> None:
         """Checks the types and the choices of all settings; a subclass calls this before its own checks."""
-        cls = type(self)
-        package, _, module = cls.__module__.rpartition(".")
-        where = package.rpartition(".")[2] if module == "config" else cls.__name__
-        for field in dataclasses.fields(self):
-            value = _convert(
-                getattr(self, field.name), type_hints(cls)[field.name], f"{where}: {field.name}"
-            )
-            object.__setattr__(self, field.name, value)
+        check(self)
 
     @classmethod
     def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import h5
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The file."""
 
     file: str = setting(REQUIRED, "the H5 file", positional=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jfusion import checkpoint
-from jfusion.config import REQUIRED, setting, to_dict
+from jfusion.config import REQUIRED, CommandOptions, setting, to_dict
 from jfusion.errors import UserError
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The two files, and whose names are written."""
 
     source: str = setting(REQUIRED, "the checkpoint to read", "IN", positional=True)

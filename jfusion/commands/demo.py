@@ -10,7 +10,7 @@ import numpy as np
 
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
-from jfusion.config import setting
+from jfusion.config import CommandOptions, setting
 from jfusion.data import color, image, sample
 from jfusion.data.h5 import check, summary
 from jfusion.metrics.fidelity import truth_psnr
@@ -31,14 +31,14 @@ SETTINGS = {
     "batch_size": 2,
 }
 CROP = (96, 128)
-# For DDFM: a model of the photographs themselves, small, and few steps back from noise.
-PRIOR = {"learning_rate": 5e-4, "batch_size": 8, "epochs": 10_000}
+# For DDFM: a small model of the photographs themselves, and few steps from noise to the image.
+PRIOR = {"variant": "small", "learning_rate": 5e-4, "batch_size": 8, "epochs": 10_000}
 PRIOR_CROP = (64, 64)
 RESPACING = "25"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """Which demo, and where its files go."""
 
     out: str = setting("demo", "folder for everything the demo makes", "DIR")
@@ -93,7 +93,7 @@ def _ddfm(out: Path, options: Options) -> tuple[Run, Result]:
         f"{PRIOR_CROP[0]}x{PRIOR_CROP[1]}, learning rate {PRIOR['learning_rate']}"
     )
     photographs = out / "VLFDataset/Image" / options.task / "Demo/TRUTH"
-    run = _train("diffusion", PRIOR, photographs, out, PRIOR_CROP, steps)
+    run = _train("ddfm", PRIOR, photographs, out, PRIOR_CROP, steps)
     return run, _test("ddfm", {"timestep_respacing": RESPACING}, run, file, out)
 
 

@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jfusion.config import setting
+from jfusion.config import CommandOptions, setting
 from jfusion.errors import UserError
 from jfusion.runtime import build, cache, cuda_patches, machine
 from jfusion.systems import registry
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """What is done besides looking."""
 
     quiet: bool = setting(False, "print problems only")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jfusion.config import setting
+from jfusion.config import CommandOptions, setting
 from jfusion.data.layout import find_samples
 from jfusion.errors import UserError
 from jfusion.files import read_text, remove_left, replacing
@@ -25,7 +25,7 @@ from jfusion.text.features import Encoder, Record
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The paragraphs, and the encoder that makes features of them."""
 
     task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF")

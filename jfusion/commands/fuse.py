@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jfusion import inference
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs, task
@@ -18,7 +18,7 @@ from jfusion.text.features import read_features
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The images, the checkpoint, and what is written."""
 
     RENAMED: ClassVar[dict[str, str]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jfusion import checkpoint
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The file."""
 
     file: str = setting(

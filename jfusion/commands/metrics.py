@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from jfusion import metrics
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.errors import UserError
 from jfusion.files import read_text, write_text
@@ -36,7 +36,7 @@ EPILOG = (
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The folders, the evaluator, and the files that are written."""
 
     a: str = setting(REQUIRED, "sources A (infrared, MRI, ...)", "DIR")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.errors import UserError
 from jfusion.papers import tables
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """What is printed of the published tables."""
 
     action: Literal["list", "show"] = setting(

@@ -14,7 +14,7 @@ import numpy as np
 
 from jfusion.commands.embed import Options as EmbedOptions
 from jfusion.commands.embed import embed
-from jfusion.config import setting
+from jfusion.config import CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
@@ -32,7 +32,7 @@ LISTED = 10  # misaligned pairs that are printed
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The data set, and how its pairs are stored."""
 
     RENAMED: ClassVar[dict[str, str]] = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The volume, the folder, and how values become 8 bits."""
 
     volume: str = setting(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jfusion.config import CommandOptions
 from jfusion.systems import registry
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """None."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jfusion import inference, metrics
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
-from jfusion.config import setting
+from jfusion.config import CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.h5 import PairFile, check_encoder
 from jfusion.data.layout import find_samples
@@ -31,7 +31,7 @@ SHOWN = 4  # pairs in grid.png
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The checkpoint, the test set, and the evaluation."""
 
     weights: str | None = setting(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jfusion.config import setting
+from jfusion.config import check, setting
 from jfusion.errors import UserError
 
 # channel_mult of the published models, by image size
@@ -42,7 +42,8 @@ class UNetConfig:
     )
     use_new_attention_order: bool = setting(False, "channels as q, k, v and not head by head")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check(self)
         if self.num_channels < 32 or self.num_channels % 32:
             raise UserError(f"num_channels must be a multiple of 32, not {self.num_channels}")
         if self.num_res_blocks < 1:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jfusion.config import setting
+from jfusion.config import CommandOptions, setting
 from jfusion.errors import UserError
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The options of `jfusion train` next to the settings of the system."""
 
     RENAMED: ClassVar[dict[str, Any]] = {"pictures": "images"}
@@ -44,5 +44,6 @@ class Options:
     images: int = setting(2, "batches per epoch whose fused images are kept in pic_fusion/")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep_last is not None and self.keep_last < 1:
             raise UserError(f"--keep-last must be 1 or more, not {self.keep_last}")

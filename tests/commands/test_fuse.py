@@ -1,4 +1,4 @@
-"""`jfusion fuse`, and a small diffusion model trained, tested and fused with."""
+"""`jfusion fuse`, and DDFM with a small diffusion model that is trained here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jfusion.data.folder import ImageFolder
 from jfusion.errors import UserError
 from tests.commands.test_preprocess import make_dataset, random_pair
 
-TINY = [
-    *("--num-channels", "32", "--channel-mult", "1,2", "--image-size", "16"),
+SMALL = [
+    *("--variant", "small", "--channel-mult", "1,2", "--image-size", "16"),
     *("--attention-resolutions", "8", "--batch-size", "4"),
 ]
 
@@ -42,7 +42,7 @@ def run(photographs, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     common = ["--data", str(photographs), "--exp", str(out), "--crop", "16", "16"]
     assert (
-        main(["train", "diffusion", *common, *TINY, "--max-steps", "40", "--learning-rate", "2e-3"])
+        main(["train", "ddfm", *common, *SMALL, "--max-steps", "40", "--learning-rate", "2e-3"])
         == 0
     )
     return out
@@ -64,10 +64,10 @@ def test_a_model_of_images_learns(run):
     assert list(run.glob("*/pic_fusion/ckpt_1/*.png"))
 
 
-def test_a_resumed_run_goes_on_exactly(run, photographs, tmp_path):
+def test_a_resumed_run_continues_exactly(run, photographs, tmp_path):
     common = ["--data", str(photographs), "--exp", str(tmp_path), "--crop", "16", "16"]
-    settings = [*TINY, "--learning-rate", "2e-3"]
-    assert main(["train", "diffusion", *common, *settings, "--max-steps", "23"]) == 0
+    settings = [*SMALL, "--learning-rate", "2e-3"]
+    assert main(["train", "ddfm", *common, *settings, "--max-steps", "23"]) == 0
     (folder,) = tmp_path.iterdir()
     assert main(["train", "--resume", str(folder), "--max-steps", "40"]) == 0
     models = [
@@ -147,7 +147,7 @@ def test_mistakes_get_one_line(run, tmp_path, capsys, extra, words):
     assert words in line
 
 
-def test_pairs_that_do_not_match_are_told(run, tmp_path, capsys):
+def test_pairs_that_do_not_match_are_named(run, tmp_path, capsys):
     where = pair_folders(tmp_path, ("x", "y"))
     (tmp_path / "b/y.png").unlink()
     assert main(["fuse", "--system", "ddfm", "--weights", str(run), *where]) == 2
@@ -164,12 +164,19 @@ def test_pairs_that_do_not_match_are_told(run, tmp_path, capsys):
 
 def test_what_is_not_trained_or_sampled_says_so(photographs, run, tmp_path, capsys):
     common = ["--data", str(photographs), "--exp", str(tmp_path)]
-    assert main(["train", "ddfm", *common]) == 2
-    assert "jfusion train diffusion" in capsys.readouterr().err
+    assert main(["train", "ddfm", *common, "--learn-sigma", "--variant", "small"]) == 2
+    assert "--variant small" in capsys.readouterr().err
     assert main(["train", "cddfuse", *common]) == 2
     assert "is trained on pairs" in capsys.readouterr().err
-    assert main(["fuse", "--weights", str(run), *pair_folders(tmp_path)]) == 2
-    assert "ddfm" in capsys.readouterr().err
+    assert main(["train", "average", *common]) == 2
+    assert "average is not trained" in capsys.readouterr().err
+
+
+def test_the_checkpoints_own_system_fuses_and_has_its_settings(run, tmp_path, capsys):
+    where = pair_folders(tmp_path)
+    options = ["--timestep-respacing", "2", "--samples", "2"]
+    assert main(["fuse", "--weights", str(run), *where, *options]) == 0
+    assert "2 fused" in capsys.readouterr().out
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -177,7 +184,7 @@ def test_an_empty_folder_is_refused(tmp_path):
         ImageFolder(tmp_path)
 
 
-@pytest.mark.parametrize("system", ["ddfm", "diffusion", "fccf"])
+@pytest.mark.parametrize("system", ["ddfm", "fccf"])
 def test_their_kernels_can_be_compiled_ahead(system, capsys):
     assert main(["doctor", "--warm", system]) == 0
     assert "in all" in capsys.readouterr().out

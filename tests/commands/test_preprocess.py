@@ -153,7 +153,7 @@ def test_a_gray_image_gets_the_colors_of_jet(tmp_path, background, blue):
     np.testing.assert_array_equal(rgb[gray > 31], expected[gray > 31])
     with pytest.raises(UserError, match="is in color; pseudo-colors are for gray"):
         preprocess(options(tmp_path, task="MIF", pseudo_color="b"))
-    with pytest.raises(UserError, match="--background must be one of jet, black"):
+    with pytest.raises(UserError, match="preprocess: background must be jet or black, not 'white'"):
         preprocess(options(tmp_path, task="MIF", pseudo_color="a", background="white"))
 
 

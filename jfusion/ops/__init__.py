@@ -1,6 +1,6 @@
-"""Building blocks that systems share, one file per family.
+"""Operators on Jittor Vars, a file for each family; the kernels are C++ and CUDA files in `csrc/`.
 
-Each family has a plain form, a few lines of stock Jittor that say what is computed, and where it
-pays a kernel for the CPU, some with a CUDA form too. The public function picks the kernel for float32
-and the plain form otherwise; `tests/layers` holds the two against each other, values and gradients.
+An operator checks its inputs and then calls its kernel, for float32 on the CPU (some have a CUDA form too),
+or else its reference: a few lines of stock Jittor called `<operator>_reference` that say what is computed.
+`tests/ops` compares the two, values and gradients.
 """

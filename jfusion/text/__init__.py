@@ -1,1 +1,1 @@
-"""From paragraphs to features: the text encoder in Jittor, and the command that runs it."""
+"""From paragraphs to features: the text encoders, in Jittor."""

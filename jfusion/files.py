@@ -96,7 +96,7 @@ def point_link(link: Path, target: Path) -> Path:
 def read_text(path: str | Path, what: str) -> str:
     """A UTF-8 text file, or one line that says why it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{what} {path} is not UTF-8 text: {error.reason}; save it as UTF-8"

@@ -38,6 +38,8 @@ class Options:
     allow_partial: bool = setting(
         False, "take the tensors of the checkpoint that fit, and print what was skipped"
     )
+    range: str = image.range_setting()
+    max_pixels: float = image.max_pixels_setting()
 
 
 class Result(NamedTuple):
@@ -88,10 +90,13 @@ def align(options: Options) -> dict[str, Result]:
     from tqdm import tqdm
 
     pairs = find_pairs(options.a, options.b)
+    reader = image.Reader(options.range, options.max_pixels)
+    for i, side in enumerate("ab", 1):
+        reader.prepare([pair[i] for pair in pairs], side)
     system = load_system(options.weights, "fccf", {}, options.allow_partial)
     out, results = Path(options.out), {}
     for name, *files in tqdm(pairs, desc="aligning", unit="pair", disable=len(pairs) == 1):
-        a, b = image.read_pair(*files)
+        a, b = reader.pair(*files)
         found = results[name] = align_pair(system, a, b, options.coarse)
         image.write(out / f"{name}.png", found.moved)
         _picture(out / f"{name}_field.png", a, b, found)

@@ -18,6 +18,7 @@ import numpy as np
 
 from jfusion.config import CommandOptions, setting
 from jfusion.data.layout import find_samples
+from jfusion.data.names import list_files, listed
 from jfusion.errors import UserError
 from jfusion.files import read_text, remove_left, replacing
 from jfusion.text import encoders
@@ -122,22 +123,20 @@ def _texts(source: Path, options: Options) -> dict[str, str]:
             f"folder {source} does not exist; write one paragraph a pair: {source}/<name>.txt"
         )
     texts = {}
-    for path in sorted(source.glob("*.txt")):
+    files = list_files(source, lambda path: path.suffix.lower() == ".txt", "paragraph (*.txt)")
+    for name, path in files.items():
         text = read_text(path, "the paragraph").strip()
         if not text:
             raise UserError(
                 f"the paragraph {path} is empty; write one, or take the pair off the list"
             )
-        texts[path.stem.split(".")[0]] = text
-    if not texts:
-        raise UserError(f"folder {source} holds no paragraph (*.txt)")
+        texts[name] = text
     if Path(options.root, "Image", options.task, options.dataset).is_dir():
         pairs = find_samples(Path(options.root), options.task, options.dataset, "all")
         missing = [s.name for s in pairs if s.name not in texts]
         if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UserError(
-                f"{len(missing)} pairs have no paragraph: {', '.join(missing[:5])}{more}; write "
+                f"{len(missing)} pairs have no paragraph: {listed(missing)}; write "
                 f"{source}/<name>.txt for each"
             )
     return texts

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from jfusion import inference
 from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import image
+from jfusion.data.depth import recorded_ranges
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs, task
 from jfusion.systems import registry
@@ -59,6 +60,8 @@ class Options(CommandOptions):
     allow_partial: bool = setting(
         False, "load the tensors of the checkpoint that fit, and print what was skipped"
     )
+    range: str = image.range_setting()
+    max_pixels: float = image.max_pixels_setting()
 
 
 def system_of(values: Mapping[str, Any]) -> str:
@@ -83,11 +86,18 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
 
     task(options.task)
     pairs = find_pairs(options.a, options.b)
-    system = inference.load_system(options.weights, options.system, settings, options.allow_partial)
+    path = inference.find_checkpoint(options.weights, options.system)
+    content = inference.read_checkpoint(path)
+    reader = image.Reader(options.range, options.max_pixels, recorded_ranges(content))
+    for i, side in enumerate("ab", 1):
+        reader.prepare([pair[i] for pair in pairs], side)
+    system = inference.from_checkpoint(
+        path, content, options.system, settings, options.allow_partial
+    )
     inference.check_sampling_options(system, options.samples, options.record)
     written, out = [], Path(options.out)
     for name, a, b in tqdm(pairs, desc="fusing", unit="pair", disable=len(pairs) == 1):
-        pair = _read(name, a, b, options)
+        pair = _read(name, a, b, options, reader)
         if options.check_alignment:
             inference.warn_if_misaligned(pair)
         with ExitStack() as stack:
@@ -100,7 +110,7 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
     return written
 
 
-def _read(name: str, a: Path, b: Path, options: Options) -> Pair:
+def _read(name: str, a: Path, b: Path, options: Options, reader: image.Reader) -> Pair:
     text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
-    rgb = image.read_pair(a, b, options.pseudo_color, options.background)
+    rgb = reader.pair(a, b, options.pseudo_color, options.background)
     return Pair.of_images(name, *rgb, text, task(options.task).chroma)

@@ -16,6 +16,7 @@ from pathlib import Path
 from jfusion import metrics
 from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import color, image
+from jfusion.data.names import list_files, natural_key, sample_name
 from jfusion.errors import UserError
 from jfusion.files import read_text, write_text
 from jfusion.metrics import DEFAULT_PRESET, PRESETS, fidelity, structure
@@ -23,7 +24,6 @@ from jfusion.metrics.table import Table, deviations, means
 from jfusion.papers.compare import beside_published, parse, protocol
 
 TRUTH = ("PSNR_truth", "SSIM_truth")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
 LISTED = 10  # unfused pairs that a message names
 WORTH_A_PROCESS = 8  # images; fewer are done before a second process has started
 
@@ -62,6 +62,8 @@ class Options(CommandOptions):
     per_image: str | None = setting(
         None, "write the values of each image as CSV (default: no file)", "FILE"
     )
+    range: str = image.range_setting()
+    max_pixels: float = image.max_pixels_setting()
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class _Task:
     fused: dict[str, Path]
     preset: str
     columns: list[str]
+    reader: image.Reader
 
 
 def _methods(folders: Sequence[str]) -> dict[str, Path]:
@@ -166,36 +169,31 @@ def _methods(folders: Sequence[str]) -> dict[str, Path]:
     return methods
 
 
-def _images(folder: Path, what: str, skipped: list[str]) -> dict[str, Path]:
-    """Stem -> file, of the images in a folder; a stem that occurs twice is skipped."""
-    if not folder.is_dir():
-        raise UserError(f"{what}: folder {folder} does not exist")
-    by_stem: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            by_stem.setdefault(path.stem, []).append(path)
-    if not by_stem:
-        raise UserError(f"{what}: folder {folder} holds no image ({', '.join(sorted(SUFFIXES))})")
-    for stem, paths in by_stem.items():
-        if len(paths) > 1:
-            skipped.append(f"{stem}: {' and '.join(p.name for p in paths)} both in {folder}")
-    return {stem: paths[0] for stem, paths in by_stem.items() if len(paths) == 1}
+def _images(folder: Path, what: str) -> dict[str, Path]:
+    """Sample name -> file, of the images in a folder."""
+    try:
+        return list_files(folder, image.is_image_name, "image")
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
 
 
 def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]]:
     """The pairs that can be evaluated, and a line for each image that cannot."""
     skipped: list[str] = []
     sources = {
-        "A": _images(Path(options.a), "--a", skipped),
-        "B": _images(Path(options.b), "--b", skipped),
+        "A": _images(Path(options.a), "--a"),
+        "B": _images(Path(options.b), "--b"),
     }
     if options.truth:
-        sources["truth"] = _images(Path(options.truth), "--truth", skipped)
-    methods = {m: _images(p, "--fused", skipped) for m, p in _methods(options.fused).items()}
+        sources["truth"] = _images(Path(options.truth), "--truth")
+    methods = {m: _images(p, "--fused") for m, p in _methods(options.fused).items()}
     if options.list:
         _keep_listed(options.list, sources, methods, skipped)
+    reader = image.Reader(options.range, options.max_pixels)
+    for side, files in (*sources.items(), *methods.items()):
+        reader.prepare(files.values(), side)
     tasks = []
-    for name in sorted(set().union(*methods.values())):
+    for name in sorted(set().union(*methods.values()), key=natural_key):
         missing = [what for what, files in sources.items() if name not in files]
         if missing:
             skipped.append(f"{name}: no image of that name in {' and '.join(missing)}")
@@ -205,7 +203,7 @@ def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]
         fused = {m: files[name] for m, files in methods.items() if name in files}
         truth = sources["truth"][name] if options.truth else None
         paths = (sources["A"][name], sources["B"][name], truth)
-        tasks.append(_Task(name, *paths, fused, options.preset, columns))
+        tasks.append(_Task(name, *paths, fused, options.preset, columns, reader))
     if not tasks:
         raise UserError(
             f"no name in {', '.join(options.fused)} is also in {options.a} and {options.b}"
@@ -225,7 +223,7 @@ def _keep_listed(
 ) -> None:
     """Removes the images whose names are not in the list file."""
     lines = read_text(path, "--list").splitlines()
-    listed = [Path(line.strip()).stem for line in lines if line.strip()]
+    listed = [sample_name(line.strip()) for line in lines if line.strip()]
     for files in (*sources.values(), *methods.values()):
         for name in set(files) - set(listed):
             del files[name]
@@ -291,13 +289,13 @@ def _evaluate_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
     values: dict[str, dict[str, float]] = {}
     errors: list[str] = []
     try:
-        a, b = _read(task.a, task.preset), _read(task.b, task.preset)
-        truth = task.truth and _read(task.truth, task.preset)
+        a, b = _read(task, task.a, "A"), _read(task, task.b, "B")
+        truth = task.truth and _read(task, task.truth, "truth")
     except UserError as error:
         return {}, [f"{task.name}: {error}"]
     for method, path in task.fused.items():
         try:
-            fused = _read(path, task.preset)
+            fused = _read(task, path, method)
             sizes = {what: x.shape for what, x in (("A", a), ("B", b), ("fused", fused))}
             if truth:
                 sizes["truth"] = truth.shape
@@ -313,7 +311,7 @@ def _evaluate_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
     return values, errors
 
 
-def _read(path: Path, preset: str) -> metrics.GrayImage:
-    rgb = image.read_rgb(path)
-    by_pillow = metrics.preset(preset).gray == "pillow"
+def _read(task: _Task, path: Path, side: str) -> metrics.GrayImage:
+    rgb = task.reader.rgb(path, side)
+    by_pillow = metrics.preset(task.preset).gray == "pillow"
     return metrics.GrayImage(color.gray_by_pillow(rgb) if by_pillow else color.gray(rgb))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -17,6 +17,7 @@ from jfusion.commands.embed import embed
 from jfusion.config import CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift
+from jfusion.data.depth import Range
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.data.patches import low_contrast, patches
@@ -84,6 +85,8 @@ class Options(CommandOptions):
     skip_bad: bool = setting(
         False, "continue without a pair that cannot be used, and list those at the end"
     )
+    range: str = image.range_setting()
+    max_pixels: float = image.max_pixels_setting()
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,11 @@ def run(options: Options) -> int:
     return 0
 
 
-def preprocess(options: Options) -> Result:
+def preprocess(options: Options, ranges: Mapping[str, Range] | None = None) -> Result:
     """Writes the H5 file of one split; does nothing when the file is up to date.
 
-    Raises UserError for the first pair that is missing, unreadable or of unequal size, unless
+    ranges: the ranges of values of the sides "a" and "b" that a system was trained with, which win over
+    `--range auto`: a test set is read as the training set was. Raises UserError for the first pair that is missing, unreadable or of unequal size, unless
     `skip_bad`; the file appears under its name only when it is complete.
     """
     _check_options(options)
@@ -140,15 +144,18 @@ def preprocess(options: Options) -> Result:
     patched = f"_patches{options.patches}" if options.patches else ""
     default = f"VLFDataset_h5/{Path(options.dataset).name}_{options.split}{patched}.h5"
     out = Path(options.out or default)
-    fingerprint = _fingerprint(options, samples)
+    reader = image.Reader(options.range, options.max_pixels, ranges)
+    fingerprint = _fingerprint(options, samples, ranges)
     done = _up_to_date(out, fingerprint)
     if done is not None:
         return Result(out, *done, written=False)
     remove_left(out.parent)
+    for side in "ab":
+        reader.prepare([getattr(sample, side) for sample in samples], side)
     write = _write_images if options.patches is None else _write_patches
     with replacing(out, "the H5 file") as temporary:
         try:
-            content = write(temporary, options, samples, fingerprint)
+            content = write(temporary, options, samples, fingerprint, reader)
         except RuntimeError as error:  # h5py, when closing a file fails: a full disk
             raise writing("the H5 file", out, error) from error
     return Result(out, *content, written=True)
@@ -167,10 +174,12 @@ def _check_options(options: Options) -> None:
         )
 
 
-def _fingerprint(options: Options, samples: list[Sample]) -> str:
+def _fingerprint(
+    options: Options, samples: list[Sample], ranges: Mapping[str, Range] | None
+) -> str:
     """A hash that changes when the options or any source file (by size and time of change) do."""
     chosen = {k: v for k, v in asdict(options).items() if k not in ("out", "root")}
-    state = [json.dumps([SCHEMA, chosen], sort_keys=True)]
+    state = [json.dumps([SCHEMA, chosen, dict(ranges or {})], sort_keys=True)]
     for sample in samples:
         for path in (sample.a, sample.b, sample.text):
             status = path.stat() if path.exists() else None
@@ -196,7 +205,9 @@ def _up_to_date(out: Path, fingerprint: str) -> _Content | None:
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def _origin(options: Options, fingerprint: str, content: _Content) -> dict[str, Any]:
+def _origin(
+    options: Options, fingerprint: str, content: _Content, reader: image.Reader
+) -> dict[str, Any]:
     """The attributes that every file has."""
     return {
         "schema": SCHEMA,
@@ -208,6 +219,7 @@ def _origin(options: Options, fingerprint: str, content: _Content) -> dict[str, 
         "fingerprint": fingerprint,
         "skipped": json.dumps(content.skipped),
         "misaligned": json.dumps(content.misaligned),
+        **{f"range_{side}": str(r) for side, r in reader.ranges.items() if r is not None},
     }
 
 
@@ -215,14 +227,15 @@ def _readable(
     samples: list[Sample],
     options: Options,
     skipped: list[str],
-    read: Callable[[Sample, Options], T],
+    read: Callable[[Sample, Options, image.Reader], T],
+    reader: image.Reader,
 ) -> Iterator[tuple[Sample, T]]:
     """Each sample with what `read` makes of it; with `skip_bad`, the others go to `skipped`."""
     from tqdm import tqdm
 
     for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
         try:
-            value = read(sample, options)
+            value = read(sample, options, reader)
         except UserError as error:
             if not options.skip_bad:
                 raise UserError(
@@ -234,14 +247,14 @@ def _readable(
 
 
 def _write_images(
-    path: Path, options: Options, samples: list[Sample], fingerprint: str
+    path: Path, options: Options, samples: list[Sample], fingerprint: str, reader: image.Reader
 ) -> _Content:
     """The whole images with their features, by the schema of `data/h5.py`."""
     import h5py
 
     skipped, misaligned, shapes = [], [], set()
     with h5py.File(path, "w") as file:
-        for sample, arrays in _readable(samples, options, skipped, _arrays):
+        for sample, arrays in _readable(samples, options, skipped, _arrays, reader):
             shapes.add(arrays["text"].shape[1:])
             if options.check_alignment:
                 shift = find_shift(arrays["imageA"][0], arrays["imageB"][0])
@@ -258,7 +271,7 @@ def _write_images(
             )
         content = _Content(len(samples) - len(skipped), skipped, misaligned)
         file.attrs.update(
-            **_origin(options, fingerprint, content),
+            **_origin(options, fingerprint, content, reader),
             **_encoder(options),
             text_dim=next(iter(shapes))[1],
             text_length=max(length for length, _ in shapes),
@@ -268,7 +281,7 @@ def _write_images(
 
 
 def _write_patches(
-    path: Path, options: Options, samples: list[Sample], fingerprint: str
+    path: Path, options: Options, samples: list[Sample], fingerprint: str, reader: image.Reader
 ) -> _Content:
     """Patches, by the schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", ..."""
     import h5py
@@ -276,7 +289,7 @@ def _write_patches(
     skipped, count, rejected = [], 0, 0
     with h5py.File(path, "w") as file:
         groups = [file.create_group(name) for name in PATCH_GROUPS]
-        for _, rgb in _readable(samples, options, skipped, _both):
+        for _, rgb in _readable(samples, options, skipped, _both, reader):
             pair = [_gray(x) for x in rgb]
             for a, b in patches(*pair, options.patches, options.stride):
                 if low_contrast(a) or low_contrast(b):
@@ -292,7 +305,7 @@ def _write_patches(
             )
         content = _Content(count, skipped, [])
         file.attrs.update(
-            **_origin(options, fingerprint, content),
+            **_origin(options, fingerprint, content, reader),
             patches=options.patches,
             stride=options.stride,
             rejected=rejected,
@@ -323,9 +336,9 @@ def _size(options: Options) -> str:
     return "small" if options.split == "train" and task(options.task).resized else "native"
 
 
-def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
+def _arrays(sample: Sample, options: Options, reader: image.Reader) -> dict[str, np.ndarray]:
     """What the file holds of one sample, by group."""
-    rgb = _both(sample, options)
+    rgb = _both(sample, options, reader)
     text = _text(sample, options)
     if "x" in options.size:
         rgb = [image.resize_8bit(x, *map(int, options.size.split("x"))) for x in rgb]
@@ -338,9 +351,9 @@ def _arrays(sample: Sample, options: Options) -> dict[str, np.ndarray]:
     return {"imageA": pair.a, "imageB": pair.b, "text": text, **stored}
 
 
-def _both(sample: Sample, options: Options) -> tuple[np.ndarray, np.ndarray]:
+def _both(sample: Sample, options: Options, reader: image.Reader) -> tuple[np.ndarray, np.ndarray]:
     """Both images (H, W, 3) uint8, with the pseudo-colors that the options ask for."""
-    return image.read_pair(sample.a, sample.b, options.pseudo_color, options.background)
+    return reader.pair(sample.a, sample.b, options.pseudo_color, options.background)
 
 
 def _gray(rgb: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
+from jfusion.data.depth import Range, recorded_ranges
 from jfusion.data.h5 import PairFile, check_encoder
 from jfusion.data.layout import find_samples
 from jfusion.files import write_text
@@ -65,6 +66,8 @@ class Options(CommandOptions):
     record: Literal["gif", "webp", "png"] | None = setting(
         None, "also keep an image of every step, of a system that samples"
     )
+    range: str = image.range_setting()
+    max_pixels: float = image.max_pixels_setting()
     preset: str | None = setting(
         None, f"their definitions: {', '.join(PRESETS)} (default: the paper's)", "NAME"
     )
@@ -110,7 +113,10 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     path = inference.find_checkpoint(options.weights, options.system)
     content = inference.read_checkpoint(path)
     data = PairFile(
-        options.data or _preprocessed(options, inference.resolve_system(content, options.system))
+        options.data
+        or _preprocessed(
+            options, inference.resolve_system(content, options.system), recorded_ranges(content)
+        )
     )
     system = inference.from_checkpoint(
         path, content, options.system, settings, options.allow_partial, data.attributes
@@ -127,7 +133,7 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     return Result(table, per_image, folder, notes)
 
 
-def _preprocessed(options: Options, system: str) -> Path:
+def _preprocessed(options: Options, system: str, ranges: Mapping[str, Range]) -> Path:
     """The H5 file of the data set that the options name; it is made if it is not there."""
     chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root")}
     text = options.text
@@ -136,7 +142,8 @@ def _preprocessed(options: Options, system: str) -> Path:
         complete = all(sample.text.is_file() for sample in samples)
         reads_text = hasattr(registry.config_class(system), "text_dim")
         text = "features" if complete or reads_text else "zeros"
-    return preprocess(PreprocessOptions(**chosen, text=text)).path
+    reading = {"range": options.range, "max_pixels": options.max_pixels}
+    return preprocess(PreprocessOptions(**chosen, **reading, text=text), ranges).path
 
 
 def _fuse_all(

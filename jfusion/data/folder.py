@@ -9,7 +9,7 @@ import numpy as np
 
 from jfusion.data import image
 from jfusion.data.h5 import Pair, PairFile
-from jfusion.data.layout import SUFFIXES
+from jfusion.data.names import list_files
 from jfusion.errors import UserError
 
 
@@ -24,10 +24,10 @@ class ImageFolder:
         self.path = Path(path)
         self.dataset = self.path.resolve().name
         self.attributes: dict[str, Any] = {"dataset": self.dataset}
-        files = [p for p in self.path.iterdir() if p.suffix.lower() in SUFFIXES]
-        self.names = sorted((p.name for p in files), key=str.encode)
-        if not self.names:
-            raise UserError(f"{self.path} holds no image ({', '.join(SUFFIXES)})")
+        self._files = list_files(self.path, image.is_image_name, "image")
+        self.names = sorted(self._files, key=str.encode)
+        self._reader = image.Reader()
+        self._reader.prepare(self._files.values(), "images")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -36,10 +36,10 @@ class ImageFolder:
         return self.read(self.names[index])
 
     def read(self, name: str) -> Pair:
-        """The image in the file called `name`. Raises UserError when it cannot be read."""
-        rgb = image.read_rgb(self.path / name).astype(np.float32).transpose(2, 0, 1)
+        """The image called `name`. Raises UserError when it cannot be read."""
+        rgb = self._reader.rgb(self._files[name], "images").astype(np.float32).transpose(2, 0, 1)
         pixels = np.ascontiguousarray(rgb / np.float32(255))
-        return Pair(Path(name).stem, pixels, pixels)
+        return Pair(name, pixels, pixels)
 
 
 def training_data(path: str | Path) -> list[PairFile | ImageFolder]:

@@ -8,6 +8,7 @@ and no attributes, and are read all the same.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -18,12 +19,24 @@ from typing import Any
 import numpy as np
 
 from jfusion.data import color
+from jfusion.data.names import check_part, printable
 from jfusion.errors import UserError
 
 SCHEMA = 2
 GROUPS = ("imageA", "imageB", "text")
 COLORS = ("rgbA", "rgbB")
 PATCH_GROUPS = ("ir_patchs", "vis_patchs")  # (sic) CDDFuse's and SFDFuse's files: a and b
+# What the attributes must be where a file has them; the other ones are only shown.
+ATTRIBUTES = {
+    "task": str,
+    "dataset": str,
+    "split": str,
+    "chroma": str,
+    "encoder": str,
+    "text_dim": int,
+}
+MOST_VALUES = 1 << 30  # of one array: larger than any image that can be fused
+MOST_PACKED = 1100  # bytes that one stored byte can stand for: the limit of HDF5's compression
 
 
 @dataclass(frozen=True)
@@ -81,25 +94,49 @@ class PairFile:
             raise UserError(
                 f"H5 file {self.path} has no group {missing[0]!r}: it is not a set of pairs"
             )
+        for group in (*self._groups, "text", *COLORS):
+            if group in file:
+                self._check_group(file, group)
         self.names = sorted(file[self._groups[0]], key=str.encode)
         for group in (*self._groups, "text"):
             if group in file and set(file[group]) != set(self.names):
-                odd = sorted(set(file[group]) ^ set(self.names))[0]
+                odd = printable(min(set(file[group]) ^ set(self.names)))
                 raise UserError(
                     f"H5 file {self.path}: sample {odd!r} is not in both {self._groups[0]} and {group}"
                 )
         for name in self.names:
-            _check_name(name, f"H5 file {self.path}")
+            check_part(name, f"H5 file {self.path}")
         if not self.names:
             raise UserError(f"H5 file {self.path} holds no samples")
         self.attributes = self._attributes(file)
+        check_part(self.dataset, f"H5 file {self.path}, the attribute dataset")
+
+    def _check_group(self, file: Any, name: str) -> None:
+        """Raises UserError unless a group is one, and is stored in this file itself."""
+        import h5py
+
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise UserError(f"H5 file {self.path}: {name} is a link, which jfusion does not follow")
+        if not isinstance(file[name], h5py.Group):
+            raise UserError(f"H5 file {self.path}: {name} is not a group of samples")
 
     def _attributes(self, file: Any) -> dict[str, Any]:
         implied: dict[str, Any] = {"dataset": re.sub("_(train|test)$", "", self.path.stem)}
-        shape = getattr(file["text"][self.names[0]], "shape", ()) if "text" in file else ()
-        if shape:
-            implied["text_dim"] = int(shape[-1])
-        return {**implied, **file.attrs}
+        if "text" in file:
+            implied["text_dim"] = int(self._dataset(file, "text", self.names[0]).shape[-1])
+        try:
+            stored = {str(k): _plain(v) for k, v in file.attrs.items()}
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(
+                f"H5 file {self.path}: its attributes cannot be read: {error}"
+            ) from error
+        for name, kind in ATTRIBUTES.items():
+            if name in stored and not isinstance(stored[name], kind):
+                raise UserError(
+                    f"H5 file {self.path}: the attribute {name} is {printable(stored[name], 40)!r}, not "
+                    f"{kind.__name__}; make the file again with jfusion preprocess"
+                )
+        return {**implied, **stored}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,24 +145,55 @@ class PairFile:
         return self.read(self.names[index])
 
     def read(self, name: str) -> Pair:
-        """The sample called `name`. Raises UserError when it cannot be read."""
+        """The sample called `name`.
+
+        Raises UserError when it cannot be read, or does not hold what the schema says: shapes, finite
+        values in [0, 1], storage in this file.
+        """
         file = self._open()
         try:
-            a, b = (np.asarray(file[g][name], np.float32) for g in self._groups)
-            text = np.asarray(file["text"][name], np.float32) if "text" in file else None
-            rgb = [file[g][name][()] if name in file.get(g, ()) else None for g in COLORS]
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            a, b = (self._array(file, g, name, np.float32) for g in self._groups)
+            text = self._array(file, "text", name, np.float32) if "text" in file else None
+            rgb = [
+                self._array(file, g, name, np.uint8) if name in file.get(g, ()) else None
+                for g in COLORS
+            ]
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = printable(" ".join(str(error).split()), 200)
             raise UserError(
-                f"H5 file {self.path}: sample {name!r} cannot be read ({error}); make the file again"
+                f"H5 file {self.path}: sample {printable(name)!r} cannot be read ({reason}); make the file "
+                "again"
             ) from error
-        if a.shape != b.shape or a.ndim != 3:
-            raise UserError(
-                f"H5 file {self.path}: sample {name!r} has images of {a.shape} and {b.shape}"
-            )
         if text is not None and text.ndim == 3 and text.shape[0] == 1:
             text = text[0]
         rule = str(self.attributes.get("chroma", "none"))
-        return Pair(name, a, b, text, *rgb, rule, self.dataset)
+        pair = Pair(name, a, b, text, *rgb, rule, self.dataset)
+        faults = _faults(pair)
+        if faults:
+            raise UserError(f"H5 file {self.path}: sample {printable(name)!r}: {'; '.join(faults)}")
+        return pair
+
+    def _array(self, file: Any, group: str, name: str, dtype: type) -> np.ndarray:
+        return np.asarray(self._dataset(file, group, name), dtype)
+
+    def _dataset(self, file: Any, group: str, name: str) -> Any:
+        """The data set of a sample, not read. Raises UserError unless its values are in this file."""
+        import h5py
+
+        where = f"H5 file {self.path}: {group}/{printable(name)}"
+        if not isinstance(file[group].get(name, getlink=True), h5py.HardLink):
+            raise UserError(f"{where} is a link, which jfusion does not follow")
+        data = file[group][name]
+        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "uif":
+            raise UserError(f"{where} is not an array of numbers")
+        if data.is_virtual or data.external:
+            raise UserError(f"{where} has its values in another file, which jfusion does not read")
+        stored, packed = data.id.get_storage_size(), data.compression or data.scaleoffset
+        if data.size > MOST_VALUES or data.nbytes > stored * (MOST_PACKED if packed else 1):
+            raise UserError(
+                f"{where} claims {data.nbytes} bytes, and {stored} are stored; make the file again"
+            )
+        return data
 
     @property
     def dataset(self) -> str:
@@ -143,18 +211,17 @@ class PairFile:
             try:
                 self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
             except OSError as error:
-                raise UserError(
-                    f"{self.path} is not a complete H5 file ({error}); make it again with jfusion preprocess"
-                ) from error
+                raise UserError(_not_opened(self.path, error)) from error
         return self._file
 
 
-def _check_name(name: str, where: str) -> None:
-    """Sample names become file names: one part, not hidden, no longer than a file system allows."""
-    bad = name.startswith(".") or any(c in "/\\\0" for c in name)
-    if bad or len(os.fsencode(name)) > 255 - len(".png"):
-        shown = name if len(name) <= 60 else f"{name[:60]}..."
-        raise UserError(f"{where}: {shown!r} cannot be a file name; rename the sample")
+def _not_opened(path: Path, error: OSError) -> str:
+    reason = printable(" ".join(str(error).split()), 200)
+    if "unable to lock" in reason or error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+        return f"H5 file {path} is open in another program, or must not be read ({reason}); close it there"
+    if "signature" in reason or "truncated" in reason or "EOF" in reason:
+        return f"{path} is not a complete H5 file ({reason}); make it again with jfusion preprocess"
+    return f"H5 file {path} cannot be opened: {reason}"
 
 
 def encoder_of(data: PairFile) -> dict[str, str]:
@@ -164,6 +231,11 @@ def encoder_of(data: PairFile) -> dict[str, str]:
         "encoder": str(attributes.get("encoder", "not recorded")),
         "encoder_hash": str(attributes.get("encoder_hash", "")),
     }
+
+
+def ranges_of(data: PairFile) -> dict[str, str]:
+    """The ranges of values that became black and white in a file, as a checkpoint records them."""
+    return {k: str(data.attributes[k]) for k in ("range_a", "range_b") if data.attributes.get(k)}
 
 
 def check_encoder(data: PairFile, trained: Mapping[str, Any], where: str) -> None:
@@ -205,7 +277,6 @@ def check(path: str | Path) -> dict[str, Any]:
         except UserError as error:
             faults.append(str(error))
             continue
-        faults += [f"{name}: {fault}" for fault in _faults(pair)]
         sizes[pair.a.shape[1:]] = sizes.get(pair.a.shape[1:], 0) + 1
         if pair.text is not None:
             texts[pair.text.shape] = texts.get(pair.text.shape, 0) + 1
@@ -226,16 +297,29 @@ def check(path: str | Path) -> dict[str, Any]:
 
 def _faults(pair: Pair) -> list[str]:
     faults = []
+    if pair.a.shape != pair.b.shape or pair.a.ndim != 3 or pair.a.shape[0] != 1 or not pair.a.size:
+        return [f"images of {pair.a.shape} and {pair.b.shape}, not both (1, H, W) of one size"]
     for label, pixels in (("imageA", pair.a), ("imageB", pair.b)):
-        if not np.isfinite(pixels).all():
+        low, high = float(pixels.min()), float(pixels.max())
+        if not np.isfinite([low, high]).all():  # a NaN is passed on by min and max
             faults.append(f"{label} holds NaN or infinite values")
-        elif pixels.min(initial=0) < 0 or pixels.max(initial=0) > 1:
-            faults.append(f"{label} is outside [0, 1]")
-    if pair.text is not None and not np.isfinite(pair.text).all():
-        faults.append("text holds NaN or infinite values")
-    if pair.text is not None and pair.text.ndim != 2:
+        elif low < 0 or high > 1:
+            faults.append(f"{label} has values from {low:g} to {high:g}, outside [0, 1]")
+    for label, rgb in (("rgbA", pair.rgb_a), ("rgbB", pair.rgb_b)):
+        if rgb is not None and rgb.shape != (*pair.a.shape[1:], 3):
+            faults.append(f"{label} has the shape {rgb.shape}, not {(*pair.a.shape[1:], 3)}")
+    if pair.text is not None and (pair.text.ndim != 2 or not pair.text.size):
         faults.append(f"text has the shape {pair.text.shape}, not (L, D)")
+    elif pair.text is not None and not np.isfinite(pair.text).all():
+        faults.append("text holds NaN or infinite values")
     return faults
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a plain value: NumPy's numbers and bytes as Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def summary(path: str | Path, result: dict[str, Any]) -> str:

@@ -2,61 +2,269 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jfusion.config import setting
 from jfusion.data.color import is_color, jet
+from jfusion.data.depth import Range, RangePolicy, to_uint8
 from jfusion.errors import UserError
 from jfusion.files import replacing
 
+# Every command reads these formats, and Pillow is allowed no other: some of its readers start programs.
+SUFFIXES = (
+    *(
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".pgm",
+        ".ppm",
+        ".jp2",
+    ),
+)
+_PILLOW = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+MAX_PIXELS = 200.0  # megapixels
+
+
+def range_setting() -> str:
+    """The option `range` of every command that reads images."""
+    return setting(
+        "auto",
+        "values of 16-bit and floating-point images that become black and white: auto (one range for a "
+        "whole folder), full, LOW:HIGH or 'percentile P'; docs/images.md",
+        "RANGE",
+    )
+
+
+def max_pixels_setting() -> float:
+    """The option `max_pixels` of every command that reads images."""
+    return setting(MAX_PIXELS, "refuse images of more megapixels", "MEGAPIXELS")
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's name is that of an image: a known ending in any case, and no dot in front."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+class Reader:
+    """Reads the images of one data set by one policy; prints each kind of note once.
+
+    value_range, max_pixels: the options of the command. fixed: the ranges of some sides ("a", "b", ...),
+    as a run or a file recorded them; they win over `auto`.
+    """
+
+    def __init__(
+        self,
+        value_range: str = "auto",
+        max_pixels: float = MAX_PIXELS,
+        fixed: Mapping[str, Range | None] | None = None,
+    ):
+        self.policy = RangePolicy.parse(value_range)
+        if not max_pixels > 0:
+            raise UserError(f"--max-pixels must be above 0, not {max_pixels:g}")
+        self.most = max_pixels * 1e6
+        self.ranges: dict[str, Range | None] = {}
+        if self.policy.kind == "auto":
+            self.ranges = {side: r for side, r in (fixed or {}).items() if r is not None}
+        self._noted: set[str] = set()
+
+    def prepare(self, paths: Iterable[str | Path], side: str) -> Range | None:
+        """Chooses one range for all images of a side of the data set, and notes it.
+
+        Only the images deeper than 8 bits are decoded for it. A file that cannot be read is left for
+        `rgb` to refuse.
+        """
+        if side not in self.ranges:
+            self.ranges[side] = self.policy.resolve(self._deep_images(paths))
+        chosen = self.ranges[side]
+        if chosen is not None and chosen not in ((0, 255), (0, 65535)):
+            self._note(f"images {side}: values {chosen} become black to white (--range)")
+        return chosen
+
+    def _deep_images(self, paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
+        for path in paths:
+            with contextlib.suppress(UserError):
+                if is_deep(path):
+                    yield self._decoded(Path(path))
+
+    def rgb(self, path: str | Path, side: str = "") -> np.ndarray:
+        """An image file as RGB, (H, W, 3) uint8.
+
+        A gray image becomes three equal channels; alpha is dropped; a palette is looked up; an EXIF
+        rotation is applied (as OpenCV does when it reads color); of several frames or pages the first is
+        read, with a note. side: the one given to `prepare`; without one, a deep image has its own range.
+        Raises UserError for a file that is missing, no image of a known format, too large, or has values
+        that are not finite.
+        """
+        pixels = self._decoded(Path(path))
+        chosen = self.ranges.get(side)
+        if pixels.dtype != np.uint8 and chosen is None:
+            chosen = self.policy.resolve([pixels])
+        pixels = to_uint8(pixels, chosen)
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+    def pair(
+        self, a: str | Path, b: str | Path, pseudo_color: str = "none", background: str = "jet"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Two images as `rgb` returns them, of the sides "a" and "b"; UserError unless they have one size.
+
+        pseudo_color: "a" or "b", which must be gray, gets the colors of `color.jet` on this `background`;
+        "none": neither.
+        """
+        if pseudo_color not in ("none", "a", "b"):
+            raise UserError(f"pseudo_color must be one of none, a, b, not {pseudo_color!r}")
+        images = [self.rgb(a, "a"), self.rgb(b, "b")]
+        if pseudo_color != "none":
+            i = "ab".index(pseudo_color)
+            if is_color(images[i]):
+                raise UserError(f"{(a, b)[i]} is in color; pseudo-colors are for gray images")
+            images[i] = jet(images[i][..., 0], background)
+        sizes = ["x".join(map(str, x.shape[:2])) for x in images]
+        if sizes[0] != sizes[1]:
+            raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")
+        return images[0], images[1]
+
+    def _decoded(self, path: Path) -> np.ndarray:
+        """The pixels as they are stored: (H, W) or (H, W, 3) of uint8, another integer, or floating point."""
+        with _one_line(path):
+            pixels, frames = _tiff(path, self.most) if _is_deep_tiff(path) else (None, 1)
+            if pixels is None:
+                pixels, frames = _pillow(path, self.most)
+        if frames > 1:
+            self._note(f"{path.name} holds {frames} images; the first is used")
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
+        return pixels
+
+    def _note(self, text: str) -> None:
+        kind = text.partition(" holds ")[2] or text
+        if kind not in self._noted:
+            self._noted.add(kind)
+            print(f"note: {text}")
+
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """An image file as RGB, (H, W, 3) uint8.
+    """One image file as RGB, (H, W, 3) uint8, by the default policy: see `Reader.rgb`."""
+    return Reader().rgb(path)
 
-    A gray image becomes three equal channels; alpha is dropped; of 16 bits the upper 8 are kept; a
-    palette is looked up; an EXIF rotation is applied (as OpenCV does when it reads color). Raises
-    UserError for a file that is missing, is no image, or has values that are not finite.
-    """
-    from PIL import Image, ImageOps
 
+def is_deep(path: str | Path) -> bool:
+    """Whether a file holds an image of more than 8 bits; UserError when it cannot be read."""
     path = Path(path)
+    with _one_line(path):
+        if _is_deep_tiff(path):
+            return True
+        with _opened(path) as image:
+            return image.mode.startswith(("I", "F"))
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns what libraries raise for a file into one UserError, and keeps their warnings to themselves."""
     if not path.is_file():
         raise UserError(f"image {path} does not exist")
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):
-                deep = np.asarray(image, np.float64)
-                if not np.isfinite(deep).all():
-                    raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
-                eight = np.clip(deep // 256 if deep.max(initial=0) > 255 else deep, 0, 255)
-                return np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} cannot be read: {' '.join(str(error).split())}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "cannot identify" in reason:
+            reason = f"it is none of {', '.join(s[1:] for s in SUFFIXES)}"
+        raise UserError(f"image {path} cannot be read: {reason}") from error
 
 
-def read_pair(
-    a: str | Path, b: str | Path, pseudo_color: str = "none", background: str = "jet"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two images as `read_rgb` returns them; UserError unless they have one size.
+def _opened(path: Path) -> Any:
+    from PIL import Image
 
-    pseudo_color: "a" or "b", which must be gray, gets the colors of `color.jet` on this `background`;
-    "none": neither.
-    """
-    if pseudo_color not in ("none", "a", "b"):
-        raise UserError(f"pseudo_color must be one of none, a, b, not {pseudo_color!r}")
-    pair = [read_rgb(a), read_rgb(b)]
-    if pseudo_color != "none":
-        i = "ab".index(pseudo_color)
-        if is_color(pair[i]):
-            raise UserError(f"{(a, b)[i]} is in color; pseudo-colors are for gray images")
-        pair[i] = jet(pair[i][..., 0], background)
-    sizes = ["x".join(map(str, x.shape[:2])) for x in pair]
-    if sizes[0] != sizes[1]:
-        raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")
-    return pair[0], pair[1]
+    Image.MAX_IMAGE_PIXELS = None  # `_check_size` says it with a remedy
+    return Image.open(path, formats=_PILLOW)
+
+
+def _check_size(path: Path, width: int, height: int, most: float) -> None:
+    if width * height > most:
+        raise UserError(
+            f"image {path} has {width * height / 1e6:.0f} megapixels, more than --max-pixels {most / 1e6:g}"
+        )
+
+
+def _pillow(path: Path, most: float) -> tuple[np.ndarray, int]:
+    """The pixels of the first image, and the number of images."""
+    from PIL import ImageOps
+
+    with _opened(path) as image:
+        _check_size(path, *image.size, most)
+        frames = 1 if image.format == "JPEG" else getattr(image, "n_frames", 1)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("F"):
+            return np.asarray(image, np.float32), frames
+        if image.mode.startswith("I"):
+            pixels = np.asarray(image)
+            return pixels if image.mode != "I" else _narrowed(pixels), frames
+        image = image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB")
+        return np.asarray(image), frames
+
+
+def _narrowed(pixels: np.ndarray) -> np.ndarray:
+    """Pillow's 32-bit integers as the 16 bits that files of this kind hold, where the values fit."""
+    fits = pixels.min() >= 0 and pixels.max() <= 65535
+    return pixels.astype(np.uint16) if fits else pixels
+
+
+def _is_deep_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF that Pillow cannot read right: more than 8 bits, or planes one by one."""
+    with path.open("rb") as file:
+        if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return False
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        return (page.dtype != np.uint8 and page.bitspersample > 8) or page.planarconfig == 2
+
+
+def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
+    """The pixels of the first page, and the number of pages."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        _check_size(path, page.imagewidth, page.imagelength, most)
+        try:
+            pixels = page.asarray()
+        except ValueError as error:  # a compression that needs another package
+            raise UserError(f"image {path}: {error}; save it without compression") from error
+        inverted, frames = page.photometric == 0, len(file.pages)
+        axes = page.axes
+    if "S" in axes and axes.index("S") < axes.index("Y"):
+        pixels = np.moveaxis(pixels, axes.index("S"), -1)
+    pixels = (
+        pixels[..., 0]
+        if pixels.ndim == 3 and pixels.shape[2] in (1, 2)
+        else pixels[..., :3]
+        if pixels.ndim == 3
+        else pixels
+    )
+    if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "uif":
+        raise UserError(
+            f"image {path} is a TIFF of {pixels.dtype} with axes {axes}, and not an image"
+        )
+    if inverted:
+        pixels = np.iinfo(pixels.dtype).max - pixels if pixels.dtype.kind == "u" else -pixels
+    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="))), frames
 
 
 def resize(x: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -15,13 +15,21 @@ and that of LFDT-Fusion and Diff-FCCF, which has no lists:
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from jfusion.data.image import is_image_name
+from jfusion.data.names import (
+    check_part,
+    list_files,
+    pair_by_name,
+    pair_by_number,
+    printable,
+    sample_name,
+)
 from jfusion.errors import UserError, did_you_mean
 from jfusion.files import read_text
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -80,25 +88,26 @@ def task(name: str) -> Task:
 def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
     """The samples of a split in the order of its list; `split` "all" is every file of the first folder.
 
-    Raises UserError when the folder or the list is missing, or a sample name comes twice (a name
-    ends at the first dot of the file name, as in the reference).
+    Raises UserError when the folder or the list is missing, when two files or two lines have one name,
+    and when an image has no partner.
     """
     folders = task(task_name)
     if (root / split / dataset).is_dir() and not (root / "Image" / task_name / dataset).is_dir():
         return _find_in_folders(root, task_name, dataset, split)
     base = _existing(root / "Image" / task_name, dataset, "data set")
     text = root / "TextFeature" / task_name / dataset
-    lines = _lines(root, base, task_name, dataset, split, base / folders.folder_a)
+    files = [_images(base / f) for f in (folders.folder_a, folders.folder_b)]
+    if split == "all":
+        found = pair_by_name(*files, str(base))
+        return [Sample(name, a, b, text / f"{name}.npy") for name, a, b in found]
     samples: dict[str, Sample] = {}
-    for line in lines:
-        name = line.split(".")[0]
-        if not name or "/" in line or "\\" in line:
-            raise UserError(f"{split} list of {base}: {line!r} is not a file name")
+    for name in _listed_names(root, base, task_name, dataset, split, files):
         if name in samples:
-            raise UserError(
-                f"{split} list of {base}: the sample name {name!r} comes twice (names end at the first dot)"
-            )
-        a, b = (_image(base / f, line, name) for f in (folders.folder_a, folders.folder_b))
+            raise UserError(f"{split} list of {base}: the sample {printable(name)!r} comes twice")
+        a, b = (
+            images.get(name, base / folder / f"{name}.png")
+            for images, folder in zip(files, (folders.folder_a, folders.folder_b), strict=True)
+        )
         samples[name] = Sample(name, a, b, text / f"{name}.npy")
     if not samples:
         raise UserError(f"{split} list of {base} is empty")
@@ -108,79 +117,63 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
 def find_pairs(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
     """The name and the files of each pair: two files, or all images of one name in two folders.
 
-    Raises UserError when a path does not exist, or an image has no partner of its name.
+    Raises UserError when a path does not exist, two files of a folder have one name, or an image has no
+    partner.
     """
     a, b = Path(a), Path(b)
     for path in (a, b):
         if not path.exists():
             raise UserError(f"{path} does not exist")
     if a.is_file() and b.is_file():
-        return [(a.stem, a, b)]
+        return [(check_part(sample_name(a), str(a)), a, b)]
     if a.is_file() or b.is_file():
         raise UserError(f"{a} and {b} must both be files or both be folders")
-    of_a, of_b = (
-        {p.stem: p for p in sorted(f.iterdir()) if p.suffix.lower() in SUFFIXES} for f in (a, b)
-    )
-    if not of_a:
-        raise UserError(f"{a} holds no image ({', '.join(SUFFIXES)})")
-    missing = sorted(of_a.keys() ^ of_b.keys())
-    if missing:
-        raise UserError(
-            f"{len(missing)} images of {a} and {b} have no partner of the same name: {', '.join(missing[:5])}"
-        )
-    return [(name, path, of_b[name]) for name, path in of_a.items()]
+    return pair_by_name(_images(a), _images(b), f"{a} and {b}")
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Name -> file, of the images of a folder."""
+    return list_files(folder, is_image_name, "image")
 
 
 def _find_in_folders(root: Path, task_name: str, dataset: str, split: str) -> list[Sample]:
-    """The pairs of LFDT-Fusion's layout, by name; where the names differ, by order (with a note).
-
-    Names that are whole numbers are sorted as numbers, as Diff-FCCF's loader does.
-    """
+    """The pairs of LFDT-Fusion's layout, by name; where no name is common to both folders, by number."""
     base = root / split / dataset
-    found = []
+    files = []
     for names in FOLDERS[task_name]:
         folder = next((base / n for n in names if (base / n).is_dir()), None)
         if folder is None:
             raise UserError(f"{base} has no folder {' or '.join(names)} (task {task_name})")
-        files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
-        numbers = all(p.name.split(".")[0].isdecimal() for p in files)
-        files.sort(key=lambda p: (int(p.name.split(".")[0]) if numbers else 0, p))
-        found.append({p.name.split(".")[0]: p for p in files})
-    a, b = found
-    if not a or not b:
-        raise UserError(f"{base} holds no pairs of images ({', '.join(SUFFIXES)})")
-    partners = [b.get(name) for name in a]
-    if a.keys() != b.keys():
-        if len(a) != len(b):
-            odd = sorted(a.keys() ^ b.keys())
-            raise UserError(
-                f"{base}: {len(a)} and {len(b)} images; without a partner of the same name: {', '.join(odd[:5])}"
-            )
-        print(f"note: the names in the two folders of {base} differ; paired by their order")
-        partners = list(b.values())
+        files.append(_images(folder))
+    pair = pair_by_name if files[0].keys() & files[1].keys() else pair_by_number
     text = root / "TextFeature" / task_name / dataset
-    pairs = zip(a.items(), partners, strict=True)
-    return [Sample(name, path, other, text / f"{name}.npy") for (name, path), other in pairs]
+    return [Sample(name, a, b, text / f"{name}.npy") for name, a, b in pair(*files, str(base))]
 
 
-def _lines(
-    root: Path, base: Path, task_name: str, dataset: str, split: str, folder: Path
+def _listed_names(
+    root: Path,
+    base: Path,
+    task_name: str,
+    dataset: str,
+    split: str,
+    files: list[dict[str, Path]],
 ) -> list[str]:
-    if split == "all":
-        if not folder.is_dir():
-            raise UserError(f"folder {folder} does not exist")
-        return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    """The sample names of a list file. A line is a file name; it may lack its ending."""
     # the reference's code reads the first, its README names the second
     places = [base / f"{split}.txt", root / task_name / dataset / f"{split}.txt"]
-    for place in places:
-        if place.is_file():
-            lines = (line.strip() for line in read_text(place, "the list").splitlines())
-            return [line for line in lines if line]
-    lists = [p.stem for p in base.glob("*.txt")]
-    raise UserError(
-        f"list {places[0]} does not exist{did_you_mean(split, lists)}; write one file name per line, "
-        "or use every image with --split all"
-    )
+    place = next((p for p in places if p.is_file()), None)
+    if place is None:
+        lists = [p.stem for p in base.glob("*.txt")]
+        raise UserError(
+            f"list {places[0]} does not exist{did_you_mean(split, lists)}; write one file name per line, "
+            "or use every image with --split all"
+        )
+    names = []
+    for line in filter(None, map(str.strip, read_text(place, "the list").splitlines())):
+        whole = check_part(unicodedata.normalize("NFC", line), f"the list {place}")
+        has_ending = is_image_name(Path(line)) and not any(whole in f for f in files)
+        names.append(sample_name(line) if has_ending else whole)
+    return names
 
 
 def _existing(parent: Path, name: str, what: str) -> Path:
@@ -189,11 +182,3 @@ def _existing(parent: Path, name: str, what: str) -> Path:
         known = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
         raise UserError(f"{what} folder {folder} does not exist{did_you_mean(name, known)}")
     return folder
-
-
-def _image(folder: Path, line: str, name: str) -> Path:
-    """The listed file, else the same name with another known suffix (a list may lack suffixes)."""
-    if (folder / line).is_file():
-        return folder / line
-    found = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
-    return next((p for p in found if p.is_file()), folder / line)

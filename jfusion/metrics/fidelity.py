@@ -8,7 +8,7 @@ from jfusion.metrics.gray_image import Gray, GrayImage, gray_images, strips
 
 
 def mse(fused: Gray, a: Gray, b: Gray, *, unit: bool = False) -> float:
-    """MSE: the mean of the two mean squared errors, on the scale 0..255. **Lower is better.**
+    """MSE: the mean of the two mean squared errors, on the scale 0..255. Lower is better.
 
     (H, W) each. unit: on the scale 0..1 (FILM-Nankai). Source: FILM's Evaluator.
     """
@@ -18,7 +18,7 @@ def mse(fused: Gray, a: Gray, b: Gray, *, unit: bool = False) -> float:
 
 
 def rmse(fused: Gray, a: Gray, b: Gray) -> float:
-    """RMSE of VIFB: the mean over the sources of sqrt(sum of squared errors) / (H W). **Lower.**
+    """RMSE of VIFB: the mean over the sources of sqrt(sum of squared errors) / (H W). Lower is better.
 
     The root is taken **before** the division, so it shrinks with the size of the image: compare
     images of one size only. (H, W) in 0..255. Source: VIFB, metricsRmse.m.

@@ -30,7 +30,7 @@ def qcb(fused: Gray, a: Gray, b: Gray) -> float:
 
 
 def qcv(fused: Gray, a: Gray, b: Gray) -> float:
-    """Qcv: visible error against both sources in blocks of 16, weighted by their edges. **Lower.**
+    """Qcv: visible error against both sources in blocks of 16, weighted by their edges. Lower is better.
 
     (H, W) in 0..255, min-max normalized to 0..255 first; NaN if an image is constant but not black,
     or both sources have no edge. Blocks at the far borders are filled with zeros. Source: Chen and

@@ -13,7 +13,7 @@ from jfusion.checkpoint import load as load_checkpoint
 from jfusion.checkpoint.weights import load_weights
 from jfusion.config import SystemConfig
 from jfusion.data.folder import ImageFolder, training_data
-from jfusion.data.h5 import PairFile, check_encoder, encoder_of
+from jfusion.data.h5 import PairFile, check_encoder, encoder_of, ranges_of
 from jfusion.data.loader import DataLoader, DatasetSchedule
 from jfusion.errors import UserError
 from jfusion.runs import NullRun, Run
@@ -53,6 +53,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         },
         "dataset": dataset,
         **encoder_of(sets[0]),
+        **ranges_of(sets[0]),
         "version": __version__,
         "precision": machine.precision(),
     }

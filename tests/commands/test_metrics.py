@@ -123,7 +123,7 @@ def test_a_mistake_is_one_line_and_code_2(folders, capsys, change, message):
 def test_two_files_of_one_name_are_not_guessed_at(folders, capsys):
     save(folders / "ir/one.bmp", np.zeros((50, 60), np.uint8))
     assert run(folders) == 2
-    assert "one: one.bmp and one.png both in" in capsys.readouterr().err
+    assert "holds two images called 'one': one.bmp and one.png" in capsys.readouterr().err
 
 
 def test_ground_truth_adds_its_own_columns(folders):
@@ -151,7 +151,7 @@ def test_every_kind_of_image_file_is_read_as_its_gray_values(tmp_path):
         "16.png": (gray.astype(np.uint16) * 257, {}),
         "alpha.png": (np.dstack([gray, np.full_like(gray, 9)]), {}),
         "rgba.png": (np.dstack([gray] * 3 + [np.full_like(gray, 9)]), {}),
-        "float.tiff": (gray.astype(np.float32), {}),
+        "float.tiff": (gray / np.float32(255), {}),
     }
     for name, (pixels, options) in kinds.items():
         save(tmp_path / name, pixels, **options)

@@ -65,5 +65,7 @@ def test_preprocessing_lists_misaligned_pairs_and_remembers_them(tmp_path, capsy
         said = capsys.readouterr().out
         assert "1 of 2 pairs look misaligned" in said
         assert "bad: b is shifted by +3 columns and +5 rows from a" in said and "good" not in said
-    made = Options("IVF", "Set", "test", str(tmp_path), str(tmp_path / "p.h5"), check_alignment=False)
+    made = Options(
+        "IVF", "Set", "test", str(tmp_path), str(tmp_path / "p.h5"), check_alignment=False
+    )
     assert preprocess(made).misaligned == [] and h5.PairFile(tmp_path / "p.h5").names

@@ -48,12 +48,12 @@ def test_two_images_of_a_pair_have_one_size_and_pseudo_colors_only_where_gray(tm
     paths = [tmp_path / f"{name}.png" for name in ("gray", "rgb", "small")]
     for path, pixels in zip(paths, (gray, rgb, gray[:5]), strict=True):
         image.write(path, pixels)
-    a, b = image.read_pair(*paths[:2], pseudo_color="a", background="black")
+    a, b = image.Reader().pair(*paths[:2], pseudo_color="a", background="black")
     np.testing.assert_array_equal(a, color.jet(gray, "black"))
     np.testing.assert_array_equal(b, rgb)
     with pytest.raises(UserError, match=r"rgb\.png is in color; pseudo-colors are for gray images"):
-        image.read_pair(*paths[:2], pseudo_color="b")
+        image.Reader().pair(*paths[:2], pseudo_color="b")
     with pytest.raises(UserError, match=r"12x10 and .* is 5x10; both must have one size"):
-        image.read_pair(paths[0], paths[2])
+        image.Reader().pair(paths[0], paths[2])
     with pytest.raises(UserError, match="pseudo_color must be one of none, a, b"):
-        image.read_pair(*paths[:2], pseudo_color="c")
+        image.Reader().pair(*paths[:2], pseudo_color="c")

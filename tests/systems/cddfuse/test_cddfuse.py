@@ -335,8 +335,8 @@ def pairs(tmp_path_factory):
 
 @pytest.mark.parametrize("system", ["cddfuse", "sfdfuse"])  # sfdfuse with drop-path, as published
 def test_both_phases_train_and_resume_exactly_in_the_middle_of_each(pairs, tmp_path, system):
-    from jfusion.train.setup import resume, train
     from jfusion.train.options import Options as TrainOptions
+    from jfusion.train.setup import resume, train
 
     settings = {"batch_size": 4, "phase1_epochs": 1, "phase2_epochs": 1, "learning_rate": 1e-3}
     count = len(PairFile(pairs))

@@ -612,8 +612,8 @@ def test_groups_take_turns_and_a_stopped_run_goes_on_with_them(tmp_path, monkeyp
     """Each epoch is of one group, drawn by the seed; resuming follows the same draws."""
     from jfusion.commands.preprocess import Options as Preprocess
     from jfusion.commands.preprocess import preprocess
-    from jfusion.train.setup import resume, train
     from jfusion.train.options import Options
+    from jfusion.train.setup import resume, train
     from tests.commands.test_preprocess import make_dataset, random_pair
 
     for dataset, count in (("Harvard_PET", 2), ("SPECT-MRI", 1)):

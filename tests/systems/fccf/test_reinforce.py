@@ -111,8 +111,8 @@ def test_a_system_with_the_policy_trains_the_same_network_and_adjusts_the_chroma
 def test_a_run_with_the_policy_resumes_exactly_and_takes_the_authors_weights(tmp_path):
     from jfusion.commands.preprocess import Options as Preprocess
     from jfusion.commands.preprocess import preprocess
-    from jfusion.train.setup import resume, train
     from jfusion.train.options import Options
+    from jfusion.train.setup import resume, train
     from tests.commands.test_preprocess import make_dataset, random_pair
 
     pairs = {f"s{i}": random_pair(i, (32, 32)) for i in range(2)}

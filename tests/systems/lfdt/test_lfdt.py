@@ -522,8 +522,8 @@ def test_all_tasks_are_trained_one_after_another_and_go_on(tmp_path, monkeypatch
 def test_training_resumes_exactly_and_the_result_fuses(tmp_path, monkeypatch):
     """The running statistics go with the checkpoint, and pictures of a run do not touch them."""
     from jfusion.cli import main
-    from jfusion.train.setup import resume, train
     from jfusion.train.options import Options as TrainOptions
+    from jfusion.train.setup import resume, train
 
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path, {f"s{i}": random_pair(i, (40, 48)) for i in range(3)})

@@ -1,0 +1,132 @@
+"""The range of values that becomes black and white: images of more than 8 bits, and of floating point.
+
+One policy for every command, `--range`:
+
+* `auto`: the full range of the type if the images of a folder use at least half of it; [0, 1] for
+  floating point within it; otherwise one range for the whole folder, its own minimum and maximum, so
+  that two frames of one camera have one scale;
+* `full`: the full range of the type, or [0, 1];
+* `LOW:HIGH`: these values;
+* `percentile P`: from the P-th to the (100 - P)-th percentile of the folder's values.
+
+Images of 8 bits stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jfusion.errors import UserError
+
+SAMPLED = 100_000  # pixels of an image that a percentile looks at
+
+
+class Range(NamedTuple):
+    """The values that become 0 and 255."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.9g}:{self.high:.9g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Range:
+        """From the text that `str` gives, as a file or a run records it. Raises UserError."""
+        chosen = RangePolicy.parse(text).fixed
+        if chosen is None:
+            raise UserError(f"{text!r} is not a range of values, LOW:HIGH")
+        return chosen
+
+
+def recorded_ranges(attributes: Mapping[str, Any]) -> dict[str, Range]:
+    """The ranges of the sides "a" and "b" in an H5 file's attributes, or in the record of a run."""
+    return {
+        side: Range.parse(str(attributes[f"range_{side}"]))
+        for side in "ab"
+        if attributes.get(f"range_{side}")
+    }
+
+
+@dataclass(frozen=True)
+class RangePolicy:
+    """What `--range` says: a kind, "auto", "full", "fixed" or "percentile", and its numbers."""
+
+    kind: str = "auto"
+    fixed: Range | None = None
+    percentile: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> RangePolicy:
+        """From the text of the option. Raises UserError for anything else."""
+        words = text.replace("percentile:", "percentile ").split()
+        try:
+            if words in (["auto"], ["full"]):
+                return cls(words[0])
+            if len(words) == 2 and words[0] == "percentile" and 0 <= float(words[1]) < 50:
+                return cls("percentile", percentile=float(words[1]))
+            low, high = map(float, text.split(":"))
+            if np.isfinite([low, high]).all() and low < high:
+                return cls("fixed", Range(low, high))
+        except ValueError:
+            pass
+        raise UserError(
+            f"--range must be auto, full, LOW:HIGH with LOW below HIGH (20:350), or 'percentile P' with P "
+            f"from 0 to below 50, not {text!r}"
+        )
+
+    def resolve(self, images: Iterable[np.ndarray]) -> Range | None:
+        """One range for all images of a folder; None where none is deeper than 8 bits.
+
+        images: (H, W) or (H, W, 3) of any type; they are looked at one after the other.
+        """
+        types, low, high, samples = [], np.inf, -np.inf, []
+        for x in images:
+            if x.dtype == np.uint8:
+                continue
+            types.append(x.dtype)
+            low, high = min(low, float(x.min())), max(high, float(x.max()))
+            if self.kind == "percentile":
+                samples.append(x.reshape(-1)[:: max(1, x.size // SAMPLED)].astype(np.float64))
+        if not types:
+            return None
+        if self.kind == "fixed":
+            return self.fixed
+        if self.kind == "percentile":
+            ends = np.percentile(np.concatenate(samples), [self.percentile, 100 - self.percentile])
+            return _not_empty(*map(float, ends))
+        return self._of_values(types, low, high)
+
+    def _of_values(self, types: list[np.dtype], low: float, high: float) -> Range:
+        """The range of "auto" and "full" for values from `low` to `high`."""
+        whole = [np.iinfo(t) for t in types if t.kind in "iu"]
+        if len(whole) == len(types):
+            full = Range(float(min(t.min for t in whole)), float(max(t.max for t in whole)))
+            used = (high - low) / (full.high - full.low)
+        else:
+            full = Range(0.0, 1.0)
+            used = 1.0 if low >= 0 and high <= 1 else 0.0
+        return full if self.kind == "full" or used >= 0.5 else _not_empty(low, high)
+
+
+def _not_empty(low: float, high: float) -> Range:
+    """A range of one value is given room above, so that a constant image becomes black."""
+    return Range(low, high if high > low else low + 1)
+
+
+def to_uint8(x: np.ndarray, value_range: Range | None) -> np.ndarray:
+    """Values of any type as 0..255: the range's ends become 0 and 255, what is beyond them too.
+
+    uint8 stays as it is. The full range of 16 bits keeps the upper 8, as image readers do.
+    """
+    if x.dtype == np.uint8 or value_range is None:
+        return x
+    if x.dtype == np.uint16 and value_range == (0, 65535):
+        return (x >> 8).astype(np.uint8)
+    low, high = value_range
+    scaled = (np.clip(x.astype(np.float64), low, high) - low) * (255 / (high - low))
+    return np.round(scaled).astype(np.uint8)

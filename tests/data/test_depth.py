@@ -1,0 +1,67 @@
+"""The range of values that becomes black and white."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jfusion.data.depth import Range, RangePolicy, recorded_ranges, to_uint8
+from jfusion.errors import UserError
+
+RAMP = np.arange(16384, dtype=np.uint16).reshape(128, 128)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ([RAMP], (0, 16383)),
+        ([RAMP * 4], (0, 65535)),
+        ([RAMP % 256, RAMP % 257], (0, 256)),  # two frames of one camera: one scale
+        ([RAMP.astype(np.int16) - 10000], (-10000, 6383)),
+        ([RAMP / 16383], (0, 1)),
+        ([RAMP / 16383 * 60 - 20], (-20, 40)),
+        ([np.full((2, 2), 7, np.uint16)], (7, 8)),
+        ([np.zeros((2, 2), np.uint8)], None),
+    ],
+)
+def test_auto_is_the_full_range_or_that_of_the_folder(images, expected):
+    chosen = RangePolicy().resolve(images)
+    assert chosen == expected if expected is None else chosen == pytest.approx(expected)
+
+
+def test_full_fixed_and_percentile():
+    assert RangePolicy.parse("full").resolve([RAMP]) == (0, 65535)
+    assert RangePolicy.parse("-20:40.5").resolve([RAMP]) == (-20, 40.5)
+    low, high = RangePolicy.parse("percentile 1").resolve([RAMP])
+    assert low == pytest.approx(164, abs=2) and high == pytest.approx(16219, abs=2)
+    assert RangePolicy.parse("percentile:1") == RangePolicy.parse("percentile 1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "half", "5:5", "9:1", "1:", "nan:2", "percentile 50", "percentile"]
+)
+def test_anything_else_is_one_line(text):
+    with pytest.raises(UserError, match="--range must be auto, full, LOW:HIGH"):
+        RangePolicy.parse(text)
+
+
+def test_eight_bits_stay_and_sixteen_full_ones_keep_the_upper_eight():
+    x = np.arange(256, dtype=np.uint8)
+    assert to_uint8(x, None) is x
+    deep = np.arange(65536).astype(np.uint16)
+    np.testing.assert_array_equal(to_uint8(deep, Range(0, 65535)), deep >> 8)
+
+
+@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5))
+def test_the_ends_become_black_and_white_and_what_is_beyond_them_too(low, width):
+    chosen = Range(low, low + width)
+    values = np.array([low - width, low, low + width / 2, low + width, low + 2 * width])
+    np.testing.assert_allclose(to_uint8(values, chosen), [0, 0, 127.5, 255, 255], atol=0.6)
+
+
+def test_a_range_survives_its_text():
+    for chosen in (Range(-20.0, 40.25), Range(0.0, 65535.0), Range(51241.0, 52181.0)):
+        assert Range.parse(str(chosen)) == chosen
+    assert recorded_ranges({"range_a": "0:5", "task": "IVF"}) == {"a": Range(0, 5)}

@@ -80,6 +80,11 @@ def lp_ssim_loss(x: jt.Var, fused: jt.Var, weight: float) -> tuple[jt.Var, jt.Va
     return lp + ssim, lp, ssim
 
 
+def mean_squared_error(x: jt.Var, y: jt.Var) -> jt.Var:
+    """Returns mean (x - y)^2, a scalar; x, y of one shape."""
+    return _mean((x - y) ** 2)
+
+
 # ---- structural similarity ---------------------------------------------------------------------
 
 

@@ -41,18 +41,18 @@ class CDDFuse(TwoPhaseSystem):
         return self.encoder(jt.concat([a, b]))[:2]
 
     def reconstruct(self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var) -> jt.Var:
-        """Decodes each image from its own features and, unless `skip` is none, from itself."""
+        """Decodes each image from its own features; the image is added unless `skip` is none."""
         image = None if self.config.skip == "none" else jt.concat([a, b])
         return self.decoder(image, base, detail)
 
     def decode_fused(self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var) -> jt.Var:
-        """Decodes the fused sums of the features, and the image that `skip` names."""
+        """Fuses the sums of the features, decodes them, and adds the image that `skip` names."""
         image = {"visible": b, "sum": a + b, "none": None}[self.config.skip]
         base, detail = sum_of_halves(base), sum_of_halves(detail)
         return self.decoder(image, self.base_fusion(base), self.detail_fusion(detail))
 
     def ssim_loss(self, x: jt.Var, y: jt.Var) -> jt.Var:
-        """Returns the SSIM loss of the kornia that the authors used, a scalar."""
+        """Returns the SSIM loss of the version of kornia that the authors used, a scalar."""
         return kornia_ssim_loss(x, y)
 
     def postprocess(self, fused: np.ndarray, pair: Pair) -> FusedImage:

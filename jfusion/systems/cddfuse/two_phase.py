@@ -1,10 +1,15 @@
-"""The recipe of CDDFuse, which SFDFuse shares: reconstruct each image first, then train the fusion."""
+"""The recipe that CDDFuse and SFDFuse share: reconstruct each image, then train the fusion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from jfusion.layers.losses import decomposition_loss, fusion_loss, spatial_gradient_loss
+from jfusion.layers.losses import (
+    decomposition_loss,
+    fusion_loss,
+    mean_squared_error,
+    spatial_gradient_loss,
+)
 from jfusion.runtime import jt
 from jfusion.systems.base import Batch, OptimizerConfig, Stage
 from jfusion.systems.cddfuse.config import TwoPhaseConfig
@@ -16,10 +21,11 @@ LOWEST_RATE = 1e-6  # no learning rate falls below it
 class TwoPhaseSystem(NetworkSystem):
     """Networks that decompose two images into base and detail features, trained in two phases.
 
-    A subclass sets the networks `encoder`, `decoder`, `base_fusion` and `detail_fusion`, which have an
-    optimizer each, and defines `encode`, `reconstruct`, `decode_fused` and `ssim_loss`. a is the infrared
-    and b the visible image, (N, 1, H, W) in [0, 1]; feature maps hold those of a and, behind them in the
-    batch, those of b: (2N, C, H, W).
+    A subclass sets the networks `encoder`, `decoder`, `base_fusion` and `detail_fusion`, each of which
+    has an optimizer, and defines `encode`, `reconstruct`, `decode_fused` and `ssim_loss`.
+
+    a is the infrared and b the visible image, (N, 1, H, W) in [0, 1]. A map of features holds those of
+    a first and those of b behind them in the batch: (2N, C, H, W).
     """
 
     config: TwoPhaseConfig
@@ -33,7 +39,7 @@ class TwoPhaseSystem(NetworkSystem):
         raise NotImplementedError
 
     def decode_fused(self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var) -> jt.Var:
-        """Fuses the features of the two images and decodes them (phase II): (N, 1, H, W) in (0, 1)."""
+        """Fuses the features of both images and decodes them (phase II): (N, 1, H, W) in (0, 1)."""
         raise NotImplementedError
 
     def ssim_loss(self, x: jt.Var, y: jt.Var) -> jt.Var:
@@ -75,7 +81,7 @@ class TwoPhaseSystem(NetworkSystem):
         ]
 
     def _optimizer(self, network: str, epochs_before: int) -> OptimizerConfig:
-        """The Adam of one network, whose rate has decayed for `epochs_before` epochs when the stage begins."""
+        """The Adam of one network, which was trained for `epochs_before` epochs before the stage."""
         c = self.config
 
         def rate(epoch: int) -> float:
@@ -107,9 +113,9 @@ class TwoPhaseSystem(NetworkSystem):
     def reconstruction_losses(
         self, a: jt.Var, b: jt.Var, reconstructed: jt.Var
     ) -> dict[str, jt.Var]:
-        """Returns the losses of phase I but the decomposition; the gradients count for b alone.
+        """Returns the losses of phase I without the decomposition; the gradients are those of b alone.
 
-        reconstructed (2N, 1, H, W): a and, behind it in the batch, b.
+        reconstructed (2N, 1, H, W) holds a and, behind it in the batch, b.
         """
         of_a, of_b = reconstructed.chunk(2)
         return {
@@ -119,11 +125,12 @@ class TwoPhaseSystem(NetworkSystem):
         }
 
     def _reconstruction_loss(self, x: jt.Var, reconstructed: jt.Var) -> jt.Var:
-        error = ((x - reconstructed) ** 2).mean()
-        return self.config.ssim_weight * self.ssim_loss(x, reconstructed) + error
+        """ssim_weight * the SSIM loss + the mean squared error."""
+        ssim = self.ssim_loss(x, reconstructed)
+        return self.config.ssim_weight * ssim + mean_squared_error(x, reconstructed)
 
     def fusion_losses(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
-        """Returns the losses of phase II but the decomposition; a, b, fused (N, 1, H, W)."""
+        """Returns the losses of phase II without the decomposition; a, b, fused (N, 1, H, W)."""
         weight = self.config.fusion_gradient_weight
         _, intensity, gradient = fusion_loss(b, a, fused, weight)
         return {"intensity": intensity, "gradient": gradient}

@@ -85,7 +85,7 @@ class SFDFuse(TwoPhaseSystem):
         return self.decoder(image, self.base_fusion(base), self.detail_fusion(detail))
 
     def ssim_loss(self, x: jt.Var, y: jt.Var) -> jt.Var:
-        """Returns the SSIM loss of the kornia that the authors' code fits, a scalar."""
+        """Returns the SSIM loss of the version of kornia that the authors' code needs, a scalar."""
         return halved_ssim_loss(x, y)
 
     def losses(self, batch: Batch, stage: Stage) -> dict[str, jt.Var]:
@@ -95,7 +95,7 @@ class SFDFuse(TwoPhaseSystem):
             return super().losses(even, stage)
 
     def fusion_losses(self, a: jt.Var, b: jt.Var, fused: jt.Var) -> dict[str, jt.Var]:
-        """Returns the losses of phase II but the decomposition; a, b, fused (N, 1, H, W)."""
+        """Returns the losses of phase II without the decomposition; a, b, fused (N, 1, H, W)."""
         parts = super().fusion_losses(a, b, fused)
         return {**parts, "ssim": self.ssim_loss(jt.maximum(a, b), fused)}
 

@@ -243,7 +243,7 @@ def test_settings_of_older_versions_keep_their_meaning():
 
 def test_the_ssim_loss_of_newer_kornia(golden):
     z = arrays(golden, "losses")
-    vis, ir, gen = (jt.array(z[n]) for n in ("vis", "ir", "gen"))
+    vis, gen = (jt.array(z[n]) for n in ("vis", "gen"))
     opposed = 1 - vis
     for x, y, name in ((vis, gen, "ssim"), (vis, opposed, "ssim.neg")):
         loss = losses.halved_ssim_loss(x, y)
@@ -252,8 +252,23 @@ def test_the_ssim_loss_of_newer_kornia(golden):
     np.testing.assert_allclose(
         losses.reflected_ssim_map(vis, gen).numpy(), z["ssim.map"], atol=3e-4
     )
-    fusion = losses.halved_ssim_loss(jt.maximum(vis, ir), gen).item()
-    np.testing.assert_allclose(fusion, z["fusion.ssim"], rtol=0, atol=1e-6)
+
+
+def test_the_losses_of_phase_two(sfdfuse, golden):
+    z = arrays(golden, "losses")
+    vis, ir, gen = (jt.array(z[n]) for n in ("vis", "ir", "gen"))
+    parts = sfdfuse.fusion_losses(ir, vis, gen)
+    total = parts["intensity"] + 10 * parts["gradient"] + parts["ssim"]
+    scalars = {
+        "fusion.in": parts["intensity"],
+        "fusion.grad_term": parts["gradient"],
+        "fusion.ssim": parts["ssim"],
+        "fusion.total": total,
+    }
+    for name, value in scalars.items():
+        np.testing.assert_allclose(value.item(), z[name], rtol=0, atol=1e-6, err_msg=name)
+    gradient = jt.grad(total, gen).numpy()
+    np.testing.assert_allclose(gradient, z["fusion.dgen"], rtol=0, atol=1e-6)
 
 
 CASES = {

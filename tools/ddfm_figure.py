@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from jfusion.commands.fuse import Options, fuse
 from jfusion.data import color, image
-from jfusion.inference import Options, fuse
 from jfusion.report import figures
 
 VARIANTS = {
     "released (I - X')": {},
-    "textbook (V + X')": {"textbook": True},
+    "paper (V + X')": {"estimate": "paper"},
     "without EM": {"em": False},
 }
 STEPS = "10"
@@ -36,9 +36,10 @@ def main(demo: Path) -> None:
                 b=str(pairs / "UNDER" / name),
                 weights=str(demo / "exp"),
                 out=str(demo / "figure" / label.split()[0]),
+                system="ddfm",
             )
-            (made,) = fuse("ddfm", {"timestep_respacing": STEPS, **settings}, options)
-            row.append(color.gray(image.read_rgb(made)).round().astype(np.uint8))
+            (path,) = fuse(options, {"timestep_respacing": STEPS, **settings})
+            row.append(color.gray(image.read_rgb(path)).round().astype(np.uint8))
     columns = ["a (over-exposed)", "b (under-exposed)", *VARIANTS]
     print(figures.grid(Path(__file__).parents[1] / "docs/ddfm.png", columns, rows, height=150))
 

@@ -45,6 +45,7 @@ def weights(config: str) -> dict[str, np.ndarray]:
 def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of ours."""
     import jfusion
+    from jfusion.checkpoint.weights import load_weights
     from jfusion.diffusion.config import UNetConfig
     from jfusion.runtime import jt
     from jfusion.systems.ddfm.em import Likelihood
@@ -61,7 +62,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
         return run
     chosen = {k: v for k, v in settings(config).items() if k in UNetConfig.__dataclass_fields__}
     system = jfusion.create("ddfm", **chosen)
-    system.load_any(weights(config), take=True)
+    load_weights(system, weights(config), "the golden weights", consume=True)
 
     def forward() -> dict[str, np.ndarray]:
         jt.sync_all(True)

@@ -151,7 +151,7 @@ def _shown(value: Any) -> str:
     """A default as the help text names it."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value) or "empty"
 
 
 def _shape(field: dataclasses.Field, hint: Any) -> dict[str, Any]:

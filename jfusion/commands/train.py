@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jfusion.config import setting
@@ -11,11 +11,16 @@ from jfusion.errors import UserError
 from jfusion.systems import registry
 from jfusion.train.options import Options as TrainOptions
 
+_DATA = next(f for f in fields(TrainOptions) if f.name == "data")
+
 
 @dataclass(frozen=True)
 class Options(TrainOptions):
     """The options of a run, and which system or run it is."""
 
+    data: str | None = setting(
+        None, f"{_DATA.metadata['help']} (default: {_DATA.default}; the run's own)", "PATH"
+    )
     system: str | None = setting(
         None, f"see jfusion systems (default: {registry.DEFAULT})", positional=True
     )
@@ -37,7 +42,7 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
     from jfusion.train.setup import train, train_each
 
     start = train_each if options.each else train
-    start(name, settings, options)
+    start(name, settings, replace(options, data=options.data or _DATA.default))
     return 0
 
 
@@ -49,6 +54,5 @@ def _resume(options: Options, settings: Mapping[str, Any]) -> int:
         )
     from jfusion.train.setup import resume
 
-    data = options.data if "data" in changed else None
-    resume(options.resume, data, options.max_steps)
+    resume(options.resume, options.data, options.max_steps)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jfusion.config import REQUIRED, CommandOptions, setting
 
@@ -12,7 +13,9 @@ class Options(CommandOptions):
     """The volume, the folder, and how values become 8 bits."""
 
     volume: str = setting(
-        REQUIRED, ".mha, .mhd, .nii, .nii.gz, .dcm, or a folder of .dcm files", positional=True
+        REQUIRED,
+        ".mha, .mhd, .nii, .nii.gz, a DICOM file, or a folder of DICOM files",
+        positional=True,
     )
     out: str = setting(REQUIRED, "the folder for 0.png, 1.png, ...", positional=True)
     format: str = setting("png", "png or jpg")
@@ -22,12 +25,33 @@ class Options(CommandOptions):
         "smallest and largest)",
         ("LOW", "HIGH"),
     )
+    percentile: float | None = setting(
+        None,
+        "the window from this percentile of the values to its mirror, such as 1 (default: --window)",
+        "P",
+    )
+    nan: Literal["refuse", "lowest"] = setting(
+        "refuse", "values that are not finite: refuse the volume, or use its lowest value"
+    )
+    series: str | None = setting(
+        None,
+        "of several DICOM series in a folder, the one whose UID or description begins so",
+        "TEXT",
+    )
 
 
 def run(options: Options) -> int:
     """Writes the slices and prints how many there are."""
     from jfusion.data.volume import write_slices
 
-    written = write_slices(options.volume, options.out, options.format, options.window)
+    written = write_slices(
+        options.volume,
+        options.out,
+        options.format,
+        options.window,
+        percentile=options.percentile,
+        nan=options.nan,
+        series=options.series,
+    )
     print(f"{len(written)} slices: {options.out}")
     return 0

@@ -88,7 +88,7 @@ class Reader:
         if side not in self.ranges:
             self.ranges[side] = self.policy.resolve(self._deep_images(paths))
         chosen = self.ranges[side]
-        if chosen is not None and chosen not in ((0, 255), (0, 65535)):
+        if chosen is not None and chosen not in ((0, 1), (0, 255), (0, 65535)):
             self._note(f"images {side}: values {chosen} become black to white (--range)")
         return chosen
 

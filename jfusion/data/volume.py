@@ -5,54 +5,88 @@ The libraries that read them are the optional extra `medical`.
 
 from __future__ import annotations
 
+import re
+import warnings
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from jfusion.data import image
+from jfusion.data.names import natural_key, printable
 from jfusion.errors import UserError, optional
 
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
+NAN = ("refuse", "lowest")
 
 
-def read_volume(path: str | Path) -> np.ndarray:
-    """A volume as (slices, H, W) float64: .mha, .mhd, .nii, .nii.gz, .dcm, or a folder of .dcm files.
+def read_volume(path: str | Path, *, nan: str = "refuse", series: str | None = None) -> np.ndarray:
+    """A volume as (slices, H, W) float64, or (slices, H, W, 3) uint8 for color.
 
-    NIfTI volumes are rotated to axial slices, anterior up; DICOM values are rescaled (Hounsfield
-    units) and its files sorted along the patient. Raises UserError when the file is missing, of
-    another format, damaged, or holds values that are not finite.
+    path: .mha, .mhd, .nii, .nii.gz, .dcm, or a folder of DICOM files, whatever their names. NIfTI volumes
+    are rotated to axial slices, anterior up. DICOM values are rescaled (Hounsfield units), those of
+    MONOCHROME1 inverted, and its files sorted along the patient; without positions by number, or else by
+    name. nan: "refuse", or "lowest": values that are not finite become the lowest finite one. series: of
+    several DICOM series in a folder, the one whose UID or description begins so. Raises UserError when
+    the file is missing, of another format, damaged, or holds values that are not finite.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"volume {path} does not exist")
+    if nan not in NAN:
+        raise UserError(f"--nan must be one of {', '.join(NAN)}, not {nan!r}")
     name = path.name.lower()
     readers = {".mha": _metaimage, ".mhd": _metaimage, ".nii": _nifti, ".nii.gz": _nifti}
     read = next((r for ending, r in readers.items() if name.endswith(ending)), None)
-    if read is None and (path.is_dir() or name.endswith(".dcm")):
-        read = _dicom
+    if read is None and (path.is_dir() or _is_dicom(path)):
+        read = partial(_dicom, series=series)
     if read is None:
         raise UserError(
-            f"{path} is none of .mha, .mhd, .nii, .nii.gz, .dcm or a folder of .dcm files"
+            f"{path} is none of .mha, .mhd, .nii, .nii.gz, a DICOM file or a folder of DICOM files"
         )
     try:
-        volume = np.asarray(read(path), np.float64)
+        volume = np.asarray(read(path))
     except UserError:
         raise
     except Exception as error:  # the libraries raise many kinds
-        raise UserError(f"volume {path} cannot be read: {' '.join(str(error).split())}") from error
-    if volume.ndim != 3:
+        reason = printable(" ".join(str(error).split()), 300)
+        raise UserError(f"volume {path} cannot be read: {reason}") from error
+    if volume.ndim == 4 and volume.shape[3] == 3 and volume.dtype == np.uint8:
+        return volume
+    if volume.ndim != 3 or not volume.size:
         raise UserError(f"volume {path} has the shape {volume.shape}, not (slices, height, width)")
-    if not np.isfinite(volume).all():
-        raise UserError(f"volume {path} has values that are not finite (NaN, infinity)")
-    return volume
+    return _finite(volume.astype(np.float64), path, nan)
 
 
-def to_8bit(volume: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:
+def _finite(volume: np.ndarray, path: Path, nan: str) -> np.ndarray:
+    """The volume with its values that are not finite replaced, as `nan` says."""
+    finite = np.isfinite(volume)
+    if finite.all():
+        return volume
+    if nan == "refuse" or not finite.any():
+        raise UserError(
+            f"volume {path} has values that are not finite (NaN, infinity); --nan lowest replaces them by "
+            "the lowest value"
+        )
+    return np.where(finite, volume, volume[finite].min())
+
+
+def to_8bit(
+    volume: np.ndarray,
+    window: tuple[float, float] | None = None,
+    percentile: float | None = None,
+) -> np.ndarray:
     """A volume of any shape as 0..255: its smallest and largest value (or `window`) become 0 and 255.
 
-    Fractions are truncated, as in Diff-FCCF's script; a constant volume becomes 0.
+    percentile: the window reaches from this percentile of the values to its mirror. Fractions are
+    truncated, as in Diff-FCCF's script; a constant volume becomes 0; color (uint8) stays as it is.
     """
+    if volume.dtype == np.uint8:
+        return volume
+    if percentile is not None:
+        window = tuple(np.percentile(volume, [percentile, 100 - percentile]))
     low, high = (volume.min(), volume.max()) if window is None else window
     if high <= low:
         return np.zeros(volume.shape, np.uint8)
@@ -64,17 +98,26 @@ def write_slices(
     folder: str | Path,
     kind: str = "png",
     window: tuple[float, float] | None = None,
+    *,
+    percentile: float | None = None,
+    nan: str = "refuse",
+    series: str | None = None,
 ) -> list[Path]:
     """Writes the slices of a volume as <folder>/0.png, 1.png, ... and returns their paths.
 
-    kind: "png" or "jpg". window: see `to_8bit`. Raises UserError.
+    kind: "png" or "jpg". window, percentile: see `to_8bit`; nan, series: see `read_volume`. Raises
+    UserError.
     """
     from tqdm import tqdm
 
     if kind not in FORMATS:
         raise UserError(f"--format must be one of {', '.join(FORMATS)}, not {kind!r}")
+    if window is not None and not window[0] < window[1]:
+        raise UserError(f"--window needs LOW below HIGH, not {window[0]:g} {window[1]:g}")
+    if percentile is not None and (window is not None or not 0 <= percentile < 50):
+        raise UserError("--percentile must be from 0 to below 50, and not together with --window")
     written = []
-    slices = to_8bit(read_volume(source), window)
+    slices = to_8bit(read_volume(source, nan=nan, series=series), window, percentile)
     for i, pixels in enumerate(tqdm(slices, desc=Path(source).name, unit="slice", delay=2)):
         path = Path(folder, f"{i}.{kind}")
         image.write(path, pixels, {"jpg": "jpeg"}.get(kind, kind))
@@ -86,42 +129,147 @@ def _library(name: str, what: str) -> ModuleType:
     return optional(name, name, f"reading {what}", "medical")
 
 
+# ---- MetaImage, NIfTI --------------------------------------------------------------------------
+
+
 def _metaimage(path: Path) -> np.ndarray:
     sitk = _library("SimpleITK", "MetaImage (.mha, .mhd)")
+    header = path.open("rb").read(1 << 16).decode("latin1")
+    place = re.search(r"^ElementDataFile\s*=\s*(.*?)\s*$", header, re.M)
+    elsewhere = place[1] if place else "LOCAL"
+    if elsewhere != "LOCAL" and (
+        path.suffix.lower() == ".mha" or Path(elsewhere).name != elsewhere
+    ):
+        raise UserError(
+            f"volume {path} has its values in another file, {printable(elsewhere, 60)!r}, which jfusion "
+            "does not open for it"
+        )
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
 def _nifti(path: Path) -> np.ndarray:
     nibabel = _library("nibabel", "NIfTI")
-    volume = nibabel.as_closest_canonical(
-        nibabel.load(path)
-    ).get_fdata()  # x right, y anterior, z up
+    # x right, y anterior, z up
+    volume = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()
+    while volume.ndim > 3 and volume.shape[-1] == 1:
+        volume = volume[..., 0]
     return volume[:, ::-1].transpose(2, 1, 0) if volume.ndim == 3 else volume
 
 
-def _dicom(path: Path) -> np.ndarray:
+# ---- DICOM -------------------------------------------------------------------------------------
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does, or ends in .dcm."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
+
+
+def _dicom(path: Path, series: str | None) -> np.ndarray:
     pydicom = _library("pydicom", "DICOM")
-    files = [path] if path.is_file() else sorted(path.glob("*.dcm"))
+    if path.is_file():
+        files = [path]
+    else:
+        files = [f for f in path.iterdir() if f.is_file() and not f.name.startswith(".")]
+        files = sorted((f for f in files if _is_dicom(f)), key=lambda f: natural_key(f.name))
     if not files:
-        raise UserError(f"folder {path} holds no .dcm file")
-    read = [pydicom.dcmread(f) for f in files]
-    read.sort(key=_position)
-    slices = [
-        d.pixel_array * float(getattr(d, "RescaleSlope", 1))
-        + float(getattr(d, "RescaleIntercept", 0))
-        for d in read
-    ]
+        raise UserError(f"folder {path} holds no DICOM file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        headers = _one_series(path, [(f, pydicom.dcmread(f)) for f in files], series)
+        slices = [_pixels(f, header) for f, header in _ordered(path, headers)]
     sizes = {s.shape for s in slices}
     if len(sizes) > 1:
         raise UserError(f"{path}: the slices have different sizes: {sorted(sizes)}")
-    return slices[0] if slices[0].ndim == 3 else np.stack(slices)
+    return slices[0] if len(slices) == 1 and _has_frames(slices[0]) else np.stack(slices)
 
 
-def _position(header: object) -> float:
-    """The position of a slice along the stack; its number when no position is given."""
+def _has_frames(x: np.ndarray) -> bool:
+    """Whether the values of one file are several frames."""
+    in_color = x.dtype == np.uint8 and x.shape[-1] == 3
+    return x.ndim == (4 if in_color else 3)
+
+
+def _one_series(path: Path, headers: list[tuple[Path, Any]], chosen: str | None) -> list:
+    """The files of the one series of a folder, or of the chosen one."""
+    series: dict[str, list] = {}
+    for file, header in headers:
+        series.setdefault(str(getattr(header, "SeriesInstanceUID", "")), []).append((file, header))
+
+    def title(uid: str) -> str:
+        text = str(getattr(series[uid][0][1], "SeriesDescription", "") or "")
+        return printable(f"{uid} {text}".strip(), 80)
+
+    if chosen is not None:
+        fits = [
+            u for u in series if u.startswith(chosen) or title(u)[len(u) + 1 :].startswith(chosen)
+        ]
+        if len(fits) != 1:
+            listed = "; ".join(map(title, series))
+            raise UserError(
+                f"{path}: --series {chosen!r} names {len(fits)} series; there are: {listed}"
+            )
+        return series[fits[0]]
+    if len(series) > 1:
+        counts = "; ".join(f"{title(u)} ({len(files)} files)" for u, files in series.items())
+        raise UserError(f"{path} holds {len(series)} series; choose one with --series: {counts}")
+    return headers
+
+
+def _ordered(path: Path, headers: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
+    """The files along the patient: by position, else by number, else in the order of their names."""
+    positions = [_position(header) for _, header in headers]
+    numbers = [getattr(header, "InstanceNumber", None) for _, header in headers]
+    for keys in (positions, numbers):
+        if None not in keys and len(set(map(float, keys))) == len(keys):
+            order = np.argsort([float(k) for k in keys], kind="stable")
+            return [headers[i] for i in order]
+    if len(headers) > 1:
+        print(
+            f"note: the files of {path} give no position or number; they are in the order of names"
+        )
+    return headers
+
+
+def _position(header: Any) -> float | None:
+    """The position of a slice along the stack; None when the file gives none."""
     position = getattr(header, "ImagePositionPatient", None)
     if not position:
-        return float(getattr(header, "InstanceNumber", None) or 0)
+        return None
     orientation = getattr(header, "ImageOrientationPatient", None) or (1, 0, 0, 0, 1, 0)
     row, column = (np.array(v, float) for v in (orientation[:3], orientation[3:]))
     return float(np.cross(row, column) @ np.array(position, float))
+
+
+def _pixels(file: Path, header: Any) -> np.ndarray:
+    """The values of one file: (H, W) or (frames, H, W) float64, or color (H, W, 3) uint8."""
+    pixels = header.pixel_array
+    if int(getattr(header, "SamplesPerPixel", 1) or 1) == 3:
+        from pydicom.pixels import convert_color_space
+
+        kind = str(header.PhotometricInterpretation)
+        rgb = pixels if kind == "RGB" else convert_color_space(pixels, kind, "RGB")
+        if rgb.dtype != np.uint8:
+            raise UserError(f"{file} has color of {rgb.dtype}; only color of 8 bits is read")
+        return rgb
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        signed = int(getattr(header, "PixelRepresentation", 0) or 0)
+        pixels = (-1 if signed else (1 << int(header.BitsStored)) - 1) - pixels.astype(np.int64)
+    slope, intercept = (
+        _number(file, header, tag, default)
+        for tag, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+    )
+    return pixels * slope + intercept
+
+
+def _number(file: Path, header: Any, tag: str, default: float) -> float:
+    """The number of a tag. Raises UserError where the tag is there and holds none."""
+    if tag not in header:
+        return default
+    try:
+        return float(getattr(header, tag))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{file}: the tag {tag} holds no number ({printable(getattr(header, tag), 40)!r}); correct or "
+            "remove it"
+        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pydicom
@@ -86,7 +88,7 @@ def test_a_window_cuts_the_values():
         ("x.dcm", b"nonsense", "cannot be read"),
         ("x.raw", b"", "none of .mha"),
         ("gone.mha", None, "does not exist"),
-        ("empty", None, "holds no .dcm"),
+        ("empty", None, "holds no DICOM file"),
     ],
 )
 def test_what_is_no_volume_is_one_line(tmp_path, capsys, name, content, said):
@@ -105,3 +107,72 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
     with pytest.raises(UserError, match=r"NIfTI needs nibabel; .* 'jfusion\[medical\]'"):
         volume.read_volume(tmp_path / "x.nii")
+
+
+CASES = Path(__file__).parents[1] / "cases/dicom"
+
+
+def test_monochrome1_is_inverted():
+    x, plain = (volume.read_volume(CASES / n)[0] for n in ("mono1.dcm", "noext/IM0000"))
+    assert np.corrcoef(x.ravel(), plain.ravel())[0, 1] < -0.9
+
+
+def test_a_color_file_is_one_color_image(tmp_path):
+    assert volume.read_volume(CASES / "rgb.dcm").shape == (1, 32, 40, 3)
+    (written,) = volume.write_slices(CASES / "rgb.dcm", tmp_path)
+    assert image.read_rgb(written).shape == (32, 40, 3)
+
+
+def test_of_several_series_one_is_chosen():
+    with pytest.raises(UserError, match=r"holds 2 series; .*7\.7 \(4 files\); 1\.2\.3 \(4 files\)"):
+        volume.read_volume(CASES / "twoseries")
+    assert volume.read_volume(CASES / "twoseries", series="7.7").shape[0] == 4
+    with pytest.raises(UserError, match="--series 'x' names 0 series"):
+        volume.read_volume(CASES / "twoseries", series="x")
+
+
+def test_without_position_and_number_names_decide_as_people_count(capsys):
+    x = volume.read_volume(CASES / "nonum")
+    each = [volume.read_volume(CASES / f"nonum/{i}.dcm")[0] for i in (1, 2, 10, 11)]
+    np.testing.assert_array_equal(x, each)
+    assert "in the order of names" in capsys.readouterr().out
+
+
+def test_dicom_files_are_known_by_their_first_bytes():
+    assert volume.read_volume(CASES / "noext").shape == (4, 32, 40)
+
+
+def test_an_empty_tag_is_named():
+    with pytest.raises(UserError, match=r"emptyslope\.dcm: the tag RescaleSlope holds no number"):
+        volume.read_volume(CASES / "emptyslope.dcm")
+
+
+def test_values_that_are_not_finite_have_an_option():
+    with pytest.raises(UserError, match="--nan lowest"):
+        volume.read_volume(CASES / "nan.nii.gz")
+    x = volume.read_volume(CASES / "nan.nii.gz", nan="lowest")
+    assert np.isfinite(x).all() and (x == x.min()).any()
+
+
+def test_a_last_axis_of_one_is_dropped():
+    assert volume.read_volume(CASES / "four1.nii.gz").ndim == 3
+
+
+def test_an_mha_with_its_values_elsewhere_is_refused(tmp_path):
+    (tmp_path / "x.mha").write_text(
+        "ObjectType = Image\nNDims = 3\nElementDataFile = /etc/passwd\n"
+    )
+    with pytest.raises(UserError, match="has its values in another file"):
+        volume.read_volume(tmp_path / "x.mha")
+
+
+def test_windows_are_checked():
+    for options, said in (
+        ({"window": (100, -100)}, "LOW below HIGH"),
+        ({"percentile": 50.0}, "from 0 to below 50"),
+        ({"percentile": 1.0, "window": (0, 1)}, "not together"),
+    ):
+        with pytest.raises(UserError, match=said):
+            volume.write_slices(CASES / "noext", "out", **options)
+    x = np.arange(1000.0).reshape(10, 10, 10)
+    assert volume.to_8bit(x, percentile=10)[1, 0, 0] == 0 and volume.to_8bit(x)[1, 0, 0] > 0

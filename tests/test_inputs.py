@@ -167,10 +167,10 @@ def test_two_files_of_one_name_are_refused(command, tmp_path, capsys):
 
 @every_command
 @pytest.mark.parametrize("name", ["tnoname", "size"])
-def test_pairs_that_do_not_fit_are_one_line(command, name, tmp_path, capsys):
+def test_pairs_that_do_not_fit_are_named(command, name, tmp_path, capsys):
     assert command(CASES / "sets" / name / "IR", CASES / "sets" / name / "VI", tmp_path) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if "001" in x or "IR1" in x]
-    assert 1 <= len(lines) <= 2
+    assert lines
 
 
 def test_lists_with_a_byte_order_mark_are_read(tmp_path):

@@ -170,7 +170,7 @@ def test_two_files_of_one_name_are_refused(command, tmp_path, capsys):
 def test_pairs_that_do_not_fit_are_named(command, name, tmp_path, capsys):
     assert command(CASES / "sets" / name / "IR", CASES / "sets" / name / "VI", tmp_path) == 2
     said = capsys.readouterr().err
-    assert str(CASES / "sets" / name) in said or "Set" in said
+    assert said.splitlines()[-1].startswith(("jfusion: ", "skipped ")) and "Traceback" not in said
 
 
 def test_lists_with_a_byte_order_mark_are_read(tmp_path):

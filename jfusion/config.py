@@ -232,7 +232,7 @@ def _as(hint: Any, value: Any) -> Any:
         return tuple(_as(h, v) for h, v in zip(items, value, strict=True))
     if origin is Sequence and isinstance(value, list | tuple):
         return [_as(items[0], v) for v in value]
-    if hint in (int, float, str) and not isinstance(value, bool | dict | list | tuple):
+    if hint in (int, float, str) and not isinstance(value, bool | dict | list | tuple | None):
         converted = hint(value)
         if hint is int and isinstance(value, float) and value != converted:
             raise ValueError
@@ -248,7 +248,7 @@ def _named(hint: Any) -> str:
     return "x".join(map(_named, items)) if items else getattr(hint, "__name__", str(hint))
 
 
-# ---- commands and systems -----------------------------------------------------------------------------------
+# ---- commands and systems ----------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ def from_checkpoint(
     if recorded and resolve_system(content) != kind:
         raise UserError(f"checkpoint {path} is of {recorded}, not of {kind}")
     model = content.pop("model")
-    trained = content.get("config") or {}
+    trained = content.get("config", {}) if recorded else {}  # another tool's is not a configuration
     system = registry.create(kind, **_settings(kind, trained, model, settings or {}, attributes))
     if system.needs_weights:
         from jfusion.checkpoint.weights import load_weights

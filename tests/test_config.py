@@ -31,6 +31,7 @@ class Example(SystemConfig):
     blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "a tuple of four")
     grid: tuple[int, int] | None = setting(None, "a size", ("HEIGHT", "WIDTH"))
     rate: float = setting(0.5, "a number")
+    title: str = setting("", "a text (empty: none)")
     name: str | None = setting(None, "a text, none: nothing")
     crop: tuple[int, int] | None = setting((8, 8), "a size of its own; none: whole images")
     learned: bool | None = setting(None, "a switch (default: by name)")
@@ -81,6 +82,7 @@ def test_wrong_types_are_named(values, text):
         ({"levels": 5}, "levels must be 3 or 4, not 5"),
         ({"blocks": (1, 2)}, "blocks must be intxintxintxint"),
         ({"rate": "fast"}, "rate must be float"),
+        ({"title": None}, "title must be str, not None"),
     ],
 )
 def test_a_choice_is_checked_in_a_dictionary_and_in_python(values, text):

@@ -1,1 +1,1 @@
-"""CUDA for Jittor: the toolkit on this machine, and what its sources need for it. Needs no Jittor."""
+"""The sub-commands of `jfusion`, a module each, named as it is typed; `jfusion/cli.py` says how they are run."""

@@ -9,7 +9,9 @@ options that were given, and `run(options, settings) -> int`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import errno
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -17,7 +19,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from jfusion import config
-from jfusion.errors import UserError, did_you_mean, nearest
+from jfusion.errors import UserError, did_you_mean, log_error, nearest, printable
+from jfusion.files import protecting_inputs
 from jfusion.systems import registry
 from jfusion.version import __version__
 
@@ -42,21 +45,55 @@ FILE_HELP = "settings as JSON or YAML; options override them"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit code (2 for a mistake of the user's, 130 after Ctrl-C)."""
+    """Runs the command; returns the exit code.
+
+    0: done; 2: a mistake of the user's, in one line; 70: a fault of jfusion's, in one line that names the
+    log with the traceback; 130: Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a character that a terminal lacks becomes a question mark
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
-        if not arguments or arguments[0] not in COMMANDS:
-            return _no_command(arguments)
-        return _run(arguments[0], arguments[1:]) or 0
+        with protecting_inputs():
+            if not arguments or arguments[0] not in COMMANDS:
+                code = _no_command(arguments)
+            else:
+                code = _run(arguments[0], arguments[1:]) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except _Exit as done:
         return done.code
-    except UserError as error:
-        print(f"jfusion: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except (
+        BrokenPipeError
+    ):  # the reader of our output has gone; Python would say so once more at exit
+        sys.stdout = None
         return 0
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Prints one line for an error; returns the exit code."""
+    if isinstance(error, UserError):
+        text, code = str(error), 2
+    elif isinstance(error, MemoryError):
+        text, code = "this needs more memory than there is; use smaller images or batches", 2
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        where = f" ({error.filename})" if error.filename else ""
+        text, code = f"nothing more can be written{where}: {error.strerror}; free some space", 2
+    else:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        text, code = f"a fault of jfusion's own, {reason} (the traceback: {log_error()})", 70
+    with contextlib.suppress(OSError):
+        print(f"jfusion: {printable(text, 4000)}", file=sys.stderr)
+    return code
 
 
 def _no_command(arguments: list[str]) -> int:

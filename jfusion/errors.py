@@ -5,8 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import platform
 import re
+import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 
 
@@ -51,3 +55,24 @@ def writing(what: str, path: object, error: Exception) -> UserError:
         f"{what} could not be written to {path}: {reason}; "
         "free some space or choose another folder (nothing that was there before is lost)"
     )
+
+
+def printable(text: object, most: int = 120) -> str:
+    """Text out of a file, fit for a terminal: no control characters or escape sequences, not too long."""
+    text = str(text)
+    short = text if len(text) <= most else f"{text[:most]}..."
+    return "".join(c if c.isprintable() else "?" for c in short)
+
+
+def log_error() -> Path | str:
+    """Writes the traceback of the exception at hand, with the command; returns the path of the log."""
+    path = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jfusion/last-error.txt"
+    )
+    text = f"{' '.join(sys.argv)}\n{platform.platform()}, Python {sys.version}\n\n{traceback.format_exc()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError:
+        return "could not be written"
+    return path

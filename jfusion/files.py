@@ -6,32 +6,72 @@ import contextlib
 import hashlib
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from jfusion.errors import UserError, writing
 
+# What the first bytes of a file must be for a command that writes such files to replace it.
+KINDS = {
+    "image": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM\0*"),
+    "H5 file": (b"\x89HDF",),
+    "features": (b"\x93NUMPY",),
+    "checkpoint": (b"\x80", b"PK", b"}"),
+}
+_inputs: set[tuple[int, int]] | None = None  # of the command that runs, by device and inode
+
 
 @contextlib.contextmanager
-def replacing(path: str | Path, what: str) -> Iterator[Path]:
+def protecting_inputs() -> Iterator[None]:
+    """While a command runs, `replacing` refuses the files that it has read by `mark_input`."""
+    global _inputs
+    before, _inputs = _inputs, set()
+    try:
+        yield
+    finally:
+        _inputs = before
+
+
+def mark_input(path: str | Path) -> None:
+    """Notes that a command reads this file, so that no spelling of its path is written to."""
+    if _inputs is not None:
+        with contextlib.suppress(OSError):
+            status = Path(path).stat()
+            _inputs.add((status.st_dev, status.st_ino))
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[Path]:
     """Yields a temporary name next to `path`; it becomes `path` when the block succeeds, else it is removed.
 
     The file is flushed to the disk before the rename, so that neither `kill -9` nor a power failure
     leaves half a file under the final name. `what` names the file in an error ("the checkpoint").
-    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file.
+    Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file. A link is
+    followed, and a device or a pipe is written through; neither is replaced. Raises UserError for a
+    folder, for an input of the running command, and for an existing file that is not of the `kind` (a key
+    of `KINDS`, or "text") that is about to replace it.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
+    _check_target(path, what, kind)
+    through = path.exists() and not path.is_file()  # a device, a pipe
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.gettempdir()) if through else path.parent
+        folder.mkdir(parents=True, exist_ok=True)
         prefix = f".{_machine()}.{os.getpid()}."
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".part")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".part")
         os.close(handle)
     except OSError as error:
         raise writing(what, path, error) from error
     temporary = Path(name)
     try:
         yield temporary
+        if through:
+            with temporary.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            return
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -41,6 +81,55 @@ def replacing(path: str | Path, what: str) -> Iterator[Path]:
         raise writing(what, path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_target(path: Path, what: str, kind: str | None) -> None:
+    """Raises UserError when `path` must not be written to."""
+    if path.is_dir():
+        raise UserError(f"{what} cannot be written to {path}, which is a folder; name a file")
+    if not path.is_file():
+        return
+    status = path.stat()
+    if _inputs is not None and (status.st_dev, status.st_ino) in _inputs:
+        raise UserError(
+            f"{what} would replace {path}, which this command reads; choose another output"
+        )
+    if kind is None or not status.st_size:
+        return
+    with path.open("rb") as file:
+        head = file.read(4096)
+    fits = b"\0" not in head if kind == "text" else head.startswith(KINDS[kind])
+    if kind == "checkpoint":
+        fits = fits or path.suffix == ".safetensors"
+    if not fits:
+        raise UserError(
+            f"{what} would replace {path}, which is no {kind}; choose another name, or remove that file"
+        )
+
+
+def check_output(path: str | Path, what: str, needed: int = 1 << 20) -> None:
+    """Says before the work that its result cannot be written: no permission, no room, not a folder.
+
+    path: the file or the folder to be written; `needed`: about how many bytes. Raises UserError.
+    """
+    path = Path(path)
+    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if path.exists() and not path.is_dir() and not path.is_file():
+        return  # a device, a pipe
+    folder = parent if parent.is_dir() else parent.parent
+    if parent.is_file() and parent != path:
+        raise UserError(f"{what} cannot be written to {path}: {parent} is a file, not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise writing(what, path, error) from error
+    if free < needed:
+        raise UserError(
+            f"{what} needs about {needed / 1e6:.0f} MB, and the disk of {folder} has {free / 1e6:.0f} MB free; "
+            "free some space or choose another folder"
+        )
 
 
 def remove_left(folder: str | Path) -> None:
@@ -69,7 +158,7 @@ def _alive(process: int) -> bool:
 
 def write_text(path: str | Path, text: str, what: str) -> None:
     """Writes a text file under a temporary name and renames it."""
-    with replacing(path, what) as temporary:
+    with replacing(path, what, "text") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

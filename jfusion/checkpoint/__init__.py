@@ -71,7 +71,7 @@ def save(path: str | Path, content: Mapping[str, Any]) -> None:
     if path.suffix not in FORMATS:
         raise UserError(f"checkpoint {path} must end in {', '.join(FORMATS)}")
     content = {**content, "hash": digest(content["model"])}
-    with replacing(path, "the checkpoint") as temporary:
+    with replacing(path, "the checkpoint", "checkpoint") as temporary:
         if path.suffix == ".safetensors":
             _write_safetensors(temporary, content)
         elif path.suffix == ".pth":

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jfusion import checkpoint
 from jfusion.config import REQUIRED, CommandOptions, setting, to_dict
 from jfusion.errors import UserError
+from jfusion.files import check_output, mark_input
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Options(CommandOptions):
 
 def run(options: Options) -> int:
     """Writes the file and prints what is in it."""
+    mark_input(options.source)
+    check_output(options.target, "the checkpoint")
     content = checkpoint.load(options.source)
     if options.names and not options.system:
         raise UserError("--names needs --system, whose names are translated")

@@ -184,7 +184,7 @@ def _write(
     with tqdm(total=len(paragraphs), desc=f"{record.encoder} features", unit="paragraph") as bar:
         for batch, features in _batches(record, encoder, paragraphs, batch_size):
             for paragraph, feature in zip(batch, features, strict=True):
-                with replacing(_file(folder, paragraph), "the features") as temporary:
+                with replacing(_file(folder, paragraph), "the features", "features") as temporary:
                     with temporary.open("wb") as file:
                         np.save(file, feature[None])
                 record.texts[paragraph.name] = paragraph.hash

@@ -14,6 +14,7 @@ from jfusion.data import image
 from jfusion.data.depth import recorded_ranges
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs, task
+from jfusion.files import check_output
 from jfusion.systems import registry
 from jfusion.text.features import read_features
 
@@ -86,6 +87,7 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
 
     task(options.task)
     pairs = find_pairs(options.a, options.b)
+    check_output(options.out, "the fused images")
     path = inference.find_checkpoint(options.weights, options.system)
     content = inference.read_checkpoint(path)
     reader = image.Reader(options.range, options.max_pixels, recorded_ranges(content))

@@ -18,7 +18,7 @@ from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.data.names import list_files, natural_key, sample_name
 from jfusion.errors import UserError
-from jfusion.files import read_text, write_text
+from jfusion.files import check_output, read_text, write_text
 from jfusion.metrics import DEFAULT_PRESET, PRESETS, fidelity, structure
 from jfusion.metrics.table import Table, deviations, means
 from jfusion.papers.compare import beside_published, parse, protocol
@@ -78,11 +78,13 @@ class Result:
 
 def run(options: Options) -> int:
     """Evaluates, prints and writes the table; 2 when an image was skipped."""
+    for path in filter(None, (options.csv, options.markdown, options.latex, options.per_image)):
+        check_output(path, "the table")
     result = evaluate(options)
+    write(result, options)
     print(result.table.text())
     for line in result.notes:
         print(f"note: {line}")
-    write(result, options)
     for line in result.skipped:
         print(f"skipped {line}", file=sys.stderr)
     return 2 if result.skipped else 0

@@ -18,11 +18,11 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift
 from jfusion.data.depth import Range
-from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair
+from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair, created
 from jfusion.data.layout import Sample, find_samples, task
 from jfusion.data.patches import low_contrast, patches
 from jfusion.errors import UserError
-from jfusion.files import remove_left, replacing, writing
+from jfusion.files import check_output, remove_left, replacing, writing
 from jfusion.text.encoders import check_name
 from jfusion.text.features import Record, read_features
 from jfusion.version import __version__
@@ -149,16 +149,27 @@ def preprocess(options: Options, ranges: Mapping[str, Range] | None = None) -> R
     done = _up_to_date(out, fingerprint)
     if done is not None:
         return Result(out, *done, written=False)
+    check_output(out, "the H5 file", _size_of(samples, options))
     remove_left(out.parent)
     for side in "ab":
         reader.prepare([getattr(sample, side) for sample in samples], side)
     write = _write_images if options.patches is None else _write_patches
-    with replacing(out, "the H5 file") as temporary:
+    with replacing(out, "the H5 file", "H5 file") as temporary:
         try:
             content = write(temporary, options, samples, fingerprint, reader)
         except RuntimeError as error:  # h5py, when closing a file fails: a full disk
             raise writing("the H5 file", out, error) from error
     return Result(out, *content, written=True)
+
+
+def _size_of(samples: list[Sample], options: Options) -> int:
+    """About how many bytes the file will have, by the size of the first pair's images."""
+    try:
+        pixels = image.pixels_of(samples[0].a)
+    except UserError:  # reading it says what is wrong
+        return 1 << 20
+    pixels = SMALL[0] * SMALL[1] if _size(options) == "small" else pixels
+    return len(samples) * pixels * 8
 
 
 def _check_options(options: Options) -> None:
@@ -250,10 +261,8 @@ def _write_images(
     path: Path, options: Options, samples: list[Sample], fingerprint: str, reader: image.Reader
 ) -> _Content:
     """The whole images with their features, by the schema of `data/h5.py`."""
-    import h5py
-
     skipped, misaligned, shapes = [], [], set()
-    with h5py.File(path, "w") as file:
+    with created(path) as file:
         for sample, arrays in _readable(samples, options, skipped, _arrays, reader):
             shapes.add(arrays["text"].shape[1:])
             if options.check_alignment:
@@ -284,10 +293,8 @@ def _write_patches(
     path: Path, options: Options, samples: list[Sample], fingerprint: str, reader: image.Reader
 ) -> _Content:
     """Patches, by the schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", ..."""
-    import h5py
-
     skipped, count, rejected = [], 0, 0
-    with h5py.File(path, "w") as file:
+    with created(path) as file:
         groups = [file.create_group(name) for name in PATCH_GROUPS]
         for _, rgb in _readable(samples, options, skipped, _both, reader):
             pair = [_gray(x) for x in rgb]

@@ -8,10 +8,11 @@ and no attributes, and are read all the same.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from jfusion.data import color
-from jfusion.data.names import check_part, printable
-from jfusion.errors import UserError
+from jfusion.data.names import check_part
+from jfusion.errors import UserError, printable
+from jfusion.files import mark_input
 
 SCHEMA = 2
 GROUPS = ("imageA", "imageB", "text")
@@ -209,10 +211,32 @@ class PairFile:
 
         if self._file is None or self._owner != os.getpid():
             try:
+                mark_input(self.path)
                 self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
             except OSError as error:
                 raise UserError(_not_opened(self.path, error)) from error
         return self._file
+
+
+@contextlib.contextmanager
+def created(path: str | Path) -> Iterator[Any]:
+    """A new H5 file to write to, closed when the block ends. Raises OSError for a full disk.
+
+    HDF5 ends the process when it cannot write what is left on closing. So everything is written first;
+    where that fails, the file is emptied, which gives its space back, and closed.
+    """
+    import h5py
+
+    file = h5py.File(path, "w")
+    try:
+        yield file
+        file.flush()
+    except BaseException:
+        os.truncate(path, 0)
+        with contextlib.suppress(Exception):
+            file.close()
+        raise
+    file.close()
 
 
 def _not_opened(path: Path, error: OSError) -> str:

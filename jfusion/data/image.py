@@ -14,7 +14,7 @@ from jfusion.config import setting
 from jfusion.data.color import is_color, jet
 from jfusion.data.depth import Range, RangePolicy, to_uint8
 from jfusion.errors import UserError
-from jfusion.files import replacing
+from jfusion.files import mark_input, replacing
 
 # Every command reads these formats, and Pillow is allowed no other: some of its readers start programs.
 SUFFIXES = (
@@ -137,6 +137,7 @@ class Reader:
 
     def _decoded(self, path: Path) -> np.ndarray:
         """The pixels as they are stored: (H, W) or (H, W, 3) of uint8, another integer, or floating point."""
+        mark_input(path)
         with _one_line(path):
             pixels, frames = _tiff(path, self.most) if _is_deep_tiff(path) else (None, 1)
             if pixels is None:
@@ -167,6 +168,13 @@ def is_deep(path: str | Path) -> bool:
             return True
         with _opened(path) as image:
             return image.mode.startswith(("I", "F"))
+
+
+def pixels_of(path: str | Path) -> int:
+    """The number of pixels that a file's header states; UserError when it cannot be read."""
+    path = Path(path)
+    with _one_line(path), _opened(path) as image:
+        return image.width * image.height
 
 
 @contextlib.contextmanager
@@ -316,5 +324,5 @@ def write(path: str | Path, pixels: np.ndarray, kind: str = "png") -> None:
     """
     from PIL import Image
 
-    with replacing(path, "the image") as temporary:
+    with replacing(path, "the image", "image") as temporary:
         Image.fromarray(pixels).save(temporary, format=kind)

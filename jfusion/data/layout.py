@@ -20,15 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jfusion.data.image import is_image_name
-from jfusion.data.names import (
-    check_part,
-    list_files,
-    pair_by_name,
-    pair_by_number,
-    printable,
-    sample_name,
-)
-from jfusion.errors import UserError, did_you_mean
+from jfusion.data.names import check_part, list_files, pair_by_name, pair_by_number, sample_name
+from jfusion.errors import UserError, did_you_mean, printable
 from jfusion.files import read_text
 
 

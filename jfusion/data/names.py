@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, printable
 
 LISTED = 5  # names that a message names
 
@@ -126,10 +126,3 @@ def check_part(name: str, where: str, most: int = 255 - len(".png")) -> str:
     if bad or len(os.fsencode(name)) > most:
         raise UserError(f"{where}: {printable(name)!r} cannot be a file name; rename it")
     return name
-
-
-def printable(text: object, most: int = 120) -> str:
-    """Text out of a file, fit for a terminal: no control characters or escape sequences, not too long."""
-    text = str(text)
-    short = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(c if c.isprintable() else "?" for c in short)

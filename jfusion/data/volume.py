@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from jfusion.data import image
-from jfusion.data.names import natural_key, printable
-from jfusion.errors import UserError, optional
+from jfusion.data.names import natural_key
+from jfusion.errors import UserError, optional, printable
+from jfusion.files import mark_input
 
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
 NAN = ("refuse", "lowest")
@@ -46,6 +47,8 @@ def read_volume(path: str | Path, *, nan: str = "refuse", series: str | None = N
         raise UserError(
             f"{path} is none of .mha, .mhd, .nii, .nii.gz, a DICOM file or a folder of DICOM files"
         )
+    for file in path.iterdir() if path.is_dir() else (path,):
+        mark_input(file)
     try:
         volume = np.asarray(read(path))
     except UserError:

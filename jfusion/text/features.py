@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jfusion.errors import UserError
-from jfusion.files import write_text
+from jfusion.files import mark_input, write_text
 from jfusion.text import encoders
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def read_features(path: str | Path) -> np.ndarray:
 
     Raises UserError when it cannot be read or holds something else.
     """
-    try:
-        features = np.load(path, allow_pickle=False)
+    mark_input(path)
+    try:  # mapped, so that a header that claims more than the file holds allocates nothing
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"paragraph features {path} cannot be read: {error}") from error
     shape = features.shape[1:] if features.ndim == 3 and len(features) == 1 else features.shape
@@ -64,7 +65,7 @@ def read_features(path: str | Path) -> np.ndarray:
         raise UserError(
             f"paragraph features {path} must be finite (1, L, D) values, not {features.shape}"
         )
-    return features.reshape(shape).astype(np.float32)
+    return np.array(features, np.float32).reshape(shape)
 
 
 class Encoder:

@@ -1,1 +1,1 @@
-"""Training: one loop for every system, its run folder, and the optimiser."""
+"""Training: its options, the set-up of a run, the loop of every system, and the optimizer."""

@@ -23,13 +23,15 @@ from jfusion.train.signals import interruptible
 
 
 class Trainer:
-    """Trains a system and keeps the state of its run.
+    """Trains a system, and keeps the state of its run.
 
-    loader: gives the batches of an epoch (from 0, over all stages).
+    Arguments: the system; loader, which gives the batches of an epoch (counted from 0 over all stages);
+    the run folder; the options.
 
-    epoch: complete epochs over all stages. batch: complete batches of the present epoch. step:
-    complete steps. With the weights and the optimizers, these numbers are the whole state: all that is
-    random in a step depends on (seed, step), all that is random in its data on (seed, epoch).
+    The state is the weights, the optimizers, and three numbers: `epoch`, the complete epochs over all
+    stages; `batch`, the complete batches of the present epoch; `step`, the complete steps. All that is
+    random in a step depends on (seed, step), and all that is random in its data on (seed, epoch), so a
+    resumed run continues exactly.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Trainer:
         self.loaded_optimizers: dict[str, Any] = {}
 
     def train(self) -> None:
-        """Trains to the end. Ctrl-C ends the present step, saves, and raises KeyboardInterrupt."""
+        """Trains to the end. After Ctrl-C it finishes the step, saves, and raises KeyboardInterrupt."""
         self.run.start_log(self.step)
         if mpi.first():
             print(f"run folder: {self.run.folder}")
@@ -85,7 +87,7 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
 
     def _train_step(self, arrays: NumPyBatch, progress: Progress) -> None:
-        """One step of every optimizer of the stage on one batch."""
+        """Updates the parameters of every optimizer of the stage once, on one batch."""
         runtime.seed(self.options.seed * 1_000_003 + self.step)
         text = None if arrays.text is None else jt.array(arrays.text)
         batch = Batch(jt.array(arrays.a), jt.array(arrays.b), text, arrays.names, arrays.dataset)
@@ -159,7 +161,7 @@ class Trainer:
     # ---- state
 
     def content(self) -> dict[str, Any]:
-        """The checkpoint of this moment. Raises UserError when a weight is not finite."""
+        """The checkpoint of the present state. Raises UserError when a weight is not finite."""
         model = self.system.state()
         for name, value in model.items():
             if not np.isfinite(value).all():
@@ -180,7 +182,7 @@ class Trainer:
         }
 
     def load(self, content: dict[str, Any]) -> None:
-        """Sets the run to the moment of a checkpoint of its own."""
+        """Restores the state that `content` saved."""
         self.system.load_state(content["model"], f"the checkpoint of {self.run.folder}")
         self.epoch, self.batch, self.step = (int(content[k]) for k in ("epoch", "batch", "step"))
         self.loaded_optimizers = content["optimizer"]

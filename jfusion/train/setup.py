@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,11 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     not suit the system.
     """
     check_trainable(system_name)
-    sets = training_data(options.data)
-    cls = config_class(system_name)
-    settings = {**settings_for(cls, sets), **configs.renamed(cls, settings)}
+    sets, schedule = training_sets(options)
+    settings = settings_for(config_class(system_name), sets, settings)
     system = create_system(system_name, settings, options.seed)
     check_data(system, sets)
-    loader = loader_of_epoch(system, sets, options)
+    loader = loader_of_epoch(system, sets, schedule, options)
     if options.weights:
         _start_from(system, options, sets[0])
     dataset = sets[0].dataset if len(sets) == 1 else Path(options.data).resolve().name
@@ -77,14 +76,14 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     before, now = record.get("precision", "float32"), machine.precision()
     if before != now:
         print(f"note: the run began in {before} and is resumed in {now} ($JFUSION_PRECISION)")
-    sets = training_data(options.data)
+    sets, schedule = training_sets(options)
     system = create_system(record["system"], record["config"], options.seed)
     check_data(system, sets)
     if system.reads_text:
         check_encoder(sets[0], record, f"run {folder}")
     record = {**record, "config": configs.to_dict(system.config)}
     run = (Run if mpi.first() else NullRun)(run.folder, record)
-    trainer = Trainer(system, loader_of_epoch(system, sets, options), run, options)
+    trainer = Trainer(system, loader_of_epoch(system, sets, schedule, options), run, options)
     content = run.latest()
     if content is not None:
         trainer.load(content)
@@ -101,20 +100,20 @@ def train_each(system_name: str, settings: dict[str, Any], options: Options) -> 
     when there is no training set.
     """
     check_trainable(system_name)
-    sets = training_data(options.data)
+    sets = training_sets(options)[0]
     if not isinstance(sets[0], PairFile) or not Path(options.data).is_dir():
         raise UserError(
             f"--each: {options.data} must be a folder of training sets, made with jfusion preprocess"
         )
     for path in sorted({*Path(options.data).glob("*.h5")} - {data.path for data in sets}):
-        print(f"{path.name} is left out: it is not a training set")
+        print(f"{path.name} is left out: it is no training set, or --schedule does not name it")
     cls, runs = config_class(system_name), []
     for data in sets:
         print(f"{data.dataset}: {data.path}")
-        own = {**settings_for(cls, [data]), **configs.renamed(cls, settings)}
+        own = settings_for(cls, [data], settings)
         before = _run_before(system_name, configs.from_dict(cls, own, system_name), options, data)
         if before is None:
-            chosen = replace(options, data=str(data.path), each=False)
+            chosen = replace(options, data=str(data.path), schedule="", each=False)
             runs.append(train(system_name, own, chosen))
         else:
             runs.append(resume(before, max_steps=options.max_steps))
@@ -148,35 +147,49 @@ def create_system(name: str, settings: dict[str, Any], seed: int) -> NetworkSyst
     return system
 
 
-def settings_for(cls: type[SystemConfig], sets: Sequence[TrainingSet]) -> dict[str, Any]:
-    """The settings that the training sets decide, where they agree about them.
+def training_sets(options: Options) -> tuple[list[TrainingSet], Callable[[int], int]]:
+    """The training sets that `--schedule` names, and a function from an epoch to one of their indices."""
+    sets = training_data(options.data)
+    schedule = DatasetSchedule([data.dataset for data in sets], options.seed, options.schedule)
+    used = sorted(set(schedule.indices))
+    return [sets[i] for i in used], lambda epoch: used.index(schedule.index(epoch))
 
-    Raises UserError when they disagree, unless the setting is by default "auto": decided by each pair.
+
+def settings_for(
+    cls: type[SystemConfig], sets: Sequence[TrainingSet], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings that the caller asked for, and those that the training sets decide.
+
+    Raises UserError when the sets disagree about a setting, unless it is by default "auto", which
+    means that each pair decides.
     """
-    of_first, *of_others = (cls.for_dataset(data.attributes) for data in sets)
-    agreed = dict(of_first)
-    for data, of_data in zip(sets[1:], of_others, strict=True):
-        for key in of_first.keys() | of_data.keys():
-            if of_first.get(key) == of_data.get(key):
+    asked = configs.renamed(cls, asked)
+    decided = [cls.for_dataset(data.attributes) for data in sets]
+    agreed = dict(decided[0])
+    for data, values in zip(sets[1:], decided[1:], strict=True):
+        for key in decided[0].keys() | values.keys():
+            if decided[0].get(key) == values.get(key):
                 continue
             agreed.pop(key, None)
-            if getattr(cls, key, None) != "auto":
+            if key not in asked and getattr(cls, key, None) != "auto":
                 raise UserError(
-                    f"{sets[0].path} has {key} {of_first.get(key)}, and {data.path} has "
-                    f"{of_data.get(key)}; train a network for each of them with --each"
+                    f"{sets[0].path} has {key} {decided[0].get(key)}, and {data.path} has "
+                    f"{values.get(key)}; train a network for each of them with --each"
                 )
-    return agreed
+    return {**agreed, **asked}
 
 
 def loader_of_epoch(
-    system: NetworkSystem, sets: Sequence[TrainingSet], options: Options
+    system: NetworkSystem,
+    sets: Sequence[TrainingSet],
+    schedule: Callable[[int], int],
+    options: Options,
 ) -> Callable[[int], DataLoader]:
     """A function from an epoch to its batches, made as the system's configuration and the options say."""
     config, shard = system.config, (mpi.rank(), mpi.count())
-    schedule = DatasetSchedule([data.dataset for data in sets], options.seed, options.schedule)
-    loaders = {
-        i: DataLoader(
-            sets[i],
+    loaders = [
+        DataLoader(
+            data,
             config.batch_size,
             options.seed,
             config.crop,
@@ -185,9 +198,9 @@ def loader_of_epoch(
             lambda pair: system.preprocess(pair, training=True),
             shard,
         )
-        for i in schedule.indices
-    }
-    return lambda epoch: loaders[schedule.index(epoch)]
+        for data in sets
+    ]
+    return lambda epoch: loaders[schedule(epoch)]
 
 
 def check_trainable(name: str) -> None:

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from jfusion.cli import main
 from jfusion.data import image
 from jfusion.errors import UserError
+from jfusion.runs import Run
 from jfusion.systems import registry
 from jfusion.systems.base import System
 from jfusion.train import setup
@@ -92,6 +94,9 @@ def test_sets_that_need_different_networks_are_refused(toy, training_set, option
     folder = training_set("b.h5", 2, task="MEF").parent
     with pytest.raises(UserError, match=r"a\.h5 has task MIF, and .*b\.h5 has MEF; .*--each"):
         train("toy", {}, options(folder))
+    assert train("toy", {"task": "MFF"}, options(folder, max_steps=1)).record["dataset"] == "sets"
+    run = train("toy", {}, options(folder, max_steps=1, schedule="b"))
+    assert run.record["config"]["task"] == "MEF" and run.record["dataset"] == "b"
 
 
 def test_settings_that_each_pair_decides_may_differ(training_set):
@@ -100,8 +105,8 @@ def test_settings_that_each_pair_decides_may_differ(training_set):
 
     training_set("a.h5", 2, group="pet")
     folder = training_set("b.h5", 2).parent
-    assert settings_for(ToyConfig, training_data(folder)) == {}
-    assert settings_for(ToyConfig, training_data(folder / "a.h5")) == {"group": "pet"}
+    assert settings_for(ToyConfig, training_data(folder), {}) == {}
+    assert settings_for(ToyConfig, training_data(folder / "a.h5"), {}) == {"group": "pet"}
 
 
 def test_each_trains_one_network_per_set_and_resumes_it(toy, training_set, options, capsys):
@@ -168,3 +173,43 @@ def test_a_run_starts_from_weights_and_starts_from_them_again(toy, training_set,
 def test_options_of_a_run_are_checked():
     with pytest.raises(UserError, match="--keep-last must be 1 or more, not 0"):
         Options(keep_last=0)
+
+
+# ---- from the command line
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """command("toy --epochs 1") runs `jfusion train toy --epochs 1` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda line: main(["train", *line.split()])
+
+
+def runs(root):
+    return [Run.open(path.parent) for path in sorted(root.glob("exp/*/config.json"))]
+
+
+def test_settings_and_options_reach_the_run(command, toy, training_set, tmp_path):
+    data = training_set("x.h5", 4, task="MIF")
+    options = f"--data {data} --images 1 --seed 3 --max-steps 3"
+    assert command(f"toy {options} --crop 4 6 --epochs 1 --no-drop-last") == 0
+    (run,) = runs(tmp_path)
+    record = run.record
+    assert record["system"] == "toy" and record["options"]["seed"] == 3
+    assert record["config"]["crop"] == [4, 6] and record["config"]["task"] == "MIF"
+    assert "system" not in record["options"] and "resume" not in record["options"]
+    assert len(list((run.folder / "pic_fusion").glob("*/*.png"))) == 4
+    assert command(f"--resume {run.folder}") == 0
+    assert [r.folder for r in runs(tmp_path)] == [run.folder]
+    assert run.latest()["step"] == 4
+
+
+def test_each_and_schedule(command, toy, training_set, tmp_path):
+    for task, count in (("MIF", 4), ("MEF", 2)):
+        folder = training_set(f"{task}.h5", count, task=task).parent
+    assert command(f"toy --data {folder} --epochs 1 --each --images 0") == 0
+    found = [json.loads((run.folder / "config.json").read_text()) for run in runs(tmp_path)]
+    assert {record["config"]["task"] for record in found} == {"MIF", "MEF"}
+    one = f"toy --data {folder} --epochs 1 --images 0 --schedule mif"
+    assert command(one) == 0
+    assert runs(tmp_path)[-1].record["options"]["schedule"] == "mif"

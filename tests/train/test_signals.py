@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: noted, so that a step can be finished; a second Ctrl-C stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from jfusion.train.signals import interruptible
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_the_handlers_come_back(number):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with interruptible() as received:
+        assert received == []
+        os.kill(os.getpid(), number)
+        assert received == [number]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), interruptible() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM] * 2
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_thread_trains_without_handlers():
+    seen = []
+
+    def work():
+        with interruptible() as received:
+            seen.append(received)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [[]]

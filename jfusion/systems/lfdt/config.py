@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from jfusion.config import setting
-from jfusion.errors import UserError, did_you_mean
+from jfusion.config import SystemConfig, setting
+from jfusion.errors import UserError
 
-# the authors' names of the tasks
+# A small network of the same kernels, to compile them ahead and to test with.
+TINY = {"width": 16, "blocks": (1, 1, 1, 1), "inference_steps": 2}
+
+# The authors' names of the tasks.
 TASKS = {
     "VI-IR": "IVF",
     "VI-NIR": "NIR",
@@ -18,82 +22,115 @@ TASKS = {
     "SPECT-MRI": "MIF",
     "PET-MRI": "MIF",
 }
-SAMPLERS = (
-    "DDIM",
-    "ddp-solver",
-    "ddp-solver++",
-    "Deis",
-    "Unipc",
-    "Heun",
-    "Euler",
-    "LMS",
-    "PNDM",
-)
-LEAST_STEPS = {"DDIM": 1, "PNDM": 4}  # of the others: 2
+LEAST_STEPS = {"DDIM": 1, "PNDM": 4}  # of the other samplers: 2
+LEVELS = (3, 4)  # the numbers of levels that the authors' autoencoder can have
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SystemConfig):
     """The network and the recipe of one task."""
 
-    task: str = setting(
+    RENAMED: ClassVar[dict[str, Any]] = {
+        "keep_scaled_state": lambda on: {"sigma_state": "released" if on else "paper"},
+        "deis_rescale": lambda value: {
+            "deis_rescale": {"batch": "released", "off": "paper"}.get(value, value)
+        },
+        "save": lambda value: {
+            "output_range": {"reference": "released", "linear": "full"}.get(value, value)
+        },
+    }
+
+    crop: tuple[int, int] | None = setting(
+        (256, 256), "train on random windows of this size, multiples of 8; none: whole images"
+    )
+    augment: bool = setting(True, "train on random flips and rotations by quarters")
+    drop_last: bool = setting(False, "leave out the incomplete batch at the end of an epoch")
+    task: Literal[
+        "IVF", "MIF", "MEF", "MFF", "NIR", "PIF", "VI-IR", "VI-NIR", "SPECT-MRI", "PET-MRI"
+    ] = setting(
         "IVF",
-        "IVF, MIF, MEF, MFF, NIR or PIF, or the authors' names (VI-IR, PET-MRI, ...): losses, input "
-        "order, width of the transformer; train: all, for every file in the folder --data",
+        "what is fused, by our name or the authors': decides the losses, the order of the inputs and "
+        "the width of the transformer",
     )
-    strategy: str | None = setting(
-        None, "MAX or MEAN of the sources, for the intensity loss (default: the task's)"
+    strategy: Literal["MAX", "MEAN"] | None = setting(
+        None, "the target of the intensity loss, of the two sources (default: by task)"
     )
-    input_order: str | None = setting(
-        None, "which image the first encoder gets: ab or ba (default: as the task's test script)"
+    input_order: Literal["ab", "ba"] | None = setting(
+        None, "which image the first encoder gets (default: as in the task's test script)"
     )
-    sampler: str = setting("ddp-solver++", ", ".join(SAMPLERS))
-    inference_steps: int = setting(5, "steps of the sampler")
-    train_timesteps: int = setting(1000, "steps of the noise table")
+    sampler: Literal[
+        "ddp-solver++", "ddp-solver", "Deis", "Unipc", "DDIM", "Heun", "Euler", "LMS", "PNDM"
+    ] = setting("ddp-solver++", "how the latent is denoised, by the authors' names")
+    inference_steps: int = setting(5, "steps of the sampler, in training too")
+    train_timesteps: int = setting(1000, "steps of the noise schedule")
     noise_index: int = setting(
-        1, "the step whose noise the latent gets; the loop starts at 0 (the authors' code: 1)"
+        1,
+        "the step whose noise the latent gets; the released code takes 1, and its loop starts at 0",
     )
-    keep_scaled_state: bool = setting(
-        True, "Euler, LMS, Heun go on from the scaled input, as the authors' do; no: the textbook's"
+    sigma_state: Literal["released", "paper"] = setting(
+        "released",
+        "what Euler, LMS and Heun step from: the input that was scaled for the network, as in the "
+        "released code, or the unscaled latent of their papers",
     )
-    deis_rescale: str = setting(
-        "batch", "Deis stretches the latent to [-1, 1]: over the batch (sic), each image, or off"
+    deis_rescale: Literal["released", "image", "paper"] = setting(
+        "released",
+        "Deis normalizes the latent to [-1, 1] over the whole batch, as in the released code; each "
+        "image by itself; or never, as in its paper",
     )
-    width: int = setting(64, "of the autoencoder at full size")
-    blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "of the transformer, per level")
+    width: int = setting(64, "channels of the autoencoder at full size")
+    channel_mult: str = setting(
+        "1,2,4",
+        "width of the autoencoder after each of its three or four levels, in units of --width",
+    )
+    blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "transformer blocks per level")
     ffn_factor: float | None = setting(
         None, "expansion of the transformer's feed-forward (default: 2.66 for MEF, 4 otherwise)"
     )
-    dif_target: str = setting(
-        "noise", "what the diffusion loss compares with: noise, or noised_latent (older code)"
+    dif_target: Literal["noise", "noised_latent"] = setting(
+        "noise", "what the diffusion loss compares with; noised_latent: the code before August 2024"
     )
-    save: str = setting(
-        "reference", "reference: above the darkest value, cut; linear: the whole range, rounded"
+    output_range: Literal["released", "full"] = setting(
+        "released",
+        "how images are written: above their darkest value and rounded down, as in the released code, "
+        "or the full range, rounded",
     )
     epochs: int = setting(60, "passes over the training pairs")
     batch_size: int = setting(4, "pairs per step (and process)")
-    learning_rate: float = setting(3e-4, "of AdamW at the start")
-    weight_decay: float = setting(1e-4, "of AdamW")
+    learning_rate: float = setting(3e-4, "learning rate of AdamW at the start")
+    weight_decay: float = setting(1e-4, "weight decay of AdamW")
 
-    def __post_init__(self):
-        for name, allowed in (
-            ("task", (*TASKS, *TASKS.values())),
-            ("sampler", SAMPLERS),
-            ("strategy", (None, "MAX", "MEAN")),
-            ("input_order", (None, "ab", "ba")),
-            ("deis_rescale", ("batch", "image", "off")),
-            ("dif_target", ("noise", "noised_latent")),
-            ("save", ("reference", "linear")),
-        ):
-            value = getattr(self, name)
-            if value not in allowed:
-                known = [x for x in dict.fromkeys(allowed) if x]
-                raise UserError(f"lfdt: unknown {name} {value!r}{did_you_mean(str(value), known)}")
+    def __post_init__(self) -> None:
         least = LEAST_STEPS.get(self.sampler, 2)
         if self.inference_steps < least:
-            raise UserError(f"lfdt: {self.sampler} takes {least} steps or more")
+            raise UserError(f"lfdt: {self.sampler} needs {least} steps or more")
         if not 0 <= self.noise_index < max(2, self.inference_steps):
             raise UserError("lfdt: noise_index must be one of the steps, from 0")
+        if len(self.multipliers) not in LEVELS:
+            raise UserError(
+                f"lfdt: channel_mult must have three or four levels, such as 1,2,4, not "
+                f"{self.channel_mult!r}"
+            )
+
+    @property
+    def multipliers(self) -> tuple[int, ...]:
+        """`channel_mult` as numbers, one for each level of the autoencoder."""
+        parts = [part.strip() for part in self.channel_mult.split(",")]
+        if not all(part.isdigit() and int(part) for part in parts):
+            raise UserError(
+                f"lfdt: channel_mult must be positive whole numbers with commas, not "
+                f"{self.channel_mult!r}"
+            )
+        return tuple(map(int, parts))
+
+    @property
+    def multiple(self) -> int:
+        """The sides of training images must be multiples of this; others are padded."""
+        return 2 ** len(self.multipliers)
+
+    @property
+    def smallest_side(self) -> int:
+        """The shortest side of an image that leaves the transformer a latent of 8x8."""
+        return 3 * self.multiple + 1
 
     @property
     def kind(self) -> str:
@@ -101,48 +138,38 @@ class Config:
         return TASKS.get(self.task, self.task)
 
     @property
-    def goal(self) -> str:
-        """MAX or MEAN."""
+    def target(self) -> str:
+        """The target of the intensity loss: MAX or MEAN."""
         return self.strategy or ("MEAN" if self.kind in ("MEF", "NIR") else "MAX")
 
     @property
     def order(self) -> str:
-        """Ab or ba."""
+        """The order of the encoders' inputs: ab or ba."""
         return self.input_order or ("ab" if self.kind == "MEF" else "ba")
 
     @property
-    def factor(self) -> float:
+    def ffn_expansion(self) -> float:
         """The expansion of the transformer's feed-forward."""
         return self.ffn_factor or (2.66 if self.kind == "MEF" else 4.0)
 
-    @staticmethod
-    def of_the_authors(values: dict[str, Any], where: str) -> dict[str, Any]:
+    @classmethod
+    def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The file's task, where it is one of ours."""
+        task = attributes.get("task")
+        return {"task": str(task)} if task in (*TASKS, *TASKS.values()) else {}
+
+    @classmethod
+    def from_official(cls, values: dict[str, Any], where: str) -> dict[str, Any]:
         """Settings, and options of a run, from the content of one of the authors' JSON files.
 
-        Raises UserError when it asks for a network or a schedule that is not the published one.
+        Raises UserError when the file describes a network or a learning rate that is not offered.
         """
         model, data = (_part(values, key, where) for key in ("model", "datasets"))
         unet, fusion = (_part(model, key, where) for key in ("Unet", "Fusion"))
         train, data = values.get("train") or {}, data.get("train") or {}
         optimizer, schedule = (train.get(key) or {} for key in ("optimizer", "scheduler"))
-        for part, key, only in (
-            (fusion, "model_selected", "DFT"),
-            (fusion, "channel_emdin", 8),
-            (fusion, "heads", [1, 2, 4, 8]),
-            (unet, "in_ch", 1),
-            (unet, "out_ch", 1),
-            (unet, "LDM_embed_dim", 8),
-            (unet, "ch_mult", [1, 2, 4]),
-            (optimizer, "type", "AdamW"),
-            (schedule, "periods", [15, 15, 15, 16]),
-            (schedule, "restart_weights", [1, 1, 0.5, 0.5]),
-            (schedule, "eta_mins", [3e-4, 1e-5, 1e-5, 1e-5]),
-        ):
-            if part.get(key, only) != only:
-                raise UserError(f"{where}: {key} {part[key]} is not offered, only {only}")
-        if fusion.get("feat_channels", [32])[0] != 32:
-            raise UserError(f"{where}: feat_channels must begin with 32, which the head needs")
-        found = {
+        _check_offered(unet, fusion, optimizer, schedule, where)
+        settings = {
             "task": model.get("fusion_task"),
             "strategy": fusion.get("mode"),
             "sampler": fusion.get("sample_selected"),
@@ -150,6 +177,7 @@ class Config:
             "train_timesteps": fusion.get("num_train_timesteps"),
             "blocks": fusion.get("num_blocks"),
             "width": unet.get("LDM_ch"),
+            "channel_mult": unet.get("ch_mult") and ",".join(map(str, unet["ch_mult"])),
             "epochs": train.get("n_epoch"),
             "batch_size": data.get("batch_size"),
             "learning_rate": optimizer.get("lr"),
@@ -157,7 +185,36 @@ class Config:
             "crop": data.get("crop_size") and [data["crop_size"]] * 2,
             "weights": (values.get("path") or {}).get("resume_state"),
         }
-        return {key: value for key, value in found.items() if value is not None}
+        return {key: value for key, value in settings.items() if value is not None}
+
+
+def _check_offered(
+    unet: dict[str, Any],
+    fusion: dict[str, Any],
+    optimizer: dict[str, Any],
+    schedule: dict[str, Any],
+    where: str,
+) -> None:
+    """Raises UserError for a value of the authors' file that has one possible value here."""
+    for part, key, only in (
+        (fusion, "model_selected", "DFT"),
+        (fusion, "channel_emdin", 8),
+        (fusion, "heads", [1, 2, 4, 8]),
+        (unet, "in_ch", 1),
+        (unet, "out_ch", 1),
+        (unet, "LDM_embed_dim", 8),
+        (optimizer, "type", "AdamW"),
+        (schedule, "periods", [15, 15, 15, 16]),
+        (schedule, "restart_weights", [1, 1, 0.5, 0.5]),
+        (schedule, "eta_mins", [3e-4, 1e-5, 1e-5, 1e-5]),
+    ):
+        if part.get(key, only) != only:
+            raise UserError(f"{where}: {key} {part[key]} is not offered, only {only}")
+    if fusion.get("feat_channels", [32])[0] != 32:
+        raise UserError(f"{where}: feat_channels must begin with 32, which the head needs")
+    levels = unet.get("ch_mult", [1, 2, 4])
+    if not isinstance(levels, list) or len(levels) not in LEVELS:
+        raise UserError(f"{where}: ch_mult must be a list of three or four numbers, not {levels}")
 
 
 def _part(values: dict[str, Any], key: str, where: str) -> dict[str, Any]:

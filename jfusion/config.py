@@ -291,3 +291,6 @@ class SystemConfig:
     def from_official(cls, values: dict[str, Any], where: str) -> dict[str, Any]:
         """Settings from an authors' configuration file. Raises UserError where there is no such format."""
         raise UserError(f"{where}: this system's authors publish no configuration files")
+
+    def check_training(self) -> None:
+        """Raises UserError for settings that the system is not trained with."""

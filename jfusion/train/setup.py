@@ -37,6 +37,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     check_trainable(system_name)
     sets, schedule = training_sets(options)
     settings = settings_for(config_class(system_name), sets, settings)
+    configs.from_dict(config_class(system_name), settings, system_name).check_training()
     system = create_system(system_name, settings, options.seed)
     check_data(system, sets)
     loader = loader_of_epoch(system, sets, schedule, options)

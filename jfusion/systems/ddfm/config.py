@@ -139,3 +139,11 @@ class Config(UNetConfig, SystemConfig):
             raise UserError(f"ddfm: eta must be between 0 and 1, not {self.eta}")
         if self.lamb < 0 or self.rho <= 0:
             raise UserError("ddfm: lamb must be 0 or more, and rho above 0")
+
+    def check_training(self) -> None:
+        """Raises UserError unless the network predicts the noise alone: DDPM's simple loss has no other term."""
+        if self.learn_sigma or self.model_mean_type != "epsilon":
+            raise UserError(
+                "ddfm: a network that predicts more than the noise, such as the official one, is not trained "
+                "here; train a small one with: jfusion train ddfm --variant small --data FOLDER --crop 64 64"
+            )

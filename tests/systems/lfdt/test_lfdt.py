@@ -89,6 +89,111 @@ def test_official_names_map_one_to_one(make, name):
     assert trained == CONFIGS[name]["parameters"]
 
 
+def autoencoder(width, levels):
+    """Names and shapes of the authors' autoencoder, for any number of levels, from its description."""
+    m, depth, found = (1, *levels), len(levels), {}
+
+    def res(at, a, b):
+        found[f"{at}.block1.proj.weight"] = [b, a, 3, 3]
+        found[f"{at}.block2.proj.weight"] = [b, b, 3, 3]
+        if a != b:
+            found[f"{at}.res_conv.weight"] = [b, a, 1, 1]
+
+    def attention(at, w):
+        found[f"{at}.fn.norm.g"] = found[f"{at}.fn.fn.to_out.1.g"] = [1, w, 1, 1]
+        found[f"{at}.fn.fn.to_qkv.weight"] = [384, w, 1, 1]
+        found[f"{at}.fn.fn.to_out.0.weight"] = [w, 128, 1, 1]
+        found[f"{at}.fn.fn.to_out.0.bias"] = [w]
+
+    def conv(at, a, b, size, bias):
+        found[f"{at}.weight"] = [b, a, size, size]
+        if bias:
+            found[f"{at}.bias"] = [b]
+
+    for s in (1, 2):
+        conv(f"LDM_Enc.init_conv{s}", 1, width, 3, False)
+        for i in range(depth):
+            at, a, b, last = (
+                f"LDM_Enc.encoder{s}.{i}",
+                width * m[i],
+                width * m[i + 1],
+                i == depth - 1,
+            )
+            res(f"{at}.0", a, a)
+            res(f"{at}.1", a, a)
+            if last:
+                attention(f"{at}.2", a)
+            conv(f"{at}.3", a, b, 3 if last else 4, not last)
+        res(f"LDM_Enc.latent_conv{s}", width * m[-1], 8)
+    for k, factor in enumerate((1, 1, 1, m[1], m[1], m[2], m[2], m[3], m[3])):
+        conv(f"LDM_Enc.conv_fuse.{k}.0", 2 * width * factor, width * factor, 3, True)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            found[f"LDM_Enc.conv_fuse.{k}.1.{name}"] = [width * factor]
+    for j in range(depth):
+        at, a, b = f"LDM_Dec.decoder.{j}", width * m[depth - j], width * m[depth - j - 1]
+        res(f"{at}.0", a + b, a)
+        res(f"{at}.1", a + b, a)
+        if j == 0:
+            attention(f"{at}.2", a)
+        last = j == depth - 1
+        conv(f"{at}.3" if last else f"{at}.3.1", a, b, 3, not last)
+    res("LDM_Dec.post_latent_conv", 8, width * m[-1])
+    conv("LDM_Dec.final_conv", width, 1, 3, True)
+    return found
+
+
+def test_three_and_four_levels_have_the_authors_names():
+    published = {
+        k: v for k, v in manifest("default").items() if k.startswith("LDM") and UNUSED not in k
+    }
+    assert autoencoder(64, (1, 2, 4)) == published
+    for levels in ((1, 2, 4), (1, 2, 4, 8), (2, 3, 3, 5)):
+        values = {**lfdt_config.TINY, "channel_mult": ",".join(map(str, levels))}
+        system = jfusion.create("lfdt", **values)
+        own = {system.WEIGHTS.official(k): v.shape for k, v in system.state_dict().items()}
+        expected = autoencoder(16, levels)
+        assert {k: v for k, v in own.items() if k.startswith("LDM")} == expected
+        assert all(
+            system.WEIGHTS.ours(system.WEIGHTS.official(k)) == k for k in system.state_dict()
+        )
+        inferred = module.LFDT.infer_settings({k: np.zeros(v) for k, v in own.items()})
+        assert (inferred["width"], inferred["channel_mult"]) == (16, values["channel_mult"])
+        unused = {k for k in system.state_dict() if k not in system.trainable()}
+        unused = {k for k in unused if "running_" not in k}
+        reached = len(levels) == 4
+        assert all(k.startswith(("encoder.skips.7.", "encoder.skips.8.")) for k in unused)
+        assert bool(unused) != reached
+
+
+def test_four_levels_fuse_and_are_trained():
+    values = {**lfdt_config.TINY, "channel_mult": "1,2,4,8", "task": "MEF"}
+    system, rng = jfusion.create("lfdt", **values), np.random.default_rng(0)
+    state = {
+        system.WEIGHTS.official(k): rng.standard_normal(v.shape).astype(np.float32) * 0.02
+        for k, v in system.state_dict().items()
+    }
+    weights.load_weights(system, dict(state), "x")
+    for name, value in system.state().items():
+        np.testing.assert_array_equal(value, state[system.WEIGHTS.official(name)])
+    a, b = (jt.array(x) for x in rng.random((2, 1, 1, 64, 80)).astype(np.float32))
+    output = system(2 * a - 1, 2 * b - 1)
+    assert output.latent.shape == [1, 16, 8, 10] and output.fused.shape == [1, 1, 64, 80]
+    (stage,) = system.stages()
+    total = system.losses(Batch(a, b, None, ["x"]), stage)["total"]
+    (config,) = system.optimizers(stage)
+    before = {name: p.numpy() for name, p in config.parameters.items()}
+    Adam(config.parameters, decoupled=True).step(total, 1e-3)
+    moved = {name for name, p in config.parameters.items() if (p.numpy() != before[name]).any()}
+    assert any(name.startswith("encoder.skips.8.") for name in moved)
+    system.eval()
+    odd = [x[:, :, :49, :53] for x in (a, b)]
+    assert system.fuse(*odd).shape == [1, 1, 49, 53]
+    with pytest.raises(UserError, match="49 pixels"):
+        system.fuse(*(x[:, :, :48] for x in odd))
+    with pytest.raises(UserError, match="multiples of 16"):
+        system.losses(Batch(*(x[:, :, :56, :56] for x in (a, b)), None, ["x"]), stage)
+
+
 def test_the_file_decides_the_widths():
     for name, factor in (("default", 4.0), ("mef", 2.66)):
         state = {k: np.zeros(v) for k, v in manifest(name).items()}

@@ -7,6 +7,10 @@ import numpy as np
 from jfusion.runtime import jt
 from jfusion.systems.base import OptimizerConfig
 
+# The smallest normal float32. Compiled for speed, the square root of a denormal number, which a gradient
+# below 3e-18 gives, is NaN on CPUs with AVX-512. Next to epsilon this is nothing.
+SMALLEST = float(np.finfo(np.float32).tiny)
+
 
 class Adam:
     """Adam (Kingma and Ba, 2015) with epsilon added after the bias correction, as in PyTorch.
@@ -70,7 +74,8 @@ class Adam:
             mean, square = self.mean[name], self.square[name]
             mean.update(mean * beta1 + g * (1 - beta1))
             square.update(square * beta2 + g * g * (1 - beta2))
-            p.update((value - mean * rate / (jt.sqrt(square) / root + self.eps)).reshape(p.shape))
+            deviation = jt.sqrt(jt.maximum(square, SMALLEST)) / root
+            p.update((value - mean * rate / (deviation + self.eps)).reshape(p.shape))
             changed += [p, mean, square]
         jt.sync(changed)
 

@@ -64,3 +64,12 @@ def test_a_step_goes_down_the_gradient():
     parameter = jt.array(np.array([3.0], np.float32))
     Adam({"x": parameter}).step((parameter * parameter).sum(), 0.5)
     np.testing.assert_allclose(parameter.numpy(), [2.5], rtol=1e-5)
+
+
+def test_gradients_whose_squares_are_denormal_keep_parameters_finite():
+    gradient = np.logspace(-24, -10, 1000).astype(np.float32)
+    parameter = jt.array(np.ones(1000, np.float32))
+    Adam({"x": parameter}).apply([jt.array(gradient)], 1e-3)
+    found = parameter.numpy()
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, 1 - 1e-3 * gradient / (gradient + 1e-8), rtol=1e-6)

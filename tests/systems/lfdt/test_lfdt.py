@@ -631,8 +631,8 @@ def test_training_resumes_exactly_and_the_result_fuses(tmp_path, monkeypatch):
     assert main(["preprocess", *arguments]) == 0
     settings = {**lfdt_config.TINY, "batch_size": 2, "crop": (32, 40)}
     options = {"data": "x.h5", "seed": 3}
-    whole = train("lfdt", settings, TrainOptions(**options, pictures=0, exp="whole", max_steps=3))
-    parts = train("lfdt", settings, TrainOptions(**options, pictures=1, exp="parts", max_steps=1))
+    whole = train("lfdt", settings, TrainOptions(**options, images=0, exp="whole", max_steps=3))
+    parts = train("lfdt", settings, TrainOptions(**options, images=1, exp="parts", max_steps=1))
     parts = resume(parts.folder, max_steps=3)
     moved = whole.latest()["model"]["encoder.skips.0.norm.running_mean"]
     assert abs(moved).max() > 0

@@ -41,7 +41,9 @@ class Config(SystemConfig):
     }
 
     crop: tuple[int, int] | None = setting(
-        (256, 256), "train on random windows of this size, multiples of 8; none: whole images"
+        (256, 256),
+        "train on random windows of this size, multiples of 8; none: whole images",
+        metavar=("HEIGHT", "WIDTH"),
     )
     augment: bool = setting(True, "train on random flips and rotations by quarters")
     drop_last: bool = setting(False, "leave out the incomplete batch at the end of an epoch")

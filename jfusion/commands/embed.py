@@ -164,7 +164,7 @@ def _check_folder(folder: Path, record: Record, before: Record | None, options: 
         raise UserError(
             f"{folder} holds features that `jfusion embed` did not make; --replace overwrites them"
         )
-    if before and (before.encoder, before.hash) != (record.encoder, record.hash):
+    if before and before.hash != record.hash:
         raise UserError(
             f"{folder} holds features of {before.encoder}; --replace overwrites them with those of "
             f"{record.encoder}"

@@ -265,20 +265,21 @@ def ranges_of(data: PairFile) -> dict[str, str]:
 def check_encoder(data: PairFile, trained: Mapping[str, Any], where: str) -> None:
     """Raises UserError when the file's features come from another encoder than those of training.
 
-    trained: a checkpoint or a run's record; where: what to call it. What was not recorded is not
-    compared.
+    trained: a checkpoint or a run's record; where: what to call it. Encoders of one hash are one
+    encoder, whatever their folders are called; without a hash their names are compared. What was not
+    recorded is not compared.
     """
     here = encoder_of(data)
     names = [str(x.get("encoder", "not recorded")) for x in (trained, here)]
     hashes = [str(x.get("encoder_hash", "")) for x in (trained, here)]
-    if "not recorded" in names:
+    if "not recorded" in names or (all(hashes) and hashes[0] == hashes[1]):
         return
     if names[0] != names[1]:
         raise UserError(
             f"{where} was trained with features of {names[0]}, and {data.path} holds features of "
             f"{names[1]}; make the file again with: jfusion preprocess --text {names[0]}"
         )
-    if all(hashes) and hashes[0] != hashes[1]:
+    if all(hashes):
         raise UserError(
             f"{where} was trained with features of other weights of {names[0]} than {data.path}; make "
             "its features with the encoder it was trained with"

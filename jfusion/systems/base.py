@@ -222,7 +222,13 @@ class System:
         if text is not None and len(text.shape) == 2:
             text = text.reshape((1, *text.shape))
         self.check_text(text, a)
+        if text is not None and not _is_finite(text):
+            raise UserError("the paragraph features hold NaN or infinite values")
         fused = self._run(a, b, text, seed, callback)[:, :, : a.shape[2], : a.shape[3]]
+        if not _is_finite(fused):
+            raise UserError(
+                f"{self.name} gives NaN or infinite values for this pair; its weights or settings are spoiled"
+            )
         return fused.reshape(fused.shape[4 - rank :])
 
     def _fuse_images(
@@ -295,6 +301,10 @@ def _texts(text: Any, count: int) -> list[np.ndarray]:
     if values.ndim != 3 or len(values) != count:
         raise UserError(f"text must be (N, L, D) for {count} pairs, not {list(values.shape)}")
     return list(values)
+
+
+def _is_finite(x: Any) -> bool:
+    return bool(np.isfinite(x.numpy() if arrays.is_var(x) else x).all())
 
 
 def _check_sizes(a: arrays.Images, b: arrays.Images) -> None:

@@ -47,11 +47,34 @@ class Config:
                     f"{path} is of a {model} with {activation} and {position} positions; jfusion reads "
                     "BERT and BLIP-2 encoders with exact GELU and absolute positions"
                 )
-            return cls(**{k: type(d)(values.get(k, d)) for k, d in _DEFAULTS.items()})
+            config = cls(**{k: type(d)(values.get(k, d)) for k, d in _DEFAULTS.items()})
         except (ValueError, AttributeError, TypeError) as error:
             raise UserError(f"{path} is not an encoder's configuration: {error}") from error
+        config.check(path)
+        return config
+
+    def check(self, path: Path) -> None:
+        """Raises UserError for sizes that no encoder has: zero, absurdly large, or not divided by heads."""
+        for name, most in _LARGEST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(
+                    f"{path}: {name} must be from 1 to {most}, not {getattr(self, name)}"
+                )
+        if self.hidden_size % self.num_attention_heads or not 0 < self.layer_norm_eps < 1:
+            raise UserError(
+                f"{path}: hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
+                f"{self.num_attention_heads}, and layer_norm_eps be between 0 and 1"
+            )
 
 
+_LARGEST = {
+    "vocab_size": 1 << 20,
+    "hidden_size": 1 << 14,
+    "num_hidden_layers": 200,
+    "num_attention_heads": 1 << 10,
+    "intermediate_size": 1 << 17,
+    "max_position_embeddings": 1 << 17,
+}
 # transformers' defaults, which a config.json may leave out, for a BERT and for a Q-Former.
 _DEFAULTS = {
     "vocab_size": 30522,

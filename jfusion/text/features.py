@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, printable
 from jfusion.files import mark_input, write_text
 from jfusion.text import encoders
 
@@ -46,8 +46,12 @@ class Record:
         write_text(folder / RECORD, text + "\n", "the record of the features")
 
     def same_encoder(self, other: Record | None) -> bool:
-        """Whether the other record's features come from the same encoder in the same way."""
-        return other is not None and {**asdict(other), "texts": 0} == {**asdict(self), "texts": 0}
+        """Whether the other record's features come from the same encoder in the same way.
+
+        Its name and revision do not matter: a copy of an encoder has its hash.
+        """
+        free = {"texts": 0, "encoder": 0, "revision": 0}
+        return other is not None and {**asdict(other), **free} == {**asdict(self), **free}
 
 
 def read_features(path: str | Path) -> np.ndarray:
@@ -115,13 +119,16 @@ def _tokenizer(folder: Path, vocabulary: int) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.txt").is_file():
         raise UserError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
-    from transformers import AutoTokenizer
+    # Named classes: AutoTokenizer would look for a class in the folder, and offer to run its Python.
+    from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
+    whole = (folder / "tokenizer.json").is_file()
+    cls = PreTrainedTokenizerFast if whole else BertTokenizerFast
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = cls.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         size = len(tokenizer)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split()), 200)
         raise UserError(f"the tokenizer of {folder} cannot be read: {reason}") from error
     if not 0.9 * vocabulary <= size <= vocabulary:
         raise UserError(

@@ -111,3 +111,25 @@ def test_a_system_can_be_registered_under_a_free_name():
     assert jfusion.create("blend").name == "blend"
     with pytest.raises(UserError, match="already"):
         jfusion.register("film", Average)
+
+
+def test_a_result_that_is_not_finite_is_an_error():
+    class Spoiled(System):
+        """Gives NaN."""
+
+        def _fuse(self, a, b, text, seed, callback):
+            return a * np.float32("nan")
+
+    with pytest.raises(UserError, match="gives NaN or infinite values for this pair"):
+        Spoiled().fuse(A, B)
+    film = jfusion.create("film", **TINY)
+    with pytest.raises(UserError, match="paragraph features hold NaN"):
+        film.fuse(A, B, np.full_like(TEXT, np.nan))
+
+
+def test_a_weight_that_is_not_finite_is_named():
+    film = jfusion.create("film", **TINY)
+    state = film.state()
+    state["decoder.reduce.bias"] = np.full_like(state["decoder.reduce.bias"], np.inf)
+    with pytest.raises(UserError, match=r"the tensor decoder\.reduce\.bias holds NaN or infinite"):
+        film.load_state(state, "checkpoint x.pkl")

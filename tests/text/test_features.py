@@ -152,7 +152,11 @@ def test_features_of_others_are_not_overwritten_unasked(world):
         embed(options(world))
     assert embed(options(world, replace=True)).written == 3
     record = Record.read(folder)
-    (folder / "encoder.json").write_text(json.dumps({**vars(record), "encoder": "blip2"}))
+    copied = {**vars(record), "encoder": "a copy"}  # of one hash: the same encoder
+    (folder / "encoder.json").write_text(json.dumps(copied))
+    assert embed(options(world)).written == 0
+    other = {**vars(record), "encoder": "blip2", "hash": "another"}
+    (folder / "encoder.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="holds features of blip2; --replace"):
         embed(options(world))
 

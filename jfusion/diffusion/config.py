@@ -1,4 +1,4 @@
-"""The settings of the guided-diffusion UNet and of its diffusion process, by the authors' names."""
+"""The settings of the guided-diffusion UNet, by the authors' names. Needs no Jittor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from jfusion.config import check, setting
 from jfusion.errors import UserError
 
-# channel_mult of the published models, by image size
+# The channel_mult of the published models, by image size.
 MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
     256: (1, 1, 2, 2, 4, 4),
@@ -23,24 +23,31 @@ class UNetConfig:
 
     RENAMED: ClassVar[dict[str, Any]] = {"class_cond": lambda value: _unconditional(value)}
 
-    image_size: int = setting(256, "size of the training images; only decides the two below")
+    image_size: int = setting(
+        256, "size of the training images; only decides channel_mult and attention"
+    )
     num_channels: int = setting(256, "width of the network, a multiple of 32")
     num_res_blocks: int = setting(2, "residual blocks per level")
     channel_mult: str = setting("", "width of each level, such as 1,2,3; empty: by image size")
     learn_sigma: bool = setting(True, "the network also predicts the variance")
     attention_resolutions: str = setting(
-        "32,16,8", "sizes of the feature map that have attention, seen from image_size"
+        "32,16,8", "sizes of the feature map that have attention, as parts of image_size"
     )
-    num_heads: int = setting(4, "heads of attention, unless num_head_channels says")
-    num_head_channels: int = setting(64, "channels of a head; -1: num_heads decides")
-    num_heads_upsample: int = setting(-1, "heads on the way up; -1: num_heads")
-    use_scale_shift_norm: bool = setting(True, "the time scales and shifts the normalised features")
-    dropout: float = setting(0.0, "in training")
-    resblock_updown: bool = setting(True, "residual blocks change the size, not convolutions")
+    num_heads: int = setting(4, "attention heads, unless num_head_channels decides")
+    num_head_channels: int = setting(64, "channels of an attention head; -1: num_heads decides")
+    num_heads_upsample: int = setting(-1, "attention heads of the decoder; -1: num_heads")
+    use_scale_shift_norm: bool = setting(
+        True, "the time embedding scales and shifts the normalized features"
+    )
+    dropout: float = setting(0.0, "drop probability in training")
+    resblock_updown: bool = setting(True, "residual blocks resample, and not single convolutions")
     use_fp16: bool = setting(
-        False, "hold the convolutions' weights in half precision (computing stays in single)"
+        False,
+        "hold the weights of convolutions in half precision; they are computed in single precision",
     )
-    use_new_attention_order: bool = setting(False, "channels as q, k, v and not head by head")
+    use_new_attention_order: bool = setting(
+        False, "order the channels as q, k, v and not head by head"
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -52,7 +59,7 @@ class UNetConfig:
 
     @property
     def multipliers(self) -> tuple[float, ...]:
-        """The width of each level in num_channels."""
+        """The width of each level, in units of num_channels."""
         if self.channel_mult:
             return tuple(_numbers(self.channel_mult, "channel_mult"))
         if self.image_size not in MULTIPLIERS:
@@ -61,13 +68,13 @@ class UNetConfig:
 
     @property
     def attention_factors(self) -> tuple[int, ...]:
-        """The reductions of the image that have attention."""
+        """The downsampling factors of the image at which there is attention."""
         sizes = _numbers(self.attention_resolutions, "attention_resolutions")
         return tuple(self.image_size // size for size in sizes)
 
     @property
     def multiple(self) -> int:
-        """Image sides must be multiples of this."""
+        """The sides of images must be multiples of this."""
         return 2 ** (len(self.multipliers) - 1)
 
 

@@ -41,7 +41,7 @@ def _official() -> dict[str, str]:
         "out.0.{p}": "norm.{p}",
         "out.2.{p}": "conv.{p}",
     }
-    # a size is halved by "op", doubled by "conv"; both are ours "conv"
+    # the authors' "op" downsamples and their "conv" upsamples; both are called "conv" here
     for theirs, ours, without in (
         ("input_blocks.{i}.{j}", "down.{i}.{j}", "conv.{p}"),
         ("middle_block.{j}", "middle.{j}", "op.{p}"),
@@ -57,14 +57,16 @@ OFFICIAL = (
 
 
 def timestep_embedding(t: np.ndarray, width: int) -> np.ndarray:
-    """Cosines and sines of t (N,), which may be fractional -> (N, width) float32.
+    """Cosines, then sines of t (N,), which may be fractional -> (N, width) float32.
 
     In NumPy: at t = 999 one unit in the last place of a frequency moves a value by 6e-5, and
     Jittor's kernels are compiled for speed.
     """
     half = width // 2
     exponent = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    rates = np.exp(exponent.astype(float)).astype(np.float32)  # NumPy's float32 exp is an ulp off
+    rates = np.exp(exponent.astype(float)).astype(
+        np.float32
+    )  # the float32 exp of NumPy is off by one ulp
     angles = np.asarray(t, np.float32)[:, None] * rates
     temb = np.concatenate([np.cos(angles), np.sin(angles)], 1)
     return np.pad(temb, ((0, 0), (0, width % 2)))
@@ -93,48 +95,48 @@ class UNet(nn.Module):
         self.norm = _GroupNorm(widths[0])
         self.conv = _zero(nn.Conv(widths[0], 6 if config.learn_sigma else 3, 3, padding=1))
         if config.use_fp16:
-            self.halve()
+            self.convert_to_fp16()
 
     def _down(self, widths: list[int], time: int) -> tuple[nn.ModuleList, list[int]]:
-        """The blocks on the way down, and the width of each one's result."""
-        config, factor, now = self.config, 1, widths[0]
-        blocks, skips = [[nn.Conv(3, now, 3, padding=1)]], [now]
+        """The blocks of the encoder, and the number of channels of each one's output."""
+        config, factor, channels = self.config, 1, widths[0]
+        blocks, skips = [[nn.Conv(3, channels, 3, padding=1)]], [channels]
         for level, width in enumerate(widths):
             for _ in range(config.num_res_blocks):
-                block = [self._residual(now, width, time)]
+                block = [self._residual(channels, width, time)]
                 if factor in config.attention_factors:
                     block.append(self._attention(width))
                 blocks.append(block)
-                skips.append(now := width)
+                skips.append(channels := width)
             if level < len(widths) - 1:
-                blocks.append([self._resampling(now, time, "down")])
-                skips.append(now)
+                blocks.append([self._resample(channels, time, "down")])
+                skips.append(channels)
                 factor *= 2
         return _lists(blocks), skips
 
     def _up(self, widths: list[int], skips: list[int], time: int) -> nn.ModuleList:
-        config, now = self.config, widths[-1]
+        config, channels = self.config, widths[-1]
         factor, skips, blocks = 2 ** (len(widths) - 1), list(skips), []
         for level, width in reversed(list(enumerate(widths))):
             for i in range(config.num_res_blocks + 1):
-                block = [self._residual(now + skips.pop(), width, time)]
+                block = [self._residual(channels + skips.pop(), width, time)]
                 if factor in config.attention_factors:
                     block.append(self._attention(width, config.num_heads_upsample))
                 if level and i == config.num_res_blocks:
-                    block.append(self._resampling(width, time, "up"))
+                    block.append(self._resample(width, time, "up"))
                     factor //= 2
                 blocks.append(block)
-                now = width
+                channels = width
         return _lists(blocks)
 
     def _residual(self, width: int, out: int, time: int, resample: str | None = None) -> Residual:
         c = self.config
         return Residual(width, out, time, c.use_scale_shift_norm, c.dropout, resample)
 
-    def _resampling(self, width: int, time: int, way: str) -> nn.Module:
+    def _resample(self, width: int, time: int, direction: str) -> nn.Module:
         if self.config.resblock_updown:
-            return self._residual(width, width, time, way)
-        return Downsample(width) if way == "down" else Upsample(width)
+            return self._residual(width, width, time, direction)
+        return Downsample(width) if direction == "down" else Upsample(width)
 
     def _attention(self, width: int, heads: int = -1) -> Attention:
         c = self.config
@@ -142,7 +144,9 @@ class UNet(nn.Module):
         if c.num_head_channels != -1:
             heads = width // c.num_head_channels
         if heads < 1 or width % heads:
-            raise UserError(f"{width} channels cannot be cut into heads of {c.num_head_channels}")
+            raise UserError(
+                f"{width} channels cannot be divided into heads of {c.num_head_channels}"
+            )
         return Attention(width, heads, not c.use_new_attention_order)
 
     def execute(self, x: jt.Var, t: np.ndarray, labels: np.ndarray | None = None) -> jt.Var:
@@ -169,23 +173,26 @@ class UNet(nn.Module):
         return conv(self.norm(x, silu=True), self.conv.weight, self.conv.bias)
 
     def embed(self, t: np.ndarray, labels: np.ndarray | None = None) -> jt.Var:
-        """(N,) -> (N, 4 num_channels)."""
+        """Embeds the times t (N,), and labels (N,) if any, to (N, 4 num_channels)."""
         first, _, second = self.time
         temb = jt.array(timestep_embedding(t, self.config.num_channels)).stop_grad()
         time = second(silu(first(temb)))
         return time if labels is None else time + self.labels(jt.array(labels))
 
-    def halve(self) -> None:
-        """Holds the convolutions of all blocks in half precision."""
+    def convert_to_fp16(self) -> None:
+        """Holds the weights of the convolutions of all blocks in half precision."""
         for block in (*self.down, self.middle, *self.up):
             for name, module in block.named_modules():
-                kind = isinstance(module, nn.Conv) or name.rsplit(".", 1)[-1] in ("qkv", "project")
-                for parameter in module.parameters() if kind else ():
+                is_convolution = isinstance(module, nn.Conv) or name.rsplit(".", 1)[-1] in (
+                    "qkv",
+                    "project",
+                )
+                for parameter in module.parameters() if is_convolution else ():
                     parameter.assign(parameter.float16())
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions with the time between them, and a skip; may change the size on the way."""
+    """Two 3x3 convolutions with the time embedding between them, and a skip connection; may resample."""
 
     def __init__(
         self,
@@ -209,7 +216,7 @@ class Residual(nn.Module):
         """Maps x (N, width, H, W), with time (N, 4 num_channels) after SiLU, to (N, out, H', W')."""
         h = self.norm1(x, silu=True)
         if self.resample:
-            h, x = (_resized(v, self.resample) for v in (h, x))
+            h, x = (_resampled(v, self.resample) for v in (h, x))
         h = self.modulated(_conv(h, self.conv1), self.time(time))
         if self.dropout is not None:
             h = self.dropout(h)
@@ -217,7 +224,7 @@ class Residual(nn.Module):
         return h + (x if self.skip is None else _conv(x, self.skip))
 
     def modulated(self, h: jt.Var, time: jt.Var) -> jt.Var:
-        """Normalised with the time's scale and shift, or after the time is added; then SiLU."""
+        """Normalizes h with the time's scale and shift, or after the time is added; then SiLU."""
         if not self.scale_shift:
             return self.norm2(h + time.unsqueeze(-1).unsqueeze(-1), silu=True)
         scale, shift = time.chunk(2, 1)
@@ -226,7 +233,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention between all pixels, with a skip. The projections are held as 1-D convolutions."""
+    """Self-attention between all pixels, with a skip connection; its projections are 1-D convolutions."""
 
     def __init__(self, width: int, heads: int, heads_first: bool):
         self.heads, self.heads_first = heads, heads_first
@@ -252,14 +259,14 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Each pixel four times, and a 3x3 convolution."""
+    """The nearest pixel at twice the size, then a 3x3 convolution."""
 
     def __init__(self, width: int):
         self.conv = nn.Conv(width, width, 3, padding=1)
 
     def execute(self, x: jt.Var, time: jt.Var) -> jt.Var:
         """(N, C, H, W) -> (N, C, 2H, 2W)."""
-        return _conv(_resized(x, "up"), self.conv)
+        return _conv(_resampled(x, "up"), self.conv)
 
 
 class _GroupNorm(nn.Module):
@@ -281,13 +288,13 @@ class _Projection(nn.Module):
 
 
 def _conv(x: jt.Var, layer: nn.Conv) -> jt.Var:
-    kind = conv1x1 if layer.weight.shape[2] == 1 else conv
-    return kind(x, layer.weight.float32(), layer.bias.float32())
+    operator = conv1x1 if layer.weight.shape[2] == 1 else conv
+    return operator(x, layer.weight.float32(), layer.bias.float32())
 
 
-def _resized(x: jt.Var, way: str) -> jt.Var:
+def _resampled(x: jt.Var, direction: str) -> jt.Var:
     n, c, h, w = x.shape
-    if way == "up":
+    if direction == "up":
         return nearest(x, 2 * h, 2 * w)
     return x.reshape(n, c, h // 2, 2, w // 2, 2).mean(5).mean(3)
 
@@ -299,7 +306,7 @@ def _run(block: nn.ModuleList, x: jt.Var, time: jt.Var) -> jt.Var:
 
 
 def _zero(layer: nn.Module) -> nn.Module:
-    """An untrained block changes nothing."""
+    """Sets the parameters of a layer to 0, so that an untrained block changes nothing."""
     for parameter in layer.parameters():
         parameter.assign(jt.zeros(parameter.shape))
     return layer

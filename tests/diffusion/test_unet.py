@@ -192,7 +192,7 @@ def test_an_untrained_network_is_zero_and_learns(recipe):
 def test_half_precision_holds_half_and_is_near(recipe, golden):
     z = golden("ddfm/unet.npz")
     network = load(unet.UNet(UNetConfig(**settings("small"))), recipe, "small")
-    network.halve()
+    network.convert_to_fp16()
     kinds = {k: str(v.dtype) for k, v in network.state_dict().items()}
     assert kinds["down.1.0.conv1.weight"] == "float16" and kinds["down.0.0.bias"] == "float16"
     assert kinds["down.1.0.time.weight"] == kinds["conv.weight"] == "float32"

@@ -609,7 +609,7 @@ def test_any_size_is_kept_and_seeded(make):
 
 
 def test_training_resumes_exactly_and_the_result_fuses(tmp_path, monkeypatch):
-    """The running statistics go with the checkpoint, and pictures of a run do not touch them."""
+    """The running statistics go with the checkpoint, and the preview images of a run do not change them."""
     from jfusion.cli import main
     from jfusion.train.options import Options as TrainOptions
     from jfusion.train.setup import resume, train

@@ -39,8 +39,8 @@ def load_system(
     (of the system `name`) is meant; None: the folder `exp`. name: the system, which a checkpoint of ours
     brings along; without either it is `registry.DEFAULT`. A system without parameters needs its name
     only. settings: change the configuration; attributes: those of the H5 file to fuse, for settings
-    that neither the checkpoint nor the caller decides. partial: loads the tensors that fit, and prints
-    which do not. Raises UserError if anything does not fit.
+    that the data decide, unless the tensors or the caller do. partial: loads the tensors that fit, and
+    prints which do not. Raises UserError if anything does not fit.
     """
     path = find_checkpoint(weights, name)
     return from_checkpoint(path, read_checkpoint(path), name, settings, partial, attributes)
@@ -86,13 +86,14 @@ def _settings(
 ) -> dict[str, Any]:
     """The settings of a system; each source overrides those before it.
 
-    They are: the data set's attributes, the checkpoint's configuration, its tensors, and the caller.
+    They are: the checkpoint's configuration, the data set's attributes, the checkpoint's tensors, and
+    the caller.
     """
     config = registry.config_class(name)
     inferred = registry.system_class(name).infer_settings(model)
     return {
-        **config.for_dataset(attributes or {}),
         **renamed(config, trained),
+        **config.for_dataset(attributes or {}),
         **inferred,
         **renamed(config, asked),
     }

@@ -1,4 +1,4 @@
-"""Diff-FCCF: its network on one input, and a training step of three planes, with the published network."""
+"""Diff-FCCF: the published network on one input, and in a training step of three color channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import recipe  # noqa: E402
 
 
 class Case(NamedTuple):
-    """The network alone, or a training step; on one image of `size`."""
+    """One image of `size`: the network alone, or a training step."""
 
     training: bool
     size: tuple[int, int]
@@ -44,7 +44,7 @@ def noisy(case: Case) -> np.ndarray:
 
 
 def pair() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A PET-MRI pair in [-1, 1]: s (1, 1, 256, 256), f (1, 3, 256, 256); times (3, 1) and noise by plane."""
+    """A PET-MRI pair in [-1, 1]: s (1, 1, 256, 256), f (1, 3, 256, 256); and by channel times and noise."""
     images, step = (np.load(GOLDEN / f"fccf/{x}.npz") for x in ("inputs", "gradients"))
     s, f = images["gray256"][:, None], np.moveaxis(images["ycrcb256"], 3, 1)
     s, f = (x.astype(np.float32) / np.float32(255) * 2 - 1 for x in (s, f))
@@ -60,21 +60,21 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
 
     case = CASES[name]
     system = jfusion.create("fccf", group="pet", dropout=0.0)
-    system.load_official(weights(), take=True)
+    system.load_official(weights())
     x, (s, f, t, noise) = jt.array(noisy(case)), pair()
     noise = jt.array(noise)
-    (group,) = system.parameter_groups(system.stages()[0])
-    optimizer = Adam(group.parameters, weight_decay=group.weight_decay, decoupled=True)
+    (c,) = system.optimizers(system.stages()[0])
+    optimizer = Adam(c.parameters, weight_decay=c.weight_decay, decoupled=True)
 
     def forward() -> dict[str, np.ndarray]:
         jt.sync_all(True)
         with jt.no_grad():
-            found = system(x, np.array([TIME]))
-            return {"noise": found.noise.numpy(), "field": found.field.numpy()}
+            output = system(x, np.array([TIME]))
+            return {"noise": output.noise.numpy(), "field": output.field.numpy()}
 
     def step() -> dict[str, np.ndarray]:
         jt.sync_all(True)
-        total = system.losses_of(s, f, t, noise)["total"]
+        total = system.losses_of(s, f, t, noise, "pet")["total"]
         value = total.item()
         optimizer.step(total, 2e-4)
         jt.sync_all(True)
@@ -84,7 +84,7 @@ def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
     return step if case.training else forward
 
 
-def stand_in(name: str, **content: Any) -> types.ModuleType:
+def stub(name: str, **content: Any) -> types.ModuleType:
     """A module of this name with nothing but `content`."""
     module = sys.modules[name] = types.ModuleType(name)
     module.__dict__.update(content)
@@ -94,8 +94,8 @@ def stand_in(name: str, **content: Any) -> types.ModuleType:
 def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
     """One run of the authors' network and training losses on the CPU.
 
-    What their files import beside PyTorch is not used in a step, but for the per-label mean, which one
-    line of PyTorch does, and for the missing file of the quality loss.
+    Of what their files import next to PyTorch, a step uses two things: the mean by label, which one line
+    of PyTorch replaces, and the file of the quality loss, which is missing.
     """
     import torch
 
@@ -104,27 +104,27 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
         return torch.zeros(shape).index_reduce_(dim, index, src, "mean", include_self=False)
 
     for module in ("cv2", "skimage", "matplotlib", "torchvision"):
-        stand_in(module)
-    stand_in("matplotlib.pyplot")
-    stand_in("skimage.segmentation", slic=None)
-    # in the group pet they write six pictures a call: not timed
-    stand_in("torchvision.utils", save_image=lambda *args, **kw: None)
-    transforms = stand_in("torchvision.transforms")
-    transforms.functional = stand_in("torchvision.transforms.functional", to_pil_image=None)
+        stub(module)
+    stub("matplotlib.pyplot")
+    stub("skimage.segmentation", slic=None)
+    # in the group pet they write six images per call, which is not timed
+    stub("torchvision.utils", save_image=lambda *args, **kw: None)
+    transforms = stub("torchvision.transforms")
+    transforms.functional = stub("torchvision.transforms.functional", to_pil_image=None)
     for parent, child in (
         ("matplotlib", "pyplot"),
         ("torchvision", "utils"),
         ("torchvision", "transforms"),
     ):
         setattr(sys.modules[parent], child, sys.modules[f"{parent}.{child}"])
-    stand_in("torch.utils.tensorboard")
-    stand_in("torch.utils.tensorboard.writer", SummaryWriter=None)
-    stand_in("torch_scatter", scatter_mean=scatter_mean)
-    stand_in("model").loss = stand_in("model.loss", Fusion_loss=_quality_loss())
+    stub("torch.utils.tensorboard")
+    stub("torch.utils.tensorboard.writer", SummaryWriter=None)
+    stub("torch_scatter", scatter_mean=scatter_mean)
+    stub("model").loss = stub("model.loss", Fusion_loss=_quality_loss())
     sys.path.insert(0, folder)
     import CherbGraph
 
-    stand_in("Diffusion", GraformerLayer=CherbGraph.GraformerLayer)
+    stub("Diffusion", GraformerLayer=CherbGraph.GraformerLayer)
     from Denoiser_Unet.UNet import NoisePred
 
     del sys.modules["Diffusion"]
@@ -161,7 +161,7 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
 
 
 def _quality_loss() -> type:
-    """The published code lacks this file; as the specification (6.4) reads it, in PyTorch."""
+    """The quality loss, whose file is missing in the published code, as losses.quality reads it."""
     import torch
     from torch.nn import functional
 
@@ -188,12 +188,12 @@ def _quality_loss() -> type:
 
         def forward(self, a: Any, b: Any, fused: Any) -> Any:
             of_a, of_b = edges(a), edges(b)
-            share = of_a.mean() / (of_a.mean() + of_b.mean())
-            alike = 1 - share * ssim(a, fused) - (1 - share) * ssim(b, fused)
+            weight = of_a.mean() / (of_a.mean() + of_b.mean())
+            structure = 1 - weight * ssim(a, fused) - (1 - weight) * ssim(b, fused)
             gradient = (torch.maximum(of_a, of_b) - edges(fused)).abs().mean()
             intensity = (fused - torch.maximum(a, b)).abs().mean()
             return sum(
-                w * v for w, v in zip(self.weights, (alike, gradient, intensity), strict=True)
+                w * v for w, v in zip(self.weights, (structure, gradient, intensity), strict=True)
             )
 
     return Quality

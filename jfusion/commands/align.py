@@ -1,4 +1,4 @@
-"""Registration by Diff-FCCF's field: a pair's second image is moved onto the first, and by how much is told."""
+"""`jfusion align`: moves the second image of each pair onto the first, and reports by how much."""
 
 from __future__ import annotations
 
@@ -6,118 +6,159 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from jfusion.config import setting
+from jfusion import inference
+from jfusion.config import REQUIRED, setting
 from jfusion.data import color, image
-from jfusion.data.alignment import find_shift, normalized_mutual_information
+from jfusion.data.alignment import find_shift, normalized_mutual_information, warp
 from jfusion.data.layout import find_pairs
+from jfusion.errors import UserError
 from jfusion.files import write_text
-from jfusion.inference import load_system
 from jfusion.report import figures
 
-if TYPE_CHECKING:
-    from jfusion.systems.base import System
-
-SQUARE = 32  # of the checkerboards
+SQUARE = 32  # side of a checkerboard's squares
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `jfusion align` is asked for."""
+    """The images, the checkpoint, and what is done before."""
 
-    a: str | None = setting(None, "images that stay (MRI, CT in the group ct): a file, or a folder")
-    b: str | None = setting(None, "images that are moved (PET, SPECT): a file, or a folder")
-    weights: str = setting("exp", "a checkpoint, a run folder, or a folder of runs: the newest")
-    out: str = setting("aligned", "folder for the moved images, the pictures and displacement.csv")
+    a: str = setting(
+        REQUIRED, "images that stay (MRI; CT in the group ct): a file or a folder", "PATH"
+    )
+    b: str = setting(
+        REQUIRED, "images that are moved (PET, SPECT): the same, names as in A", "PATH"
+    )
+    system: str = setting("fccf", "the system that predicts the displacement", "NAME")
+    weights: str | None = setting(
+        None, "a checkpoint, a run folder, or a folder of runs: the newest (default: exp)", "PATH"
+    )
+    out: str = setting(
+        "aligned", "folder for the moved images, the figures and displacement.csv", "DIR"
+    )
     coarse: bool = setting(
         False, "first undo the whole-pixel shift that mutual information finds (up to 12 pixels)"
     )
     allow_partial: bool = setting(
-        False, "take the tensors of the checkpoint that fit, and print what was skipped"
+        False, "load the tensors of the checkpoint that fit, and print what was skipped"
     )
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
 
 
+@runtime_checkable
+class Registration(Protocol):
+    """A system that predicts how far the second image of a pair is displaced."""
+
+    def displacement_field(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """a, b (H, W, 3) uint8 -> (H, W, 2) float32 in pixels, x first; `warp` moves b by it."""
+        ...
+
+
 class Result(NamedTuple):
-    """One pair: the moved b (H, W, 3) uint8, the field (H, W, 2) in pixels, x first, and the numbers."""
+    """An aligned pair: the moved b (H, W, 3) uint8, the field (H, W, 2) in pixels, and the numbers."""
 
     moved: np.ndarray
     field: np.ndarray
     numbers: dict[str, float]
 
 
-def align_pair(system: System, a: np.ndarray, b: np.ndarray, coarse: bool = False) -> Result:
-    """Moves b onto a by the system's field; both (H, W, 3) uint8.
+def run(options: Options) -> int:
+    """Aligns the pairs and prints the displacement of each. Returns the exit code."""
+    for name, result in align(options).items():
+        n = result.numbers
+        print(
+            f"{name}: displacement {n['mean']:.2f} px (largest {n['largest']:.2f}), after a shift of "
+            f"{n['columns before']:+.0f} columns and {n['rows before']:+.0f} rows; normalized mutual "
+            f"information {n['NMI before']:.4f} -> {n['NMI after']:.4f}"
+        )
+    print(f"moved images, figures and displacement.csv: {options.out}")
+    return 0
 
-    The field is the network's for the clean pair; its values are between 0 and 1 pixel, towards larger
-    coordinates (Diff-FCCF's masks, sic). The numbers: displacement (mean and largest, pixels), the shift
-    undone before, and the normalised mutual information before and after.
+
+def align(options: Options) -> dict[str, Result]:
+    """Aligns every pair of images of one name; writes <name>.png, <name>_field.png, displacement.csv.
+
+    Raises UserError when the system predicts no displacement, or a pair is incomplete.
     """
-    from jfusion.runtime import jt
-    from jfusion.systems.fccf.warp import warp
+    from tqdm import tqdm
 
-    base, h, w = np.zeros(2, int), *a.shape[:2]
-    shift = find_shift(color.gray(a), color.gray(b)) if coarse else None
-    if shift is not None and shift.suspicious:
-        base = np.array([shift.columns, shift.rows])
-    with jt.no_grad():
-        start = np.broadcast_to(base.astype(np.float32), (1, h, w, 2))
-        planes = jt.array(np.moveaxis(b, 2, 0)[None].astype(np.float32))
-        shifted = warp(planes, jt.array(np.ascontiguousarray(start)))
-        rough = np.moveaxis(shifted.numpy()[0], 0, 2).astype(np.uint8)
-        field = system.field(a, rough)
-        moved = warp(shifted, jt.array(field[None])).numpy()[0]
-    moved = np.clip(np.round(np.moveaxis(moved, 0, 2)), 0, 255).astype(np.uint8)
+    pairs = find_pairs(options.a, options.b)
+    system = inference.load_system(options.weights, options.system, partial=options.allow_partial)
+    if not isinstance(system, Registration):
+        raise UserError(
+            f"{options.system} predicts no displacement between images; choose another --system"
+        )
+    reader = image.Reader(options.range, options.max_pixels)
+    for i, side in enumerate("ab", 1):
+        reader.prepare([pair[i] for pair in pairs], side)
+    out, results = Path(options.out), {}
+    for name, *files in tqdm(pairs, desc="aligning", unit="pair", disable=len(pairs) == 1):
+        a, b = reader.pair(*files)
+        result = results[name] = align_pair(system, a, b, options.coarse)
+        image.write(out / f"{name}.png", result.moved)
+        _figure(out / f"{name}_field.png", a, b, result)
+    _write_table(out / "displacement.csv", results)
+    return results
+
+
+def align_pair(system: Registration, a: np.ndarray, b: np.ndarray, coarse: bool = False) -> Result:
+    """Moves b onto a by the system's displacement field; both (H, W, 3) uint8.
+
+    coarse: first undoes the whole-pixel shift that mutual information finds. The numbers: the mean
+    and the largest displacement in pixels, the shift that was undone before, and the normalized mutual
+    information before and after.
+    """
+    h, w = a.shape[:2]
+    base = np.zeros(2, np.float32)  # columns, rows
+    if coarse:
+        shift = find_shift(color.gray(a), color.gray(b))
+        if shift.suspicious:
+            base = np.float32([shift.columns, shift.rows])
+    shifted = _to_uint8(warp(b, np.broadcast_to(base, (h, w, 2))))
+    field = system.displacement_field(a, shifted)
+    moved = _to_uint8(warp(shifted, field))
     length = np.hypot(*np.moveaxis(field, 2, 0))
-    first, last = (normalized_mutual_information(color.gray(a), color.gray(x)) for x in (b, moved))
+    before, after = (
+        normalized_mutual_information(color.gray(a), color.gray(x)) for x in (b, moved)
+    )
     numbers = {
         "mean": float(length.mean()),
         "largest": float(length.max()),
         "columns before": float(base[0]),
         "rows before": float(base[1]),
-        "NMI before": first,
-        "NMI after": last,
+        "NMI before": before,
+        "NMI after": after,
     }
     return Result(moved, field, numbers)
 
 
-def align(options: Options) -> dict[str, Result]:
-    """Aligns every pair of images of one name; writes <name>.png, <name>_field.png, displacement.csv."""
-    from tqdm import tqdm
+def _to_uint8(x: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(x), 0, 255).astype(np.uint8)
 
-    pairs = find_pairs(options.a, options.b)
-    reader = image.Reader(options.range, options.max_pixels)
-    for i, side in enumerate("ab", 1):
-        reader.prepare([pair[i] for pair in pairs], side)
-    system = load_system(options.weights, "fccf", {}, options.allow_partial)
-    out, results = Path(options.out), {}
-    for name, *files in tqdm(pairs, desc="aligning", unit="pair", disable=len(pairs) == 1):
-        a, b = reader.pair(*files)
-        found = results[name] = align_pair(system, a, b, options.coarse)
-        image.write(out / f"{name}.png", found.moved)
-        _picture(out / f"{name}_field.png", a, b, found)
+
+def _write_table(path: Path, results: dict[str, Result]) -> None:
+    """The numbers of every pair, a row each."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["name", *next(iter(results.values())).numbers])
-    for name, found in results.items():
-        table.writerow([name, *(f"{v:.4f}" for v in found.numbers.values())])
-    write_text(out / "displacement.csv", text.getvalue(), "the table")
-    return results
+    for name, result in results.items():
+        table.writerow([name, *(f"{v:.4f}" for v in result.numbers.values())])
+    write_text(path, text.getvalue(), "the table")
 
 
-def _picture(path: Path, a: np.ndarray, b: np.ndarray, found: Result) -> None:
-    """Checkerboards of the pair before and after, and the field: its direction as hue."""
+def _figure(path: Path, a: np.ndarray, b: np.ndarray, result: Result) -> None:
+    """Checkerboards of the pair before and after, and the field, its direction as hue."""
     from matplotlib.colors import hsv_to_rgb
 
-    x, y = np.moveaxis(found.field, 2, 0)
+    x, y = np.moveaxis(result.field, 2, 0)
     length = np.hypot(x, y)
     hue, value = (np.arctan2(y, x) / (2 * np.pi)) % 1, length / max(length.max(), 1e-9)
     field = np.round(hsv_to_rgb(np.stack([hue, np.ones_like(hue), value], -1)) * 255)
-    cells = [_checkerboard(a, b), _checkerboard(a, found.moved), field.astype(np.uint8)]
+    cells = [_checkerboard(a, b), _checkerboard(a, result.moved), field.astype(np.uint8)]
     labels = [
         "before",
         "after",
@@ -127,5 +168,6 @@ def _picture(path: Path, a: np.ndarray, b: np.ndarray, found: Result) -> None:
 
 
 def _checkerboard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The two images (H, W, 3) in alternating squares."""
     rows, columns = (np.arange(n) // SQUARE for n in a.shape[:2])
     return np.where(((rows[:, None] + columns) % 2 == 0)[..., None], a, b)

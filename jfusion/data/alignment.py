@@ -1,6 +1,6 @@
-"""The alignment check: is one image of a pair shifted relative to the other?
+"""Alignment of a pair: the check for a shift between its images, and warping one of them.
 
-The normalized mutual information of the two is computed over small whole-pixel shifts.
+The check computes the normalized mutual information of the two images over small whole-pixel shifts.
 """
 
 from __future__ import annotations
@@ -67,6 +67,22 @@ def find_shift(a: np.ndarray, b: np.ndarray, max_shift: int = MAX_SHIFT) -> Shif
         )
     ]
     return max(candidates, key=lambda s: (s.suspicious, s.certainty))
+
+
+def warp(image: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """The image moved by a displacement field: out(y, x) = image(y + field_y, x + field_x), bilinear.
+
+    image (H, W, C) of any values; field (H, W, 2) in pixels, x first -> (H, W, C) float64. Pixels
+    outside the image count as 0.
+    """
+    from scipy import ndimage
+
+    columns, rows = np.moveaxis(np.asarray(field, np.float64), 2, 0)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    places = [y + rows, x + columns]
+    channels = np.moveaxis(image.astype(np.float64), 2, 0)
+    moved = [ndimage.map_coordinates(c, places, order=1, mode="grid-constant") for c in channels]
+    return np.stack(moved, 2)
 
 
 def _search(a: np.ndarray, b: np.ndarray, max_shift: int) -> tuple[tuple[int, int], float]:

@@ -6,12 +6,12 @@ import numpy as np
 
 
 def flip(x: np.ndarray, mode: int) -> np.ndarray:
-    """X (..., H, W) upside down (mode 0), mirrored (mode 1) or unchanged (mode 2)."""
+    """Flips x (..., H, W) upside down (mode 0), mirrors it (mode 1) or returns it unchanged (mode 2)."""
     return (x[..., ::-1, :], x[..., ::-1], x)[mode]
 
 
 def rotate90(x: np.ndarray, mode: int) -> np.ndarray:
-    """X (..., H, W) rotated counter-clockwise by 90 (mode 0), 180 (1), 270 (2) or 360 degrees (3)."""
+    """Rotates x (..., H, W) counter-clockwise by 90 (mode 0), 180 (1), 270 (2) or 360 degrees (3)."""
     return np.rot90(x, mode + 1, axes=(-2, -1))
 
 

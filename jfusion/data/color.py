@@ -63,7 +63,7 @@ def from_ycrcb(channels: np.ndarray) -> np.ndarray:
 
 
 def _divide_by_2_14(x: np.ndarray) -> np.ndarray:
-    """X / 2^14, rounded half up."""
+    """Divides by 2^14 and rounds halves up."""
     return (x + 8192) >> 14
 
 

@@ -282,11 +282,11 @@ def resize(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     for axis, size in ((0, height), (1, width)):
         n = x.shape[axis]
-        place = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
-        low = np.floor(place).astype(int)
-        part = (place - low).astype(np.float32).reshape(-1, *[1] * (1 - axis))
+        position = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
+        low = np.floor(position).astype(int)
+        fraction = (position - low).astype(np.float32).reshape(-1, *[1] * (1 - axis))
         first, second = (np.take(x, i, axis) for i in (low, np.minimum(low + 1, n - 1)))
-        x = first + (second - first) * part
+        x = first + (second - first) * fraction
     return x.astype(np.float32)
 
 
@@ -296,24 +296,25 @@ def resize_8bit(x: np.ndarray, height: int, width: int) -> np.ndarray:
     x (H, W) or (H, W, 3) uint8 -> (height, width) or (height, width, 3) uint8.
     """
 
-    def places(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        at = ((np.arange(size) + 0.5) * (n / size) - 0.5).astype(np.float32)
-        low = np.floor(at).astype(int)
-        return low, at - low.astype(np.float32)
+    def positions(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The index before each new pixel, and the fraction after it."""
+        position = ((np.arange(size) + 0.5) * (n / size) - 0.5).astype(np.float32)
+        low = np.floor(position).astype(int)
+        return low, position - low.astype(np.float32)
 
-    def weights(part: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
-        return [np.rint(p * 2048).astype(int).reshape(shape) for p in (1 - part, part)]
+    def weights(fraction: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
+        return [np.rint(f * 2048).astype(int).reshape(shape) for f in (1 - fraction, fraction)]
 
-    deep, (rows, columns) = (1,) * (x.ndim - 2), x.shape[:2]
-    left, part = places(columns, width)
-    part = np.where((left < 0) | (left >= columns - 1), np.float32(0), part)
+    channels, (rows, columns) = (1,) * (x.ndim - 2), x.shape[:2]
+    left, fraction = positions(columns, width)
+    fraction = np.where((left < 0) | (left >= columns - 1), np.float32(0), fraction)
     left = np.clip(left, 0, columns - 1)
-    first, second = weights(part, (1, -1, *deep))
-    wide = x.astype(int)
-    wide = wide[:, left] * first + wide[:, np.minimum(left + 1, columns - 1)] * second
-    top, part = places(rows, height)
-    first, second = weights(part, (-1, 1, *deep))
-    upper, lower = (wide[np.clip(t, 0, rows - 1)] >> 4 for t in (top, top + 1))
+    first, second = weights(fraction, (1, -1, *channels))
+    x = x.astype(int)
+    x = x[:, left] * first + x[:, np.minimum(left + 1, columns - 1)] * second
+    top, fraction = positions(rows, height)
+    first, second = weights(fraction, (-1, 1, *channels))
+    upper, lower = (x[np.clip(t, 0, rows - 1)] >> 4 for t in (top, top + 1))
     return ((((first * upper) >> 16) + ((second * lower) >> 16) + 2) >> 2).astype(np.uint8)
 
 

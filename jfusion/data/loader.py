@@ -145,12 +145,11 @@ def _find(entry: str, datasets: Sequence[str]) -> int:
     fits = fits or [i for i, name in enumerate(datasets) if _words(entry) <= _words(name)]
     if len(fits) == 1:
         return fits[0]
-    known = ", ".join(datasets)
     if not fits:
-        hint = did_you_mean(entry, datasets)
-        raise UserError(f"no training set for {entry!r} among {known}{hint}")
-    found = " and ".join(datasets[i] for i in fits)
-    raise UserError(f"the entry {entry!r} of --schedule fits {found}; write the whole name")
+        listed, hint = ", ".join(datasets), did_you_mean(entry, datasets)
+        raise UserError(f"no training set for {entry!r} among {listed}{hint}")
+    listed = " and ".join(datasets[i] for i in fits)
+    raise UserError(f"the entry {entry!r} of --schedule fits {listed}; write the whole name")
 
 
 def _words(name: str) -> set[str]:

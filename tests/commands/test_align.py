@@ -1,4 +1,4 @@
-"""`jfusion align`: the field moves the second image, and the displacement is told."""
+"""`jfusion align`: the field moves the second image, and the displacement is reported."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.data.test_alignment import scene
 SETTINGS = {"width": 32, "group": "pet"}
 
 
-def colours(x):
-    """(H, W, 3) uint8."""
+def gray_rgb(x):
+    """A gray image in [0, 1] as (H, W, 3) uint8."""
     return np.repeat((np.clip(x, 0, 1) * 255).astype(np.uint8)[..., None], 3, 2)
 
 
@@ -35,49 +35,52 @@ def system():
 
 def constant(system, monkeypatch, columns, rows):
     """The system with a field that is the same everywhere."""
-    made = lambda a, b: np.tile(np.float32([columns, rows]), (*a.shape[:2], 1))  # noqa: E731
-    monkeypatch.setattr(system, "field", made)
+
+    def field(a, b):
+        return np.tile(np.float32([columns, rows]), (*a.shape[:2], 1))
+
+    monkeypatch.setattr(system, "displacement_field", field)
 
 
 def test_the_field_moves_the_image_as_it_says(system, monkeypatch):
-    a, b = (colours(x) for x in scene())
+    a, b = (gray_rgb(x) for x in scene())
     constant(system, monkeypatch, 1, 0)
-    found = align_pair(system, a, b)
-    np.testing.assert_array_equal(found.moved[:, :-1], b[:, 1:])
-    assert not found.moved[:, -1].any()  # nothing is known beyond the image
-    assert found.numbers["mean"] == found.numbers["largest"] == 1
+    result = align_pair(system, a, b)
+    np.testing.assert_array_equal(result.moved[:, :-1], b[:, 1:])
+    assert not result.moved[:, -1].any()  # nothing is known beyond the image
+    assert result.numbers["mean"] == result.numbers["largest"] == 1
     constant(system, monkeypatch, 0.5, 0)
     half = align_pair(system, a, b).moved[:, :-1].astype(float)
     assert abs(half - (b[:, :-1].astype(float) + b[:, 1:]) / 2).max() <= 0.5
 
 
 def test_a_pair_that_the_field_fits_shares_more_after_it(system, monkeypatch):
-    a, b = (colours(x) for x in scene())
+    a, b = (gray_rgb(x) for x in scene())
     constant(system, monkeypatch, 1, 1)
     numbers = align_pair(system, a, np.roll(b, (1, 1), (0, 1))).numbers
     assert numbers["NMI after"] > numbers["NMI before"] + 0.01
 
 
 def test_a_whole_shift_is_undone_first(system, monkeypatch):
-    a, b = (colours(x) for x in scene())
+    a, b = (gray_rgb(x) for x in scene())
     constant(system, monkeypatch, 0, 0)
-    found = align_pair(system, a, np.roll(b, (5, -3), (0, 1)), coarse=True)
-    assert (found.numbers["rows before"], found.numbers["columns before"]) == (5, -3)
-    np.testing.assert_array_equal(found.moved[5:-5, 5:-5], b[5:-5, 5:-5])
+    result = align_pair(system, a, np.roll(b, (5, -3), (0, 1)), coarse=True)
+    assert (result.numbers["rows before"], result.numbers["columns before"]) == (5, -3)
+    np.testing.assert_array_equal(result.moved[5:-5, 5:-5], b[5:-5, 5:-5])
 
 
 def test_the_networks_field_is_a_shift_below_a_pixel_of_any_size(system):
-    a, b = (colours(x) for x in scene(0, (37, 50)))
-    field = system.field(a, b)
+    a, b = (gray_rgb(x) for x in scene(0, (37, 50)))
+    field = system.displacement_field(a, b)
     assert field.shape == (37, 50, 2) and field.min() > 0 and field.max() < 1
 
 
-def test_the_command_writes_images_pictures_and_numbers(system, tmp_path, capsys, monkeypatch):
+def test_the_command_writes_images_figures_and_numbers(system, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = {"model": system.state(), "system": "fccf", "config": to_dict(system.config)}
     checkpoint.save(tmp_path / "w.pkl", content)
     for name in ("one", "two"):
-        a, b = (colours(x) for x in scene(len(name), (64, 72)))
+        a, b = (gray_rgb(x) for x in scene(len(name), (64, 72)))
         image.write(tmp_path / "a" / f"{name}.png", a)
         image.write(tmp_path / "b" / f"{name}.png", b)
     assert main(["align", "--a", "a", "--b", "b", "--weights", "w.pkl", "--out", "out"]) == 0
@@ -88,6 +91,8 @@ def test_the_command_writes_images_pictures_and_numbers(system, tmp_path, capsys
     assert [r["name"] for r in rows] == ["one", "two"] and 0 < float(rows[0]["mean"]) < 1.5
     assert image.read_rgb("out/two.png").shape == (64, 72, 3)
     assert image.read_rgb("out/two_field.png").shape[0] > 240
+    assert main(["align", "--a", "a", "--b", "b", "--system", "average"]) == 2
+    assert "average predicts no displacement" in capsys.readouterr().err
     film = {**content, "system": "film"}
     checkpoint.save(tmp_path / "film.pkl", film)
     assert main(["align", "--a", "a", "--b", "b", "--weights", "film.pkl"]) == 2
@@ -98,7 +103,7 @@ def test_fusing_says_that_a_pair_looks_misaligned(system, tmp_path, capsys, monk
     monkeypatch.chdir(tmp_path)
     config = {**to_dict(system.config), "timesteps": 3}
     checkpoint.save("w.pkl", {"model": system.state(), "system": "fccf", "config": config})
-    a, b = (colours(x) for x in scene(0, (64, 72)))
+    a, b = (gray_rgb(x) for x in scene(0, (64, 72)))
     image.write("a.png", a)
     image.write("b.png", np.roll(b, 4, 1))
     command = ["fuse", "--a", "a.png", "--b", "b.png", "--weights", "w.pkl", "--out", "f"]

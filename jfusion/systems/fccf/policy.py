@@ -1,7 +1,7 @@
-"""The parts of Diff-FCCF's reinforcement learning that are published. Training never used them.
+"""The parts of Diff-FCCF's reinforcement learning that are published, and that reinforce.py connects.
 
-A policy network proposes small changes of a chroma plane from its superpixels; a threshold and a reward
-follow the training. The released code does not connect the parts.
+A policy network proposes small changes of a chroma channel from its superpixels; a composite loss rates
+the result, with a threshold that follows the training. The released code never calls them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from jfusion.checkpoint import NameMap
+from jfusion.checkpoint import WeightMap
 from jfusion.ops.activation import tanh
 from jfusion.runtime import jt, nn
 
 HEADS = 4
-SIZE = 256  # the only side that the published network takes
-OFFICIAL = NameMap(
+SIZE = 256  # the only side that the published network accepts
+OFFICIAL = WeightMap(
     {
         "gcn.conv{i}.{p}.{q}": "graph.{i}.{p}.{q}",
         "gcn.conv{i}.attention": "graph.{i}.attention",
@@ -26,19 +26,23 @@ OFFICIAL = NameMap(
 
 
 class HypergraphConv(nn.Module):
-    """Pixels of one label share an edge: attention over the image, mean over each label, and back."""
+    """A convolution on the hypergraph whose edges are the labels: the pixels of a label share one.
 
-    def __init__(self, width: int, out: int):
-        self.node2edge = nn.Linear(width, HEADS * out)
+    An edge is the mean over its pixels, weighted by attention over the whole image; each pixel gets
+    its edge back, mapped, and a linear map of itself.
+    """
+
+    def __init__(self, channels: int, out: int):
+        self.node2edge = nn.Linear(channels, HEADS * out)
         self.edge2node = nn.Linear(HEADS * out, out)
-        self.residual = nn.Linear(width, out)
+        self.residual = nn.Linear(channels, out)
         self.attention = jt.randn(1, HEADS, out) * 0.1
         bound = (6 / (HEADS * out)) ** 0.5
         for layer in (self.node2edge, self.edge2node):
             layer.weight.assign((jt.rand(layer.weight.shape) * 2 - 1) * bound)
 
     def execute(self, x: jt.Var, labels: np.ndarray) -> jt.Var:
-        """X (N, C, H, W), labels (N, H, W) any whole numbers -> (N, out, H, W), after ELU."""
+        """Maps x (N, C, H, W), with labels (N, H, W) of any whole numbers, to (N, out, H, W), after ELU."""
         n, c, h, w = x.shape
         nodes = x.reshape(n, c, h * w).transpose(0, 2, 1)
         return (
@@ -48,35 +52,32 @@ class HypergraphConv(nn.Module):
         )
 
     def _image(self, x: jt.Var, labels: np.ndarray) -> jt.Var:
-        """X (nodes, C) -> (nodes, out)."""
-        _, place = np.unique(labels, return_inverse=True)
-        place = place.reshape(-1)
-        sizes, at = np.bincount(place).astype(np.float32), jt.array(place.astype(np.int32))
-        at.sync()  # Jittor cannot fuse an index that it is only about to make
-        features = self.node2edge(x).reshape(len(place), HEADS, -1)
+        """One image: x (nodes, C), labels (H, W) -> (nodes, out)."""
+        edge_of = np.unique(labels, return_inverse=True)[1].reshape(-1)
+        sizes, index = np.bincount(edge_of).astype(np.float32), jt.array(edge_of.astype(np.int32))
+        index.sync()  # Jittor cannot fuse an index that is not computed yet
+        features = self.node2edge(x).reshape(len(edge_of), HEADS, -1)
         logits = (features * self.attention).sum(2)
-        logits = jt.exp(logits - logits.max(0, keepdims=True))
-        weighted = (features * (logits / logits.sum(0, keepdims=True)).unsqueeze(2)).reshape(
-            len(place), -1
-        )
-        edges = weighted.reindex_reduce(
-            "add",
-            [len(sizes), weighted.shape[1]],
-            ["@e0(i0)", "i1"],
-            extras=[at],
-        ) / jt.array(sizes[:, None])
-        edges = self.edge2node(edges)
-        y = edges[at] + self.residual(x)
+        weights = jt.exp(logits - logits.max(0, keepdims=True))
+        weights = (weights / weights.sum(0, keepdims=True)).unsqueeze(2)
+        weighted = (features * weights).reshape(len(edge_of), -1)
+        shape = [len(sizes), weighted.shape[1]]
+        sums = weighted.reindex_reduce("add", shape, ["@e0(i0)", "i1"], extras=[index])
+        edges = self.edge2node(sums / jt.array(sizes[:, None]))
+        y = edges[index] + self.residual(x)
         return jt.ternary(y > 0, y, jt.exp(jt.minimum(y, 0)) - 1)
 
 
 class Policy(nn.Module):
-    """A chroma plane -> the change that it proposes, at most 0.1 anywhere."""
+    """The policy network: it proposes a change of a chroma channel, at most 0.1 anywhere.
+
+    size: the side of the channel; the parameters grow with it.
+    """
 
     WIDTHS = (1, 64, 32, 1)
 
     def __init__(self, size: int = SIZE):
-        # conv1 .. conv3 in the authors' names
+        # conv1 to conv3 in the authors' names
         self.graph = nn.ModuleList(
             [nn.Identity(), *(HypergraphConv(a, b) for a, b in pairwise(self.WIDTHS))]
         )
@@ -84,16 +85,16 @@ class Policy(nn.Module):
             [nn.Linear(size * size, 512), nn.Identity(), nn.Linear(512, size * size)]
         )
 
-    def execute(self, plane: jt.Var, labels: np.ndarray) -> jt.Var:
-        """Plane (N, 1, size, size) in [0, 1], labels (N, size, size), superpixels -> like plane."""
+    def execute(self, chroma: jt.Var, labels: np.ndarray) -> jt.Var:
+        """The change, of chroma's shape: chroma (N, 1, size, size) in [0, 1]; labels (N, size, size)."""
         first, _, second = self.head
-        x = self.features(plane, labels).reshape(plane.shape[0], -1)
-        return 0.1 * tanh(second(nn.relu(first(x)))).reshape(plane.shape)
+        x = self.features(chroma, labels).reshape(chroma.shape[0], -1)
+        return 0.1 * tanh(second(nn.relu(first(x)))).reshape(chroma.shape)
 
-    def features(self, plane: jt.Var, labels: np.ndarray) -> jt.Var:
-        """What the graph makes of the plane, of its shape."""
+    def features(self, chroma: jt.Var, labels: np.ndarray) -> jt.Var:
+        """The output of the three graph convolutions, of chroma's shape."""
         _, first, second, third = self.graph
-        x = nn.relu(first(plane, labels))
+        x = nn.relu(first(chroma, labels))
         return third(nn.relu(second(x, labels)), labels)
 
 
@@ -104,11 +105,12 @@ def composite_loss(
     weights: tuple[float, float, float] = (0.5, 0.3, 0.2),
     threshold: float = 0.1,
 ) -> float:
-    """How far a changed chroma plane is from what is wanted; its negative is the reward.
+    """The cost of a changed chroma channel; its negative is the reward.
 
-    It should follow the luma, and leave its former self either clearly or not at all (weight 1), have
-    contrast (2), and the former values' distribution (3). All (N, 1, H, W). Where the change is below
-    `threshold` it costs its square. Contrast is a mean over windows of 3x3 side by side, zeros around.
+    x: the changed channel, luma, before: the channel before the change; all (N, 1, H, W) in [0, 1]. The
+    three terms, by their weights: x should be close to the luma, and a change below `threshold` costs its
+    square; x should have contrast, the mean of its squared deviations in windows of 3x3 that do not
+    overlap, with zeros around the image; and its values should keep the distribution of `before`.
     """
     x, luma, before = (v.astype(np.float64) for v in (x, luma, before))
     change = x - before
@@ -123,7 +125,7 @@ def composite_loss(
 
 
 class AdaptiveBoundary:
-    """A threshold that follows the slope of the last hundred distances: up 10 %, or down."""
+    """A threshold that rises or falls by 10 % with the trend of the last hundred distances."""
 
     COUNT = 100
 
@@ -131,36 +133,10 @@ class AdaptiveBoundary:
         self.value, self.distances = start, []
 
     def update(self, distance: float) -> float:
-        """Takes a distance, and returns the threshold."""
+        """Adds a distance and returns the new threshold, which stays until there are a hundred."""
         self.distances.append(distance)
         if len(self.distances) > self.COUNT:
             last = self.distances[-self.COUNT :]
-            slope = np.polyfit(np.arange(self.COUNT), last, 1)[0]
-            self.value *= 1 + 0.1 * np.sign(slope)
+            trend = np.polyfit(np.arange(self.COUNT), last, 1)[0]
+            self.value *= 1 + 0.1 * np.sign(trend)
         return self.value
-
-
-class Balance:
-    """The reward for terms of a loss that stay in balance with their running means."""
-
-    START = {
-        "noise": 10.0,
-        "folding": 1e5,
-        "smooth": 1e6,
-        "fusion": 1e3,
-        "quality": 1e4,
-    }
-
-    def __init__(self):
-        self.running = dict(self.START)
-
-    def reward(
-        self, losses: dict[str, float], total: float, trends: tuple[float, ...] = ()
-    ) -> float:
-        """-ln(total) - 0.3 std(ratios) + 0.2, or -0.1 where the mean trend is steep."""
-        for name, value in losses.items():
-            self.running[name] = 0.95 * self.running[name] + 0.05 * value
-        ratios = [value / (self.running[name] + 1e-8) for name, value in losses.items()]
-        trend = abs(float(np.mean(trends))) if len(trends) else 0.0
-        steady = 1.0 if trend < 0.1 else -0.5
-        return float(-np.log(total + 1e-8) - 0.3 * np.std(ratios) + 0.2 * steady)

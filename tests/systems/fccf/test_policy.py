@@ -7,11 +7,9 @@ import json
 import numpy as np
 
 from jfusion.runtime import jt
-from jfusion.systems.fccf import policy as policy
-from tests.conftest import GOLDEN
-from tests.systems.fccf.test_fccf import arrays, close, probe
-
-FOLDER = GOLDEN / "fccf"
+from jfusion.systems.fccf import policy
+from tests.systems.fccf import released_parts
+from tests.systems.fccf.golden import FOLDER, arrays, close, probe
 
 
 def filled(recipe, module, shapes, name=lambda key: key):
@@ -58,14 +56,14 @@ def test_the_graph_of_the_policy_alone(golden, recipe):
     close(net.features(jt.array(z["gcn_x"]), z["gcn_labels"]), z["gcn_y"], 1e-5)
 
 
-def test_the_boundary_follows_the_slope(golden):
+def test_the_boundary_follows_the_trend(golden):
     z, boundary = arrays(golden, "policy"), policy.AdaptiveBoundary()
     found = np.array([boundary.update(float(v)) for v in z["boundary_in"]])
     close(found, z["boundary_out"], 1e-5)
 
 
 def test_the_reward_of_balanced_terms(golden):
-    z, balance = arrays(golden, "policy"), policy.Balance()
+    z, balance = arrays(golden, "policy"), released_parts.Balance()
     keys = [str(k) for k in z["reward_keys"]]
     for i, row in enumerate(z["reward_losses"]):
         trends = tuple(z["reward_trends"][i]) if i else ()

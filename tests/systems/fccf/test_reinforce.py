@@ -47,11 +47,11 @@ def test_the_policy_improves_the_reward_where_it_can(seed):
     learner, (luma, chroma) = module.Reinforcement(SIZE), scene()
     parameters = dict(learner.policy.state_dict())
     optimizer = Adam(parameters, weight_decay=0.01, clip_norm=1.0, decoupled=True)
-    untrained = reward(luma, learner.settled(luma, chroma), chroma)
+    untrained = reward(luma, learner.apply_policy(luma, chroma), chroma)
     best = reward(luma, np.clip(np.repeat(luma, 2, 1), chroma - 0.1, chroma + 0.1), chroma)
     for _ in range(150):
         optimizer.step(learner.losses(luma, chroma)["policy"], 1e-3)
-    trained = reward(luma, learner.settled(luma, chroma), chroma)
+    trained = reward(luma, learner.apply_policy(luma, chroma), chroma)
     assert trained > untrained + 0.4 * (best - untrained), (untrained, trained, best)
 
 
@@ -62,9 +62,9 @@ def test_exploration_falls_to_stability():
         memory = learner.memory.numpy()
         memory[0] = steps
         learner.memory.update(jt.array(memory))
-        seen.append(learner.deviation)
-    assert seen[0] == module.EXPLORE and seen == sorted(seen, reverse=True)
-    assert seen[-1] == module.SETTLE
+        seen.append(learner.sigma)
+    assert seen[0] == module.SIGMA_START and seen == sorted(seen, reverse=True)
+    assert seen[-1] == module.SIGMA_END
 
 
 def test_the_boundary_and_the_baseline_are_remembered():
@@ -80,6 +80,32 @@ def test_the_boundary_and_the_baseline_are_remembered():
     np.testing.assert_allclose(baseline, expected, rtol=1e-4)
 
 
+def test_the_gradient_is_reinforce_and_an_entropy_term_would_not_change_it(monkeypatch):
+    """d policy / d mean is -advantage (action - mean) / sigma^2, a mean over the actions and pixels."""
+    runtime.seed(3)
+    learner, (luma, chroma) = module.Reinforcement(SIZE), scene(2)
+    learner.losses(luma, chroma)  # a baseline that is not 0
+    mean, seen = 0.02 * jt.randn(4, 1, SIZE, SIZE), {}
+    mean.start_grad()
+    monkeypatch.setattr(learner, "policy", lambda state, labels: mean)
+    rewards = module._rewards
+
+    def watch(luma, before, changed, threshold):
+        seen["reward"] = rewards(luma, before, changed, threshold)
+        seen["action"] = changed - before
+        return seen["reward"]
+
+    monkeypatch.setattr(module, "_rewards", watch)
+    baseline, sigma = learner.memory.numpy()[1], learner.sigma
+    loss = learner.losses(luma, chroma)["policy"]
+    entropy = 0.5 * np.log(2 * np.pi * np.e * sigma**2)
+    found, with_entropy = (jt.grad(x, mean).numpy() for x in (loss, loss - 0.01 * float(entropy)))
+    advantage = (seen["reward"] - baseline).reshape(4, 1, 1, 1)
+    expected = -advantage * (seen["action"] - mean.numpy()) / sigma**2 / mean.numel()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * abs(expected).max())
+    np.testing.assert_array_equal(found, with_entropy)
+
+
 def test_a_system_with_the_policy_trains_the_same_network_and_adjusts_the_chroma_alone():
     made = []
     for values in ({**TINY, "reinforce": False}, TINY):
@@ -91,8 +117,8 @@ def test_a_system_with_the_policy_trains_the_same_network_and_adjusts_the_chroma
         s, f = (jt.array(rng.random((1, c, 32, 32)).astype(np.float32)) for c in (1, 3))
         runtime.seed(1)
         (stage,) = system.stages()
-        losses = system.losses(Batch(s, f, None, ["x"]), stage)
-        groups = {g.name: g for g in system.parameter_groups(stage)}
+        losses = system.losses(Batch(s, f, None, ["x"], "Harvard_PET"), stage)
+        groups = {g.name: g for g in system.optimizers(stage)}
         gradients = jt.grad(losses["total"], list(groups["network"].parameters.values()))
         made.append((system, groups, losses, [g.numpy() for g in gradients], s, f))
     (plain, _, _, expected, s, f), (system, groups, losses, found, *_) = made
@@ -120,7 +146,7 @@ def test_a_run_with_the_policy_resumes_exactly_and_takes_the_authors_weights(tmp
     out = str(tmp_path / "x.h5")
     preprocess(Preprocess("MIF", "Harvard_PET", "train", str(tmp_path), out, text="zeros"))
     settings = {**TINY, "batch_size": 1}
-    options = Options(data=out, exp=str(tmp_path), pictures=0, max_steps=4)
+    options = Options(data=out, exp=str(tmp_path), images=0, max_steps=4)
     whole = train("fccf", settings, options)
     first = train("fccf", settings, dataclasses.replace(options, max_steps=2))
     again = resume(first.folder, max_steps=4)
@@ -129,12 +155,12 @@ def test_a_run_with_the_policy_resumes_exactly_and_takes_the_authors_weights(tmp
     for name in models[0]:
         np.testing.assert_array_equal(models[0][name], models[1][name], err_msg=name)
     system = jfusion.create("fccf", **TINY)
-    official = {system.OFFICIAL.official(k): v for k, v in models[0].items()}
+    official = {system.WEIGHTS.official(k): v for k, v in models[0].items()}
     assert {k.split(".")[0] for k in official if "reinf" in k or "policy" in k} == {
         "policy",
         "reinforcement_memory",
     }
-    published = {k: v for k, v in official.items() if not k.startswith(system.OPTIONAL)}
+    published = {k: v for k, v in official.items() if not k.startswith(system.WEIGHTS.optional)}
     system.load_official(published)
     np.testing.assert_array_equal(
         system.state()["network.first.weight"], models[0]["network.first.weight"]

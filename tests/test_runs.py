@@ -151,8 +151,8 @@ def test_an_old_run_resumes_with_the_losses_that_it_would_have_had(name, old_run
 
 @pytest.mark.parametrize("name", RUNS)
 def test_an_old_checkpoint_fuses_as_it_did(name, old_run, golden):
-    settings = {"timestep_respacing": "2"} if name == "diffusion" else {}
-    system = jfusion.load(old_run(name), **settings)
+    settings = {"diffusion": {"timestep_respacing": "2"}, "fccf": {"group": "pet"}}
+    system = jfusion.load(old_run(name), **settings.get(name, {}))
     assert system.name == RENAMED_SYSTEMS.get(name, name)
     pair, expected = PairFile(PAIRS).read("p"), golden(f"runs/{name}/expected.npz")
     a, b = (x[None] for x in system.preprocess(pair))
@@ -166,7 +166,7 @@ def test_old_configurations_are_understood():
     for name, values in json.loads((OLD / "configs.json").read_text()).items():
         cls = config_class(RENAMED_SYSTEMS.get(name, name))
         made = configs.to_dict(configs.from_dict(cls, values, name))
-        same = {key: value for key, value in values.items() if key in made}
+        same = {k: v for k, v in configs.renamed(cls, values).items() if k in made}
         assert {key: made[key] for key in same} == same
 
 

@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -107,6 +108,7 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
                 )
                 fcntl.flock(lock, fcntl.LOCK_EX)
             ready = read_stamp(stamp) or _build(home, variables, stamp)
+    remove_damaged_kernels(Path(ready["cache_path"]))
     if in_mpi():
         variables = {**variables, **_prepare_mpi(home, variables, ready)}
     return {"environment": variables, **ready}
@@ -173,14 +175,68 @@ def _fingerprint(variables: dict[str, str]) -> str:
 
 
 def read_stamp(stamp: Path) -> dict[str, Any] | None:
-    """What a stamp says of a compiled core; None when it cannot be read or its files are gone."""
+    """What a stamp says of a compiled core; None when it cannot be read, or its files are not as it says.
+
+    A core with a file that is missing, cut or replaced is removed, with a notice, and is then compiled
+    again.
+    """
     try:
         ready = json.loads(stamp.read_text())
-    except (OSError, ValueError):
+        folder, files = Path(ready["cache_path"]), dict(ready["files"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    header = ready["header"]
-    usable = Path(ready["cache_path"]).is_dir() and (not header or Path(header + ".gch").exists())
-    return ready if usable else None
+    damaged = [path for path, state in files.items() if _state_of(Path(path)) != state]
+    if folder.is_dir() and not damaged:
+        return ready
+    if damaged:
+        print(
+            f"jfusion: {damaged[0]} is damaged or missing; Jittor's core is compiled again",
+            file=sys.stderr,
+        )
+        if any(not path.endswith(".gch") for path in damaged):
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _state_of(path: Path) -> str:
+    """The size of a file and a hash of its first and last MiB, "" where there is none."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            total = hashlib.sha256(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            total.update(file.read())
+    except OSError:
+        return ""
+    return f"{size} {total.hexdigest()}"
+
+
+def remove_damaged_kernels(cache: Path) -> int:
+    """Removes compiled kernels that were cut, which Jittor compiles again; returns their number."""
+    damaged = [path for path in cache.glob("jit/*.so") if not _is_whole_library(path)]
+    for path in damaged:
+        path.unlink(missing_ok=True)
+    if damaged:
+        print(
+            f"jfusion: {len(damaged)} compiled kernels in {cache} are damaged; they are compiled again",
+            file=sys.stderr,
+        )
+    return len(damaged)
+
+
+def _is_whole_library(path: Path) -> bool:
+    """Whether a shared library reaches to the end of its table of sections, its last part."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return True  # another process is replacing it
+    if head[:4] != b"\x7fELF" or len(head) < 64:
+        return False
+    (start,) = struct.unpack_from("<Q", head, 0x28)
+    entry, count = struct.unpack_from("<HH", head, 0x3A)
+    return start + entry * count <= size
 
 
 def _try_lock(lock: Any) -> bool:
@@ -221,11 +277,18 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
         "header": header,
         "cache_path": core["cache_path"],
         "seconds": time.time() - started,
+        "files": {str(path): _state_of(path) for path in _core_files(core["cache_path"], header)},
     }
     temporary = stamp.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(ready))
     temporary.replace(stamp)
     return ready
+
+
+def _core_files(cache_path: str, header: str) -> list[Path]:
+    """The files without which no kernel runs: the core's libraries and the precompiled header."""
+    libraries = [p for part in ("*.so", "custom_ops/*.so") for p in Path(cache_path).glob(part)]
+    return [*sorted(libraries), *([Path(f"{header}.gch")] if header else [])]
 
 
 def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
@@ -284,33 +347,33 @@ def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
 def clean() -> int:
     """Removes what older versions and deleted environments left in the cache; returns the bytes freed.
 
-    It keeps this environment, and the last one that each other existing interpreter has prepared.
-    Assembler text next to a kernel goes too, since nothing reads it.
+    It keeps this environment, and the last one that each other existing interpreter has prepared, unless
+    they are damaged: the next start then compiles them again. Damaged kernels go too, and assembler text
+    next to a kernel, since nothing reads it.
     """
     home = cache_home()
     before = cache_size(home)
     current = stamp_path(home, environment())
-    newest: dict[str, Path] = {}
+    newest: dict[str, tuple[str, Path]] = {}
     for stamp in sorted(home.glob("ready-*.json"), key=lambda p: p.stat().st_mtime):
-        executable = (read_stamp(stamp) or {}).get("executable", "")
-        if Path(executable).exists() and executable != sys.executable:
-            newest[executable] = stamp
-    if current.exists():
-        newest[sys.executable] = current
+        ready = read_stamp(stamp) or {}
+        executable = ready.get("executable", "")
+        if stamp == current or (Path(executable).exists() and executable != sys.executable):
+            newest[executable] = stamp.stem, Path(ready.get("cache_path", "."))
     for file in home.glob("ready-*"):
-        if file.name.split(".")[0] not in {stamp.stem for stamp in newest.values()}:
+        if file.name.split(".")[0] not in {stem for stem, _ in newest.values()}:
             file.unlink()
-    used = {Path(read_stamp(stamp)["cache_path"]) for stamp in newest.values()}
+    used = {path for _, path in newest.values()}
     own = jittor_site(home, environment()["nvcc_path"])
-    for copy in home.glob(
-        "jittor-*"
-    ):  # patched sources; a process that needs them makes them again
+    # patched sources go, since a process that needs them makes them again
+    for copy in home.glob("jittor-*"):
         if copy != own:
             shutil.rmtree(copy, ignore_errors=True)
     for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*"):
         if not any(folder == path or folder in path.parents for path in used):
             shutil.rmtree(folder, ignore_errors=True)
     for path in used:
+        remove_damaged_kernels(path)
         for text in path.glob("jit/*.s"):
             text.unlink(missing_ok=True)
     return before - cache_size(home)

@@ -27,11 +27,11 @@ def cache_home() -> Path:
             )
         if not _writable(home):
             raise UserError(f"JFUSION_HOME={home} cannot be written to; choose another folder")
-        return home
+        return _private(home)
     cache = os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~"), ".cache")  # noqa: PTH111
     home = Path(cache).absolute() / "jfusion"
     if shell_safe(home) and _writable(home):
-        return home
+        return _private(home)
     private = Path(tempfile.gettempdir()) / f"jfusion-{os.getuid()}"
     private.mkdir(mode=0o700, exist_ok=True)
     status = private.lstat()
@@ -40,6 +40,22 @@ def cache_home() -> Path:
             f"{private} belongs to somebody else; set JFUSION_HOME to a folder of yours"
         )
     return private
+
+
+def _private(home: Path) -> Path:
+    """`home` itself. Raises UserError where others could put libraries that this process would load."""
+    status = home.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o002:
+        who = (
+            "belongs to another user"
+            if status.st_uid != os.getuid()
+            else "can be written by others"
+        )
+        raise UserError(
+            f"the cache folder {home} {who}, who could put code there; set JFUSION_HOME to a folder of "
+            "yours (or chown, chmod o-w)"
+        )
+    return home
 
 
 def shell_safe(path: Path) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -187,11 +189,18 @@ def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
         core = tmp_path / f".cache/jittor/jt1/g/p/o/c/{stamp.stem}/jfusion"
         (core / "jit").mkdir(parents=True)
         (core / "jit/kernel.s").write_text("x" * 1000)
-        (core / "jit/kernel.so").write_text("x")
+        (core / "jit/kernel.so").write_bytes(b"\x7fELF" + bytes(60))
         header = tmp_path / f"{stamp.stem}.h"
         (tmp_path / f"{header.name}.gch").write_text("")
         stamp.write_text(
-            json.dumps({"executable": executable, "header": str(header), "cache_path": str(core)})
+            json.dumps(
+                {
+                    "executable": executable,
+                    "header": str(header),
+                    "cache_path": str(core),
+                    "files": {},
+                }
+            )
         )
     (tmp_path / "jittor-1234/jittor").mkdir(parents=True)  # sources adapted to a CUDA
     assert build.clean() > 4000
@@ -200,3 +209,54 @@ def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
     assert {p.stem for p in tmp_path.glob("*.json")} == kept
     assert {p.parent.name for p in tmp_path.glob(".cache/jittor/jt1/g/p/o/c/*/jfusion")} == kept
     assert len(list(tmp_path.rglob("kernel.so"))) == 2 and not list(tmp_path.rglob("kernel.s"))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "replaced", "missing"])
+def test_a_damaged_core_is_found_at_the_start(tmp_path, capsys, how):
+    library = tmp_path / "cache/jittor_core.so"
+    library.parent.mkdir()
+    library.write_bytes(b"\x7fELF" + bytes(1000))
+    stamp = tmp_path / "ready-x.json"
+    ready = {
+        "cache_path": str(library.parent),
+        "header": "",
+        "files": {str(library): build._state_of(library)},
+    }
+    stamp.write_text(json.dumps(ready))
+    assert build.read_stamp(stamp) == ready
+    contents = {"cut": b"\x7fELF", "empty": b"", "replaced": b"\x7fELF" + bytes(999) + b"x"}
+    library.unlink() if how == "missing" else library.write_bytes(contents[how])
+    assert build.read_stamp(stamp) is None
+    assert not library.parent.exists()
+    assert "is damaged or missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cache_path": 1}', '{"header": ""}'])
+def test_a_damaged_stamp_is_no_stamp(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    assert build.read_stamp(tmp_path / "x.json") is None
+
+
+def test_kernels_that_were_cut_are_removed(tmp_path, capsys):
+    source = next(Path(build.cache_home()).rglob("jit/*.so"))
+    (tmp_path / "jit").mkdir()
+    raw = source.read_bytes()
+    for name, part in (("whole", raw), ("cut", raw[: len(raw) // 2]), ("empty", b"")):
+        (tmp_path / f"jit/{name}.so").write_bytes(part)
+    assert build.remove_damaged_kernels(tmp_path) == 2
+    assert [p.name for p in (tmp_path / "jit").iterdir()] == ["whole.so"]
+    assert "2 compiled kernels" in capsys.readouterr().err
+
+
+def test_a_cache_that_others_can_write_to_is_refused(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    monkeypatch.setenv("JFUSION_HOME", str(home))
+    with pytest.raises(UserError, match="can be written by others"):
+        cache.cache_home()
+    home.chmod(0o755)
+    assert cache.cache_home() == home
+    monkeypatch.setattr(cache.os, "getuid", lambda: 12345)
+    with pytest.raises(UserError, match="belongs to another user"):
+        cache.cache_home()

@@ -51,11 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log with the traceback; 130: Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # a character that a terminal lacks becomes a question mark
-        if hasattr(stream, "reconfigure"):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that a terminal lacks becomes "?"
             stream.reconfigure(errors="replace")
     try:
         with protecting_inputs():
@@ -70,10 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return done.code
     except KeyboardInterrupt:
         return 130
-    except (
-        BrokenPipeError
-    ):  # the reader of our output has gone; Python would say so once more at exit
-        sys.stdout = None
+    except BrokenPipeError:
+        sys.stdout = None  # its reader has gone; Python would say so once more at exit
         return 0
     except Exception as error:
         return _failed(error)

@@ -132,9 +132,10 @@ def test_a_record_of_an_older_version_is_of_the_system_that_it_is_called_today(m
 # ---- settings and weights ------------------------------------------------------------------------
 
 
-def test_settings_come_from_the_data_the_checkpoint_its_tensors_and_the_caller(weights):
+def test_settings_come_from_the_checkpoint_the_data_the_tensors_and_the_caller(weights):
     system = inference.load_system(weights, attributes={"group": "pet", "steps": 7})
-    assert (system.config.steps, system.config.group, system.config.width) == (4, "pet", 3)
+    assert (system.config.steps, system.config.group, system.config.width) == (7, "pet", 3)
+    assert inference.load_system(weights).config.steps == 4
     np.testing.assert_array_equal(system.scale.numpy(), np.float32([0.5] * 3))
     own = inference.load_system(
         weights, None, {"steps": 2, "group": "ct"}, attributes={"group": "pet"}

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from jfusion import inference
-from jfusion.config import REQUIRED, setting
+from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information, warp
 from jfusion.data.layout import find_pairs
@@ -23,7 +23,7 @@ SQUARE = 32  # side of a checkerboard's squares
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """The images, the checkpoint, and what is done before."""
 
     a: str = setting(

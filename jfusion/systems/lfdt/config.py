@@ -102,6 +102,7 @@ class Config(SystemConfig):
     weight_decay: float = setting(1e-4, "weight decay of AdamW")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         least = LEAST_STEPS.get(self.sampler, 2)
         if self.inference_steps < least:
             raise UserError(f"lfdt: {self.sampler} needs {least} steps or more")

@@ -47,8 +47,8 @@ def call_kernel(
     inputs: Mapping[str, jt.Var],
     outputs: Mapping[str, Sequence[int]],
     *,
-    cpu: Sequence[str] | str = (),
-    cuda: Sequence[str] | str = (),
+    cpu: tuple[str, ...] | str = (),
+    cuda: tuple[str, ...] | str = (),
     data: Mapping[str, float] | None = None,
     depends_on: jt.Var | None = None,
 ) -> jt.Var | tuple[jt.Var, ...]:
@@ -61,24 +61,39 @@ def call_kernel(
     depends_on: a Var that must be there before the kernel runs. A gradient that computes something again waits
         for the gradient of its result; otherwise Jittor may run it early, and its result stays in memory.
     """
-    waits = [] if depends_on is None else [depends_on]
+    texts = _texts(call, tuple(inputs), tuple(outputs), cpu, cuda)
+    variables = [*inputs.values()] if depends_on is None else [*inputs.values(), depends_on]
+    results = jt.code(
+        [list(shape) for shape in outputs.values()],
+        [variables[0].dtype] * len(outputs),
+        variables,
+        data={name: float(value) for name, value in (data or {}).items()},
+        **texts,
+    )
+    return results[0] if len(outputs) == 1 else tuple(results)
+
+
+@cache
+def _texts(
+    call: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    cpu: tuple[str, ...] | str,
+    cuda: tuple[str, ...] | str,
+) -> dict[str, str]:
+    """The arguments of `jt.code` for a call: each header, and the call under the names of its Vars.
+
+    They are kept, because to join them takes longer than all else that a call does in Python.
+    """
     names = [(name, f"in{i}") for i, name in enumerate(inputs)]
     names += [(name, f"out{i}") for i, name in enumerate(outputs)]
     text = "".join(f"@alias({name}, {var})\n" for name, var in names) + call + ";\n"
-    dtype = next(iter(inputs.values())).dtype
-    kinds = {}
-    for kind, files in (("cpu", cpu), ("cuda", cuda)):
-        files = (files,) if isinstance(files, str) else tuple(files)
+    texts = {}
+    for device, files in (("cpu", cpu), ("cuda", cuda)):
         if files:
-            kinds |= {f"{kind}_header": source(*files), f"{kind}_src": text}
-    made = jt.code(
-        [list(shape) for shape in outputs.values()],
-        [dtype] * len(outputs),
-        [*inputs.values(), *waits],
-        data={name: float(value) for name, value in (data or {}).items()},
-        **kinds,
-    )
-    return made[0] if len(outputs) == 1 else tuple(made)
+            header = source(*((files,) if isinstance(files, str) else files))
+            texts |= {f"{device}_header": header, f"{device}_src": text}
+    return texts
 
 
 class Function(jt.Function):

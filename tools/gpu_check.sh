@@ -50,11 +50,11 @@ PY
 data=${H5:-$work/demo/VLFDataset_h5/Demo_MFF_train.h5}
 film() {  # film FOLDER STEPS: a small FILM on the demo's pairs
     rm -rf "$1"
-    jfusion train film --data "$data" --exp "$1" --max-steps "$2" --seed 1 --pictures 0 --keep-last 1
+    jfusion train film --data "$data" --exp "$1" --max-steps "$2" --seed 1 --images 0 --keep-last 1
 }
 moved() {  # moved FIRST SECOND: 3 steps on one, 3 more on the other, beside 6 on the GPU
     rm -rf "$work/moved"
-    env $1 "$python" -m jfusion train film --data "$data" --exp "$work/moved" --max-steps 3 --seed 1 --pictures 0 &&
+    env $1 "$python" -m jfusion train film --data "$data" --exp "$work/moved" --max-steps 3 --seed 1 --images 0 &&
         env $2 "$python" -m jfusion train --resume "$(ls -d "$work"/moved/*)" --max-steps 6 &&
         losses "$work/moved" "$work/gpu_1" 1e-2
 }
@@ -85,7 +85,7 @@ row "4 FILM, 6 steps on the GPU" film "$work/gpu_1" 6
 row "4 FILM, the same 6 steps again" film "$work/gpu_2" 6
 row "4 two runs with one seed" losses "$work/gpu_1" "$work/gpu_2" 0
 row "4 FILM, 6 steps on the CPU" env nvcc_path= "$python" -m jfusion train film --data "$data" \
-    --exp "$work/cpu" --max-steps 6 --seed 1 --pictures 0
+    --exp "$work/cpu" --max-steps 6 --seed 1 --images 0
 row "4 the GPU's losses follow the CPU's" losses "$work/gpu_1" "$work/cpu" 1e-2
 row "(issue 6) begun on the GPU, ended on the CPU" moved A=A nvcc_path=
 row "(issue 6) begun on the CPU, ended on the GPU" moved nvcc_path= A=A

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import types
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-GOLDEN = Path(__file__).resolve().parents[2] / "tests/golden"
-sys.path.insert(0, str(GOLDEN))
-
-import recipe  # noqa: E402
+from cases import common
 
 
 class Case(NamedTuple):
@@ -29,13 +21,12 @@ CASES = {
     "step-256x256": Case(True, (256, 256)),
     "forward-64x64": Case(False, (64, 64)),
 }
-TIME = 1203
+TIME, RATE = 1203, 2e-4
 
 
 def weights() -> dict[str, np.ndarray]:
     """The golden parameters by the authors' names."""
-    shapes = json.loads((GOLDEN / "fccf/manifest.json").read_text())
-    return recipe.state(shapes, salt="golden")
+    return common.weights("fccf/manifest.json")
 
 
 def noisy(case: Case) -> np.ndarray:
@@ -45,57 +36,83 @@ def noisy(case: Case) -> np.ndarray:
 
 def pair() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A PET-MRI pair in [-1, 1]: s (1, 1, 256, 256), f (1, 3, 256, 256); and by channel times and noise."""
-    images, step = (np.load(GOLDEN / f"fccf/{x}.npz") for x in ("inputs", "gradients"))
+    images, step = (np.load(common.GOLDEN / f"fccf/{x}.npz") for x in ("inputs", "gradients"))
     s, f = images["gray256"][:, None], np.moveaxis(images["ycrcb256"], 3, 1)
     s, f = (x.astype(np.float32) / np.float32(255) * 2 - 1 for x in (s, f))
     noise = step["d256_noise_q"].astype(np.float32) / 32
     return s, f, step["d256_t"], noise.reshape(3, 1, 1, 256, 256)
 
 
-def ours(name: str) -> Callable[[], dict[str, np.ndarray]]:
+def ours(name: str) -> common.Run:
     """One run of ours."""
-    import jfusion
     from jfusion.runtime import jt
     from jfusion.train.optimizer import Adam
 
     case = CASES[name]
-    system = jfusion.create("fccf", group="pet", dropout=0.0)
-    system.load_official(weights())
-    x, (s, f, t, noise) = jt.array(noisy(case)), pair()
+    system = common.create("fccf", weights(), group="pet", dropout=0.0)
+    x = jt.array(noisy(case))
+    if not case.training:
+        system.eval()
+        return common.forward(lambda: _named(system(x, np.array([TIME]))))
+    s, f, t, noise = pair()
     noise = jt.array(noise)
-    (c,) = system.optimizers(system.stages()[0])
-    optimizer = Adam(c.parameters, weight_decay=c.weight_decay, decoupled=True)
+    optimizers = [Adam.of(config) for config in system.optimizers(system.stages()[0])]
+    return common.training_step(lambda: system.losses_of(s, f, t, noise, "pet"), optimizers, RATE)
+
+
+def _named(output: Any) -> dict[str, Any]:
+    """What is compared of the network's output."""
+    return {"noise": output.noise, "field": output.field}
+
+
+def reference(name: str, folder: str) -> common.Run:
+    """One run of the authors' network and training losses on the CPU."""
+    import torch
+
+    _stub_imports()
+    sys.path.insert(0, folder)
+    import CherbGraph
+
+    common.stub("Diffusion", GraformerLayer=CherbGraph.GraformerLayer)
+    from Denoiser_Unet.UNet import NoisePred
+
+    del sys.modules["Diffusion"]
+    from Diffusion import GaussianDiffusion
+
+    case = CASES[name]
+    network = NoisePred(4, 1, 64, 2, 0.0, 4, [1, 2, 4, 8])
+    missing = network.load_state_dict(common.torch_state(weights()), strict=False).missing_keys
+    assert missing == ["positional_embedding"], missing
+    x, (s, f, t, noise) = torch.from_numpy(noisy(case)), map(torch.from_numpy, pair())
+    diffusion = GaussianDiffusion(2000, "cosine")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
 
     def forward() -> dict[str, np.ndarray]:
-        jt.sync_all(True)
-        with jt.no_grad():
-            output = system(x, np.array([TIME]))
-            return {"noise": output.noise.numpy(), "field": output.field.numpy()}
+        with torch.no_grad():
+            outputs = network(x, torch.tensor([TIME]))
+        return {"noise": outputs[0].numpy(), "field": outputs[3].numpy()}
 
     def step() -> dict[str, np.ndarray]:
-        jt.sync_all(True)
-        total = system.losses_of(s, f, t, noise, "pet")["total"]
-        value = total.item()
-        optimizer.step(total, 2e-4)
-        jt.sync_all(True)
-        return {"loss": np.array([value])}
+        optimizer.zero_grad()
+        total = 0
+        for c in range(3):
+            torch.randn_like = lambda x, c=c: noise[c]  # what its noising draws
+            channel = f[:, c : c + 1].contiguous()
+            parts = diffusion.train_losses(network, s, channel, t[c].long(), 128, "pet", pick=c)
+            total = total + sum(w * v for w, v in zip((10, 1, 1, 1, 10), parts[:5], strict=True))
+        total.backward()
+        optimizer.step()
+        return {"loss": np.array([total.item()])}
 
-    system.train() if case.training else system.eval()
+    network.train() if case.training else network.eval()
     return step if case.training else forward
 
 
-def stub(name: str, **content: Any) -> types.ModuleType:
-    """A module of this name with nothing but `content`."""
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__dict__.update(content)
-    return module
+def _stub_imports() -> None:
+    """Puts stubs in the place of what their files import and a step does not use.
 
-
-def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
-    """One run of the authors' network and training losses on the CPU.
-
-    Of what their files import next to PyTorch, a step uses two things: the mean by label, which one line
-    of PyTorch replaces, and the file of the quality loss, which is missing.
+    Next to PyTorch it uses two things: the mean by label, which one line of PyTorch replaces, and the
+    file of the quality loss, which is missing.
     """
     import torch
 
@@ -104,60 +121,23 @@ def reference(name: str, folder: str) -> Callable[[], dict[str, np.ndarray]]:
         return torch.zeros(shape).index_reduce_(dim, index, src, "mean", include_self=False)
 
     for module in ("cv2", "skimage", "matplotlib", "torchvision"):
-        stub(module)
-    stub("matplotlib.pyplot")
-    stub("skimage.segmentation", slic=None)
+        common.stub(module)
+    common.stub("matplotlib.pyplot")
+    common.stub("skimage.segmentation", slic=None)
     # in the group pet they write six images per call, which is not timed
-    stub("torchvision.utils", save_image=lambda *args, **kw: None)
-    transforms = stub("torchvision.transforms")
-    transforms.functional = stub("torchvision.transforms.functional", to_pil_image=None)
+    common.stub("torchvision.utils", save_image=lambda *args, **kw: None)
+    transforms = common.stub("torchvision.transforms")
+    transforms.functional = common.stub("torchvision.transforms.functional", to_pil_image=None)
     for parent, child in (
         ("matplotlib", "pyplot"),
         ("torchvision", "utils"),
         ("torchvision", "transforms"),
     ):
         setattr(sys.modules[parent], child, sys.modules[f"{parent}.{child}"])
-    stub("torch.utils.tensorboard")
-    stub("torch.utils.tensorboard.writer", SummaryWriter=None)
-    stub("torch_scatter", scatter_mean=scatter_mean)
-    stub("model").loss = stub("model.loss", Fusion_loss=_quality_loss())
-    sys.path.insert(0, folder)
-    import CherbGraph
-
-    stub("Diffusion", GraformerLayer=CherbGraph.GraformerLayer)
-    from Denoiser_Unet.UNet import NoisePred
-
-    del sys.modules["Diffusion"]
-    from Diffusion import GaussianDiffusion
-
-    case = CASES[name]
-    network = NoisePred(4, 1, 64, 2, 0.0, 4, [1, 2, 4, 8])
-    state = {k: torch.from_numpy(np.asarray(v)) for k, v in weights().items()}
-    missing = network.load_state_dict(state, strict=False).missing_keys
-    assert missing == ["positional_embedding"], missing
-    x, (s, f, t, noise) = torch.from_numpy(noisy(case)), map(torch.from_numpy, pair())
-    diffusion = GaussianDiffusion(2000, "cosine")
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4)
-
-    def forward() -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            found = network(x, torch.tensor([TIME]))
-        return {"noise": found[0].numpy(), "field": found[3].numpy()}
-
-    def step() -> dict[str, np.ndarray]:
-        optimizer.zero_grad()
-        total = 0
-        for c in range(3):
-            torch.randn_like = lambda x, c=c: noise[c]  # what its noising draws
-            plane = f[:, c : c + 1].contiguous()
-            parts = diffusion.train_losses(network, s, plane, t[c].long(), 128, "pet", pick=c)
-            total = total + sum(w * v for w, v in zip((10, 1, 1, 1, 10), parts[:5], strict=True))
-        total.backward()
-        optimizer.step()
-        return {"loss": np.array([total.item()])}
-
-    network.train() if case.training else network.eval()
-    return step if case.training else forward
+    common.stub("torch.utils.tensorboard")
+    common.stub("torch.utils.tensorboard.writer", SummaryWriter=None)
+    common.stub("torch_scatter", scatter_mean=scatter_mean)
+    common.stub("model").loss = common.stub("model.loss", Fusion_loss=_quality_loss())
 
 
 def _quality_loss() -> type:

@@ -158,14 +158,28 @@ def _newest_checkpoint(path: Path, name: str | None) -> Path:
 
 
 def _newest_run(path: Path, name: str | None) -> Run | None:
-    """The run in the folder `path`, or the newest one (of the system `name`) in a folder of runs."""
+    """The run in `path`; or, in a folder of runs, the one (of the system `name`) whose last checkpoint is newest.
+
+    Runs without a checkpoint come last. A folder whose configuration cannot be read is named and passed over.
+    """
     if (path / "config.json").is_file():
         return Run.open(path)
-    for file in sorted(path.glob("*/config.json"), reverse=True):
-        run = Run.open(file.parent)
+    runs = []
+    for file in path.glob("*/config.json"):
+        try:
+            run = Run.open(file.parent)
+        except UserError as error:
+            print(f"note: {error}; this run is passed over")
+            continue
         if name is None or resolve_system(run.record) == name:
-            return run
-    return None
+            runs.append(run)
+    return max(runs, key=_age, default=None)
+
+
+def _age(run: Run) -> tuple[float, str]:
+    """The time of a run's newest checkpoint (0 without one), and its name, for runs of one time."""
+    times = [checkpoint.stat().st_mtime for checkpoint in run.checkpoints()[-1:]]
+    return max(times, default=0.0), run.folder.name
 
 
 # ---- fusing ------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import json
 import shutil
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,22 @@ import numpy as np
 
 from jfusion import checkpoint
 from jfusion.data import image
-from jfusion.errors import UserError, writing
+from jfusion.errors import UserError, printable, writing
 from jfusion.files import read_text, remove_left, write_text
 
 PACKAGE = Path(__file__).resolve().parent
 SCRIPTS = ("train.py", "test.py", "data_process.py")  # of a clone, next to the package
+RECORD = {  # the types of the values in config.json; others than these are not read
+    "system": str,
+    "config": dict,
+    "options": dict,
+    "dataset": str,
+    "encoder": str,
+    "encoder_hash": str,
+    "fingerprint": str,
+    "version": str,
+    "precision": str,
+}
 
 
 class Run:
@@ -58,14 +72,39 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """Opens the run in `folder`. Raises UserError when it is not a run folder."""
+        """Opens the run in `folder`. Raises UserError when it is not a run folder, or its record is wrong."""
         path = folder / "config.json"
         if not path.is_file():
             raise UserError(f"{folder} is not a run folder (it has no config.json)")
         try:
-            return cls(folder, json.loads(read_text(path, "the run's configuration")))
-        except ValueError as error:
+            record = json.loads(read_text(path, "the run's configuration"))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not valid JSON: {error}") from error
+        _check_record(record, path)
+        return cls(folder, record)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training this run.
+
+        Raises UserError when another process trains it, or when the folder holds a link: what is written
+        through a link could replace a file elsewhere.
+        """
+        for path in self.folder.rglob("*"):
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a link; a run is trained only in a folder without links"
+                )
+        with (self.folder / "config.json").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{self.folder} is being trained by another process") from error
+            except OSError as error:
+                print(
+                    f"note: {self.folder} cannot be locked ({error}); train it in one process only"
+                )
+            yield
 
     # ---- checkpoints
 
@@ -130,11 +169,20 @@ class Run:
         return min(means, key=means.__getitem__) if means else None
 
     def latest(self) -> dict[str, Any] | None:
-        """The content of the newest checkpoint that can be read; None when there is none yet."""
-        for path in reversed(self.checkpoints()):
+        """The content of the newest checkpoint that can be read; None when there is none yet.
+
+        Raises UserError when there are checkpoints and none can be read: the run is not started anew
+        over them.
+        """
+        paths = self.checkpoints()
+        for path in reversed(paths):
             try:
                 return checkpoint.load(path)
             except UserError as error:
+                if path == paths[0]:
+                    raise UserError(
+                        f"{error}; no checkpoint of {self.folder} can be read, so the run is not resumed"
+                    ) from error
                 print(f"jfusion: {error}; the checkpoint before it is used")
         return None
 
@@ -184,6 +232,11 @@ class NullRun(Run):
     Of several processes that train as one, all but the first have it.
     """
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Locks nothing: the first process has the run."""
+        yield
+
     def save(self, content: dict[str, Any]) -> Path:
         """Writes nothing."""
         return self.folder
@@ -203,6 +256,17 @@ class NullRun(Run):
 
     def save_images(self, epoch: int, name: str, images: list[np.ndarray]) -> None:
         """Writes nothing."""
+
+
+def _check_record(record: Any, path: Path) -> None:
+    """Raises UserError unless a run's record names a system, and its values have the types of `RECORD`."""
+    if not isinstance(record, Mapping) or "system" not in record:
+        raise UserError(f"{path} is not the configuration of a run: it names no system")
+    for key, kind in RECORD.items():
+        if key in record and not isinstance(record[key], kind):
+            name = {str: "a text", dict: "a mapping"}[kind]
+            shown = printable(repr(record[key]))[:60]
+            raise UserError(f"{path}: {key} must be {name}, not {shown}")
 
 
 def _copy_sources(target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +110,17 @@ def test_a_folder_of_runs_means_the_newest_of_the_system_that_is_named(tmp_path)
     )
     with pytest.raises(UserError, match="holds no run of mean; name a checkpoint or a run"):
         inference.find_checkpoint(tmp_path, "mean")
+
+
+def test_the_newest_run_is_the_one_whose_checkpoint_is_newest(tmp_path, capsys):
+    for age, stamp in enumerate(("3", "1", "2")):
+        run_folder(tmp_path, stamp, "scaled", "ckpt_1.pkl")
+        os.utime(tmp_path / stamp / "model/ckpt_1.pkl", (1000 - age, 1000 - age))
+    run_folder(tmp_path, "4", "scaled")
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5/config.json").write_text("{")
+    assert inference.find_checkpoint(tmp_path) == tmp_path / "3/model/ckpt_1.pkl"
+    assert "5/config.json is not valid JSON" in capsys.readouterr().out
 
 
 def test_what_is_not_there_is_said_with_where_to_get_it(tmp_path):

@@ -72,6 +72,47 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path, capsys):
     assert "the checkpoint before it is used" in capsys.readouterr().out
 
 
+def test_a_run_is_not_started_anew_over_checkpoints_that_cannot_be_read(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    for epoch in (1, 2):
+        path = run.save(content(epoch))
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"no checkpoint of .* can be read"):
+        run.latest()
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ("[]", "names no system"),
+        ("{}", "names no system"),
+        ('{"system": 5}', "system must be a text, not 5"),
+        ('{"system": "film", "config": []}', r"config must be a mapping, not \[\]"),
+        ('{"system": ["\\u001b[2J"]}', r"not \['\\x1b"),
+        ("[" * 100_000, "is not valid JSON"),
+    ],
+)
+def test_a_record_of_wrong_values_is_one_line(tmp_path, record, text):
+    (tmp_path / "config.json").write_text(record)
+    with pytest.raises(UserError, match=text):
+        Run.open(tmp_path)
+
+
+def test_one_process_at_a_time_trains_a_run_and_none_through_a_link(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    other = Run(run.folder, {})
+    with run.locked(), pytest.raises(UserError, match="trained by another process"):
+        with other.locked():
+            pass
+    with other.locked():
+        pass
+    outside = tmp_path / "outside.csv"
+    outside.write_text("mine")
+    (run.folder / "metrics.csv").symlink_to(outside)
+    with pytest.raises(UserError, match=r"metrics\.csv is a link"), run.locked():
+        pass
+
+
 def test_the_log_takes_new_columns_and_drops_lost_steps(tmp_path):
     run = Run.new(tmp_path, "film", "Set", {})
     run.start_log(0)

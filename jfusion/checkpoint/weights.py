@@ -31,7 +31,9 @@ def load_state(
         buffer = parameter.is_stop_grad()
         value = state.pop(name) if consume else state[name]
         if not np.isfinite(value).all():
-            raise UserError(f"{where}: the tensor {name} holds NaN or infinite values; do not use it")
+            raise UserError(
+                f"{where}: the tensor {name} holds NaN or infinite values; do not use it"
+            )
         parameter.update(jt.array(np.ascontiguousarray(value, np.float32)))
         parameter.stop_grad() if buffer else parameter.start_grad()
         if value.size == 1:  # as a constant, Jittor cannot always spread it over an image

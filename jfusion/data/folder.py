@@ -35,6 +35,11 @@ class ImageFolder:
     def __getitem__(self, index: int) -> Pair:
         return self.read(self.names[index])
 
+    @property
+    def size(self) -> int:
+        """The bytes of the images' files."""
+        return sum(file.stat().st_size for file in self._files.values())
+
     def read(self, name: str) -> Pair:
         """The image called `name`. Raises UserError when it cannot be read."""
         rgb = self._reader.rgb(self._files[name], "images").astype(np.float32).transpose(2, 0, 1)

@@ -202,6 +202,11 @@ class PairFile:
         """The data set that the samples are of."""
         return str(self.attributes["dataset"])
 
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return self.path.stat().st_size
+
     def shape(self, name: str) -> tuple[int, ...]:
         """(1, H, W) of a sample, without reading it."""
         return self._open()[self._groups[0]][name].shape

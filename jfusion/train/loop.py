@@ -11,7 +11,7 @@ import numpy as np
 
 from jfusion import runtime
 from jfusion.data.loader import DataLoader, NumPyBatch
-from jfusion.errors import UserError
+from jfusion.errors import UserError, printable
 from jfusion.runs import Run
 from jfusion.runtime import jt, mpi
 from jfusion.systems.base import Batch, OptimizerConfig, Stage
@@ -181,8 +181,25 @@ class Trainer:
             **self.run.record,
         }
 
-    def load(self, content: dict[str, Any]) -> None:
-        """Restores the state that `content` saved."""
-        self.system.load_state(content["model"], f"the checkpoint of {self.run.folder}")
-        self.epoch, self.batch, self.step = (int(content[k]) for k in ("epoch", "batch", "step"))
+    def load(self, content: dict[str, Any], same_data: bool = True) -> None:
+        """Restores the state that `content` saved.
+
+        same_data: whether the data are those that the run began with, so that the steps must agree with
+        the epochs. Raises UserError when the counts of the checkpoint cannot be right.
+        """
+        where = f"the checkpoint of {self.run.folder}"
+        counts = {key: content.get(key) for key in ("epoch", "batch", "step")}
+        for key, value in counts.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise UserError(f"{where}: {key} is not a count: {printable(repr(value))[:60]}")
+        epoch, batch, step = counts.values()
+        if epoch > self.epochs:
+            raise UserError(f"{where}: {epoch} complete epochs of {self.epochs}")
+        expected = sum(len(self.loader(i)) for i in range(epoch)) + batch
+        if same_data and step != expected:
+            raise UserError(
+                f"{where} counts {step} steps, and {epoch} epochs and {batch} batches are {expected}"
+            )
+        self.system.load_state(content["model"], where)
+        self.epoch, self.batch, self.step = epoch, batch, step
         self.loaded_optimizers = content["optimizer"]

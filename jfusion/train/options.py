@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jfusion.config import CommandOptions, setting
+from jfusion.config import CommandOptions, option_of, setting
 from jfusion.errors import UserError
 
 
@@ -45,5 +45,7 @@ class Options(CommandOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep_last is not None and self.keep_last < 1:
-            raise UserError(f"--keep-last must be 1 or more, not {self.keep_last}")
+        for name, least in (("keep_last", 1), ("max_steps", 1), ("images", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{option_of(name)} must be {least} or more, not {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from jfusion.data.loader import DataLoader, DatasetSchedule
 from jfusion.errors import UserError
 from jfusion.runs import NullRun, Run
 from jfusion.runtime import jt, machine, mpi
+from jfusion.runtime.cache import short_hash
 from jfusion.systems.network import NetworkSystem
 from jfusion.systems.registry import RENAMED_SYSTEMS, config_class, create, system_class
 from jfusion.train.loop import Trainer
@@ -54,6 +56,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         "dataset": dataset,
         **encoder_of(sets[0]),
         **ranges_of(sets[0]),
+        "fingerprint": fingerprint(sets),
         "version": __version__,
         "precision": machine.precision(),
     }
@@ -61,7 +64,8 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         run = Run.new(Path(options.exp), system_name, dataset, record)
     else:
         run = NullRun(Path(options.exp), record)
-    Trainer(system, loader, run, options).train()
+    with run.locked():
+        Trainer(system, loader, run, options).train()
     return run
 
 
@@ -71,6 +75,8 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     data: where the training data are now, if they were moved. max_steps: a new end.
     """
     run = Run.open(Path(folder))
+    if missing := {"config", "options"} - run.record.keys():
+        raise UserError(f"{folder}/config.json has no {' and no '.join(sorted(missing))}")
     record = present_record(run.record)
     changed = {"data": data or record["options"]["data"], "max_steps": max_steps}
     options = configs.from_dict(Options, {**record["options"], **changed}, f"{folder}/config.json")
@@ -83,14 +89,18 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     if system.reads_text:
         check_encoder(sets[0], record, f"run {folder}")
     record = {**record, "config": configs.to_dict(system.config)}
+    same_data = record.get("fingerprint") in (None, fingerprint(sets))
+    if not same_data:
+        print(f"note: {options.data} is not as it was when the run began: its files have changed")
     run = (Run if mpi.first() else NullRun)(run.folder, record)
-    trainer = Trainer(system, loader_of_epoch(system, sets, schedule, options), run, options)
-    content = run.latest()
-    if content is not None:
-        trainer.load(content)
-    elif options.weights:
-        _start_from(system, options, sets[0])
-    trainer.train()
+    with run.locked():
+        trainer = Trainer(system, loader_of_epoch(system, sets, schedule, options), run, options)
+        content = run.latest()
+        if content is not None:
+            trainer.load(content, same_data)
+        elif options.weights:
+            _start_from(system, options, sets[0])
+        trainer.train()
     return run
 
 
@@ -154,6 +164,12 @@ def training_sets(options: Options) -> tuple[list[TrainingSet], Callable[[int], 
     schedule = DatasetSchedule([data.dataset for data in sets], options.seed, options.schedule)
     used = sorted(set(schedule.indices))
     return [sets[i] for i in used], lambda epoch: used.index(schedule.index(epoch))
+
+
+def fingerprint(sets: Sequence[TrainingSet]) -> str:
+    """What tells whether training sets are the same: a hash of their sample names, attributes and size on the disk."""
+    parts = [[data.names, data.size, data.attributes] for data in sets]
+    return short_hash(json.dumps(parts, sort_keys=True, default=str))
 
 
 def settings_for(

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from jfusion import checkpoint
 from jfusion.cli import main
 from jfusion.data import image
 from jfusion.errors import UserError
@@ -213,3 +214,39 @@ def test_each_and_schedule(command, toy, training_set, tmp_path):
     one = f"toy --data {folder} --epochs 1 --images 0 --schedule mif"
     assert command(one) == 0
     assert runs(tmp_path)[-1].record["options"]["schedule"] == "mif"
+
+
+# ---- resuming what is not as it was
+
+
+def test_data_that_have_changed_are_named(toy, training_set, options, capsys):
+    run = train("toy", {}, options(training_set("x.h5", 4), max_steps=2))
+    resume(run.folder, max_steps=3)
+    assert "have changed" not in capsys.readouterr().out
+    training_set("x.h5", 6)
+    resume(run.folder, max_steps=4)
+    assert "x.h5 is not as it was when the run began" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ({"step": "two"}, "step is not a count: 'two'"),
+        ({"step": True}, "step is not a count: True"),
+        ({"epoch": -1}, "epoch is not a count: -1"),
+        ({"epoch": 999}, "999 complete epochs of 6"),
+        ({"step": 10**9}, "counts 1000000000 steps, and 1 epochs and 0 batches are 2"),
+    ],
+)
+def test_counts_that_cannot_be_right_are_refused(toy, training_set, options, counts, text):
+    run = train("toy", {}, options(training_set("x.h5", 4), max_steps=2))
+    path = run.checkpoints()[-1]
+    checkpoint.save(path, {**checkpoint.load(path), **counts})
+    with pytest.raises(UserError, match=text):
+        resume(run.folder, max_steps=4)
+
+
+@pytest.mark.parametrize("value", [0, -3])
+def test_a_run_has_at_least_one_step(training_set, options, value):
+    with pytest.raises(UserError, match=f"--max-steps must be 1 or more, not {value}"):
+        options(training_set("x.h5", 2), max_steps=value)

@@ -1,4 +1,4 @@
-"""Feature mutual information (FMI): what small neighbourhoods of the sources and the fused share."""
+"""Feature mutual information (FMI): what small neighborhoods of the sources and the fused share."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _sum(x: np.ndarray) -> np.ndarray:
 
 
 def _shared(a: np.ndarray, f: np.ndarray) -> np.ndarray:
-    """Normalised mutual information of two distributions over the places of a window."""
+    """Normalized mutual information of two distributions over the places of a window."""
     a, f = (x / _column_sum(x) for x in (a, f))
     a_sum, f_sum = np.cumsum(a, 0), np.cumsum(f, 0)
     c = _correlation(a, f)

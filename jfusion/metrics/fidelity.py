@@ -83,14 +83,14 @@ def _decibels(peak: float, error: float) -> float:
 
 
 def _pearson(x: GrayImage, y: GrayImage) -> float:
-    (x, xx), (y, yy) = x.get(_centred), y.get(_centred)
+    (x, xx), (y, yy) = x.get(_centered), y.get(_centered)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.vdot(x, y) / np.sqrt(np.float64(xx * yy)))
 
 
 def _with_difference(x: GrayImage, fused: GrayImage, other: GrayImage) -> float:
     """Pearson's correlation of x and fused - other."""
-    x, xx = x.get(_centred)
+    x, xx = x.get(_centered)
     parts = list(strips(x.shape))
     mean = sum(float((fused.pixels[r] - other.pixels[r]).sum()) for r in parts) / x.size
     xd = dd = 0.0
@@ -102,6 +102,6 @@ def _with_difference(x: GrayImage, fused: GrayImage, other: GrayImage) -> float:
         return float(xd / np.sqrt(np.float64(xx * dd)))
 
 
-def _centred(x: np.ndarray) -> tuple[np.ndarray, float]:
+def _centered(x: np.ndarray) -> tuple[np.ndarray, float]:
     x = x - x.mean()
     return x, float(np.vdot(x, x))

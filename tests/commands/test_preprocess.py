@@ -97,7 +97,7 @@ def test_running_again_does_nothing_until_something_changes(tmp_path):
     assert preprocess(options(tmp_path)).written
 
 
-def test_colour_is_kept_and_restored(tmp_path):
+def test_color_is_kept_and_restored(tmp_path):
     make_dataset(tmp_path, {"one": random_pair(1)})
     preprocess(options(tmp_path))
     pair = h5.PairFile(tmp_path / "out.h5").read("one")
@@ -107,7 +107,7 @@ def test_colour_is_kept_and_restored(tmp_path):
 
 
 @pytest.mark.parametrize("chosen, rule", [("auto", "b"), ("none", "none"), ("a", "a")])
-def test_colours_are_kept_exactly_and_only_where_there_are_some(tmp_path, chosen, rule):
+def test_colors_are_kept_exactly_and_only_where_there_are_some(tmp_path, chosen, rule):
     make_dataset(tmp_path, {"one": random_pair(1)})
     preprocess(options(tmp_path, chroma=chosen))
     pair = h5.PairFile(tmp_path / "out.h5").read("one")
@@ -142,9 +142,9 @@ def test_the_folders_of_lfdt_fusion_are_read(tmp_path, task):
 
 @pytest.mark.parametrize("background, blue", [("jet", 128), ("black", 0)])
 def test_a_gray_image_gets_the_colors_of_jet(tmp_path, background, blue):
-    gray, colour = random_pair(1)
+    gray, other = random_pair(1)
     gray[0, 0] = 0
-    make_dataset(tmp_path, {"one": (gray, colour)}, "MIF")
+    make_dataset(tmp_path, {"one": (gray, other)}, "MIF")
     made = options(tmp_path, task="MIF", pseudo_color="a", background=background)
     preprocess(made)
     rgb = h5.PairFile(tmp_path / "out.h5").read("one").rgb_a
@@ -159,11 +159,11 @@ def test_a_gray_image_gets_the_colors_of_jet(tmp_path, background, blue):
 
 def test_a_size_asked_for_is_made_as_opencv_makes_it(tmp_path, golden):
     z = golden("fccf/color.npz")
-    gray, colour = z["resize_gray_in"], z["resize_rgb_in"]
+    gray, other = z["resize_gray_in"], z["resize_rgb_in"]
     for out in ("resize_gray_out", "resize_gray_down"):
         made = image.resize_8bit(gray, *z[out].shape)
         np.testing.assert_array_equal(made, z[out])
-    make_dataset(tmp_path, {"one": (gray, colour)}, "MIF")
+    make_dataset(tmp_path, {"one": (gray, other)}, "MIF")
     preprocess(options(tmp_path, task="MIF", size="40x40"))
     pair = h5.PairFile(tmp_path / "out.h5").read("one")
     np.testing.assert_array_equal(pair.rgb_b, z["resize_rgb_out"])

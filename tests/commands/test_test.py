@@ -43,7 +43,7 @@ def weights(film, tmp_path_factory):
 
 @pytest.fixture
 def dataset(tmp_path):
-    pairs = {"colour": random_pair(1, (45, 50)), "tall": random_pair(2, (61, 43))}
+    pairs = {"color": random_pair(1, (45, 50)), "tall": random_pair(2, (61, 43))}
     make_dataset(tmp_path, pairs, dataset="RoadScene")
     chosen = PreprocessOptions(
         root=str(tmp_path), dataset="RoadScene", split="test", out=str(tmp_path / "x.h5")
@@ -59,15 +59,15 @@ def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
     result = run(dataset, weights, tmp_path)
     folder = tmp_path / "out/RoadScene"
     assert result.folder == folder
-    names = {"colour", "tall"}
+    names = {"color", "tall"}
     assert {p.stem for p in (folder / "Gray").iterdir()} == names
     assert {p.stem for p in (folder / "Color").iterdir()} == names
     gray = image.read_rgb(folder / "Gray/tall.png")[..., 0]
     assert gray.shape == (61, 43) and gray.min() == 0 and gray.max() == 255
-    colour = image.read_rgb(folder / "Color/tall.png")
-    assert color.is_color(colour)
+    restored = image.read_rgb(folder / "Color/tall.png")
+    assert color.is_color(restored)
     rows = list(csv.reader((folder / "per_image.csv").open()))
-    assert rows[0] == ["", *metrics.PAPER] and [r[0] for r in rows[1:]] == ["colour", "tall"]
+    assert rows[0] == ["", *metrics.PAPER] and [r[0] for r in rows[1:]] == ["color", "tall"]
     assert (folder / "table.md").read_text() == result.table.markdown()
     assert (folder / "grid.png").is_file()
 
@@ -75,9 +75,9 @@ def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
 def test_metrics_are_those_of_the_saved_pictures(dataset, weights, tmp_path):
     result = run(dataset, weights, tmp_path, metrics="all")
     a, b = random_pair(1, (45, 50))
-    fused = color.gray(image.read_rgb(result.folder / "Gray/colour.png"))
+    fused = color.gray(image.read_rgb(result.folder / "Gray/color.png"))
     expected = metrics.evaluate(fused, a, color.gray(b), names="all")
-    assert result.per_image["colour"] == pytest.approx(expected, nan_ok=True)
+    assert result.per_image["color"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_papers_row_stands_beside_ours(dataset, weights, tmp_path):

@@ -196,7 +196,7 @@ def test_qabf_written_out(f, a, b):
 
 
 def literal_window(a, f):
-    """Normalised mutual information of two 3x3 windows as distributions, loop by loop."""
+    """Normalized mutual information of two 3x3 windows as distributions, loop by loop."""
 
     def distribution(x):
         low, high = x.min(), x.max()

@@ -273,7 +273,7 @@ def test_guided_block(film, block):
     close(out_b.numpy(), block["cab.outB"], 2e-5)
 
 
-def test_initialisation_follows_pytorch():
+def test_initialization_follows_pytorch():
     state = jfusion.create("film").state()
     bounds = {
         "text_projection.weight": 768**-0.5,

@@ -1,4 +1,4 @@
-# make demo   the main job on sample data: preprocess, train a short while, test, a table and pictures
+# make demo   the main job on sample data: preprocess, train a short while, test, a table and images
 # make test   style and tests
 # Both make what they need: a virtual environment in .venv, with everything from PyPI.
 

@@ -275,7 +275,7 @@ class SystemConfig:
     crop: tuple[int, int] | None = setting(
         None, "train on random windows of this size; none: whole images", ("HEIGHT", "WIDTH")
     )
-    augment: bool = setting(False, "train on random flips and quarter turns")
+    augment: bool = setting(False, "train on random flips and rotations by 90 degrees")
     drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")
 
     def __post_init__(self) -> None:

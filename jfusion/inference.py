@@ -160,7 +160,7 @@ def _newest_checkpoint(path: Path, name: str | None) -> Path:
 def _newest_run(path: Path, name: str | None) -> Run | None:
     """The run in `path`; or, in a folder of runs, the one (of the system `name`) whose last checkpoint is newest.
 
-    Runs without a checkpoint come last. A folder whose configuration cannot be read is named and passed over.
+    Runs without a checkpoint come last. A folder whose configuration cannot be read is named and skipped.
     """
     if (path / "config.json").is_file():
         return Run.open(path)
@@ -169,7 +169,7 @@ def _newest_run(path: Path, name: str | None) -> Run | None:
         try:
             run = Run.open(file.parent)
         except UserError as error:
-            print(f"note: {error}; this run is passed over")
+            print(f"note: {error}; this run is skipped")
             continue
         if name is None or resolve_system(run.record) == name:
             runs.append(run)

@@ -1,4 +1,4 @@
-"""Makes docs/ddfm.png: the estimate of DDFM's released code beside the paper's, on demo pairs.
+"""Makes docs/ddfm.png: the estimate of DDFM's released code next to the paper's, on demo pairs.
 
 jfusion demo --system ddfm --task MEF --out demo_ddfm
 python tools/ddfm_figure.py demo_ddfm

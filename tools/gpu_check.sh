@@ -52,14 +52,14 @@ film() {  # film FOLDER STEPS: a small FILM on the demo's pairs
     rm -rf "$1"
     jfusion train film --data "$data" --exp "$1" --max-steps "$2" --seed 1 --images 0 --keep-last 1
 }
-moved() {  # moved FIRST SECOND: 3 steps on one, 3 more on the other, beside 6 on the GPU
+moved() {  # moved FIRST SECOND: 3 steps on one, 3 more on the other, compared with 6 on the GPU
     rm -rf "$work/moved"
     env $1 "$python" -m jfusion train film --data "$data" --exp "$work/moved" --max-steps 3 --seed 1 --images 0 &&
         env $2 "$python" -m jfusion train --resume "$(ls -d "$work"/moved/*)" --max-steps 6 &&
         losses "$work/moved" "$work/gpu_1" 1e-2
 }
 
-beside() {  # beside SYSTEM CASE...: the authors' code on the same GPU
+compared() {  # compared SYSTEM CASE...: the authors' code on the same GPU
     local system=$1 cases=()
     shift
     for name in "$@"; do cases+=(--case "$name"); done
@@ -74,11 +74,11 @@ road() {
         $(if [ -n "$newest" ]; then echo --resume "$newest"; else echo film --data "$work/road.h5" --exp "$work/road"; fi)
     jfusion test film --weights "$work/road" --dataset RoadScene --root "$DATA" --text minilm --out "$work/out"
 }
-export -f jfusion film moved losses beside road
+export -f jfusion film moved losses compared road
 export python data work
 
 row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/ddfm/test_ddfm.py tests/diffusion
-row "kernels beside their plain forms" "$python" -m pytest -q tests/layers
+row "kernels against their references" "$python" -m pytest -q tests/layers
 row "4 golden fixtures of FILM, float32" "$python" -m pytest -q tests/systems/film/test_film.py
 row "the whole job" jfusion demo --out "$work/demo" --steps 30
 row "4 FILM, 6 steps on the GPU" film "$work/gpu_1" 6
@@ -90,12 +90,12 @@ row "4 the GPU's losses follow the CPU's" losses "$work/gpu_1" "$work/cpu" 1e-2
 row "(issue 6) begun on the GPU, ended on the CPU" moved A=A nvcc_path=
 row "(issue 6) begun on the CPU, ended on the GPU" moved nvcc_path= A=A
 if [ -n "${REFERENCES:-}" ]; then
-    row "5 speed: FILM" beside film forward-480x640 train-2x288x384
-    row "5 speed: CDDFuse" beside cddfuse
-    row "5 speed: DDFM" beside ddfm
+    row "5 speed: FILM" compared film forward-480x640 train-2x288x384
+    row "5 speed: CDDFuse" compared cddfuse
+    row "5 speed: DDFM" compared ddfm
     for wanted in tf32 bfloat16; do
-        PRECISION=$wanted row "5 speed in $wanted: FILM" beside film forward-480x640 train-2x288x384
-        PRECISION=$wanted row "5 speed in $wanted: DDFM" beside ddfm
+        PRECISION=$wanted row "5 speed in $wanted: FILM" compared film forward-480x640 train-2x288x384
+        PRECISION=$wanted row "5 speed in $wanted: DDFM" compared ddfm
     done
 fi
 for wanted in float32 tf32 bfloat16; do

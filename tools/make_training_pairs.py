@@ -140,9 +140,9 @@ def infrared_visible(source: Path, video: Path, tree: Tree, rng: np.random.Gener
     for sequence in sorted(p for p in video.iterdir() if p.is_dir() and p.name not in HELD_OUT):
         text = (sequence / "paragraph.txt").read_text(encoding="utf-8")
         frames = sorted((sequence / "IR").iterdir())
-        for turn in range(1 if len(frames) > 2 else 3):
+        for repeat in range(1 if len(frames) > 2 else 3):
             for frame in frames:
-                name = f"m3svd_{sequence.name}_{frame.stem}_{turn}"
+                name = f"m3svd_{sequence.name}_{frame.stem}_{repeat}"
                 pairs.append((name, frame, sequence / "VI" / frame.name, text))
     for pair in pairs:
         tree.link(*pair)

@@ -5,7 +5,7 @@
 #
 # WORK is a folder for everything compiled; the first call compiles Jittor's core into it, which takes some minutes.
 # The kernels of jfusion are compiled with -fsanitize=address,undefined, and each works on copies of its inputs and
-# outputs that are exactly as long as these: Jittor cuts its Vars from large blocks, where an access beyond the end of
+# outputs that are exactly as long as these: Jittor allocates its Vars from large blocks, where an access beyond the end of
 # one would not be noticed. An output starts as NaN, so one that is not written is noticed too. oneDNN is not checked.
 # Wants jfusion with its tests installed (make test does it), and g++ with its libasan and libubsan. Without further
 # arguments the tests of tests/ops run, and of the operators that only one system has.

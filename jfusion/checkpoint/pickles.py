@@ -113,7 +113,7 @@ class _Array:
 
 @dataclass
 class Storage:
-    """PyTorch's storage: `size` values that lie outside the pickle and are filled in later."""
+    """PyTorch's storage: `size` values that are stored outside the pickle and are filled in later."""
 
     dtype: str
     size: int

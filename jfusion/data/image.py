@@ -233,7 +233,7 @@ def _narrowed(pixels: np.ndarray) -> np.ndarray:
 
 
 def _is_deep_tiff(path: Path) -> bool:
-    """Whether a file is a TIFF that Pillow cannot read right: more than 8 bits, or planes one by one."""
+    """Whether a file is a TIFF that Pillow cannot read right: more than 8 bits, or channels stored one after another."""
     with path.open("rb") as file:
         if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return False

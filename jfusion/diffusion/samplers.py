@@ -43,20 +43,23 @@ def ddim(
     for i in reversed(range(len(schedule))):
         prediction = model(x, i)
         pred_x0, x = prediction.pred_x0, x if prediction.x is None else prediction.x
-        abar, abar_prev = (
+        alpha_cumprod, alpha_cumprod_prev = (
             np.float32(v[i]) for v in (schedule.alphas_cumprod, schedule.alphas_cumprod_prev)
         )
         sigma_t = (
             np.float32(eta)
-            * np.sqrt((one - abar_prev) / (one - abar))
-            * np.sqrt(one - abar / abar_prev)
+            * np.sqrt((one - alpha_cumprod_prev) / (one - alpha_cumprod))
+            * np.sqrt(one - alpha_cumprod / alpha_cumprod_prev)
         )
         recip, recipm1 = (
             np.float32(v[i])
             for v in (schedule.sqrt_recip_alphas_cumprod, schedule.sqrt_recipm1_alphas_cumprod)
         )
         eps = (float(recip) * x - pred_x0) / float(recipm1)
-        x = float(np.sqrt(abar_prev)) * pred_x0 + float(np.sqrt(one - abar_prev - sigma_t**2)) * eps
+        x = (
+            float(np.sqrt(alpha_cumprod_prev)) * pred_x0
+            + float(np.sqrt(one - alpha_cumprod_prev - sigma_t**2)) * eps
+        )
         if eta and i:
             x = x + float(sigma_t) * noise(i)
         run_callback(callback, i, x, pred_x0)
@@ -292,11 +295,15 @@ def pndm(
     half, history, stages, x_prev = distance // 2, [], [], x
 
     def transfer(x: jt.Var, eps: jt.Var, t: int, t_next: int) -> jt.Var:
-        abar, abar_next = schedule.alphas_cumprod[t], schedule.alphas_cumprod[max(t_next, 0)]
-        factor = (abar_next - abar) / (
-            abar * math.sqrt(1 - abar_next) + math.sqrt(abar * (1 - abar) * abar_next)
+        alpha_cumprod, alpha_cumprod_next = (
+            schedule.alphas_cumprod[t],
+            schedule.alphas_cumprod[max(t_next, 0)],
         )
-        return float(math.sqrt(abar_next / abar)) * x - float(factor) * eps
+        factor = (alpha_cumprod_next - alpha_cumprod) / (
+            alpha_cumprod * math.sqrt(1 - alpha_cumprod_next)
+            + math.sqrt(alpha_cumprod * (1 - alpha_cumprod) * alpha_cumprod_next)
+        )
+        return float(math.sqrt(alpha_cumprod_next / alpha_cumprod)) * x - float(factor) * eps
 
     for i, t in enumerate(map(int, timesteps)):
         pred_x0 = model(x, i).pred_x0

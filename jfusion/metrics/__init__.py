@@ -40,7 +40,7 @@ def preset(name: str) -> Preset:
 
 
 def columns(names: str | Iterable[str] | None, of: str = DEFAULT_PRESET) -> list[str]:
-    """Metrics asked for ("EN,SD", "all", None: those that the preset prints); raises UserError."""
+    """The metrics of an option ("EN,SD", "all", None: those that the preset prints); raises UserError."""
     if names is None:
         return list(preset(of).columns)
     if isinstance(names, str):

@@ -18,8 +18,8 @@ def fmi_pixel(fused: Gray, a: Gray, b: Gray) -> float:
 
     (H, W); range 0..1; NaN where a side is shorter than 3. Toolboxes that call the reference without
     naming a feature measure edges under this name, which is another number. Not quite symmetric in
-    the sources: as in the reference, b is compared with the fused window after a's turn has
-    normalized it. Source: Haghighat and Razian 2014 (Fast-FMI).
+    the sources: as in the reference, b is compared with the fused window that the comparison with a has
+    normalized. Source: Haghighat and Razian 2014 (Fast-FMI).
     """
     return _fmi(*(x.pixels for x in gray_images(fused, a, b)))
 

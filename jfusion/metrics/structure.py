@@ -53,7 +53,7 @@ def truth_ssim(fused: Gray, truth: Gray) -> float:
 def ms_ssim(fused: Gray, a: Gray, b: Gray, *, window: tuple[float, ...] = GAUSSIAN) -> float:
     """MS_SSIM(fused, a) + MS_SSIM(fused, b). Higher is better; 2 for identical images.
 
-    Five scales (Gaussian window of 11, sigma 1.5, data range 255), each contrast term cut at 0 and
+    Five scales (Gaussian window of 11, sigma 1.5, data range 255), each contrast term clamped at 0 and
     raised to its weight; between scales 2x2 means, with a border of zeros where a side is odd. (H, W)
     in 0..255; NaN where a side is not longer than 160. Source: Wang et al. 2003; FILM-Nankai.
     """

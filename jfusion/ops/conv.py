@@ -162,7 +162,7 @@ def conv_backward(x: jt.Var, weight: jt.Var, g: jt.Var) -> tuple[jt.Var, jt.Var,
         {"d_weight": weight.shape, "d_bias": (weight.shape[0],)},
         cpu="conv.h",
     )
-    # the gradient of x is a convolution too: of g, with the kernels turned by half a circle
+    # the gradient of x is a convolution too: of g, with the kernels rotated by 180 degrees
     transposed = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
     d_x = conv_forward(g, transposed, jt.zeros(weight.shape[1]), is_gradient=True)
     return d_x, d_weight, d_bias

@@ -118,7 +118,7 @@ class _Depthwise(Function):
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, None]:
         x, weight, padding = self.saved
-        # the gradient of x is g filtered with the kernel turned by half a circle
+        # the gradient of x is g filtered with the kernel rotated by 180 degrees
         rest = weight.shape[2] - 1 - padding
         if jt.flags.use_cuda:
             d_x = _forward_cuda(g, weight, rest, flip=True)

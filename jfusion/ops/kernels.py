@@ -23,7 +23,7 @@ _COMMENT = re.compile(r"[ \t]*//.*")
 def source(*names: str) -> str:
     """The text of files in `csrc/` ("conv.h"), and before it that of the files which they include, each once.
 
-    The text itself goes into Jittor's cache key, so a changed file is compiled anew and the folder it lies in
+    The text itself goes into Jittor's cache key, so a changed file is compiled anew and the folder it is in
     does not matter. Comments and empty lines are left out: to edit one compiles nothing.
     """
     texts: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Prepares Jittor before it is imported; the one room that imports it.
 
 Everywhere else: `from jfusion.runtime import jt, nn`. Importing this module costs nothing; the
-names `jt` and `nn` do the work when they are first asked for:
+names `jt` and `nn` do the work when they are first used:
 
 * NumPy 2 is refused (Jittor reads its integer arrays as garbage);
 * Jittor gets a home of its own, `cache_home()`, so that the user's other Jittor projects, and the

@@ -177,7 +177,7 @@ def _fingerprint(variables: dict[str, str]) -> str:
 def read_stamp(stamp: Path) -> dict[str, Any] | None:
     """What a stamp says of a compiled core; None when it cannot be read, or its files are not as it says.
 
-    A core with a file that is missing, cut or replaced is removed, with a notice, and is then compiled
+    A core with a file that is missing, truncated or replaced is removed, with a notice, and is then compiled
     again.
     """
     try:
@@ -212,7 +212,7 @@ def _state_of(path: Path) -> str:
 
 
 def remove_damaged_kernels(cache: Path) -> int:
-    """Removes compiled kernels that were cut, which Jittor compiles again; returns their number."""
+    """Removes compiled kernels that were truncated, which Jittor compiles again; returns their number."""
     damaged = [path for path in cache.glob("jit/*.so") if not _is_whole_library(path)]
     for path in damaged:
         path.unlink(missing_ok=True)

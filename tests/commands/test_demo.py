@@ -13,8 +13,8 @@ def test_the_demo_goes_through(tmp_path, monkeypatch, capsys, task):
     monkeypatch.setattr(demo, "CROP", (16, 16))
     monkeypatch.setitem(demo.SETTINGS, "token_size", (6, 8))
     monkeypatch.setattr("jfusion.data.sample.WIDTH", 64)
-    picture = demo.demo(demo.Options(out=str(tmp_path / "demo"), task=task, steps=2))
-    assert Image.open(picture).size[0] > 500
+    figure = demo.demo(demo.Options(out=str(tmp_path / "demo"), task=task, steps=2))
+    assert Image.open(figure).size[0] > 500
     printed = capsys.readouterr().out
     for text in ("encoder: minilm", "ours (2 pairs)", "fused against the truth", "demo-sized"):
         assert text in printed

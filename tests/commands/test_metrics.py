@@ -156,10 +156,10 @@ def test_every_kind_of_image_file_is_read_as_its_gray_values(tmp_path):
     for name, (pixels, options) in kinds.items():
         save(tmp_path / name, pixels, **options)
     Image.fromarray(gray).convert("P").save(tmp_path / "palette.png")
-    turned = Image.fromarray(np.rot90(gray))
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be turned clockwise when shown
-    turned.save(tmp_path / "turned.png", exif=exif)
+    rotated = Image.fromarray(np.rot90(gray))
+    exif = rotated.getexif()
+    exif[0x0112] = 6  # viewers rotate it clockwise
+    rotated.save(tmp_path / "rotated.png", exif=exif)
     for path in sorted(tmp_path.iterdir()):
         np.testing.assert_array_equal(color.gray(image.read_rgb(path)), gray, err_msg=path.name)
 

@@ -55,7 +55,7 @@ def run(dataset, weights, tmp_path, **values):
     return evaluate(Options(str(weights), str(dataset), out=str(tmp_path / "out"), **values))
 
 
-def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
+def test_images_and_tables_are_written(dataset, weights, film, tmp_path):
     result = run(dataset, weights, tmp_path)
     folder = tmp_path / "out/RoadScene"
     assert result.folder == folder
@@ -72,7 +72,7 @@ def test_pictures_and_tables_are_written(dataset, weights, film, tmp_path):
     assert (folder / "grid.png").is_file()
 
 
-def test_metrics_are_those_of_the_saved_pictures(dataset, weights, tmp_path):
+def test_metrics_are_those_of_the_saved_images(dataset, weights, tmp_path):
     result = run(dataset, weights, tmp_path, metrics="all")
     a, b = random_pair(1, (45, 50))
     fused = color.gray(image.read_rgb(result.folder / "Gray/color.png"))
@@ -89,7 +89,7 @@ def test_the_papers_row_stands_beside_ours(dataset, weights, tmp_path):
     assert "published" in result.table.text() and "| difference |" in result.table.markdown()
 
 
-def test_the_authors_checkpoint_gives_the_same_pictures(dataset, weights, film, tmp_path):
+def test_the_authors_checkpoint_gives_the_same_images(dataset, weights, film, tmp_path):
     ours = run(dataset, weights, tmp_path / "ours")
     state = {f"module.{film.WEIGHTS.official(k)}": v for k, v in film.state().items()}
     (tmp_path / "theirs.pkl").write_bytes(pickle.dumps({"model": state, "epoch": 149}))
@@ -198,14 +198,14 @@ def test_medical_pairs_without_paragraphs_and_the_row_of_the_setting(tmp_path, m
     assert "--skip sum" in run()[1]
 
 
-def test_a_faithful_picture_may_be_smaller_than_its_sources(tmp_path, monkeypatch):
+def test_a_released_image_may_be_smaller_than_its_sources(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path, {"one": random_pair(3, (21, 25))})
     checkpoint.save(tmp_path / "x.pkl", {"model": jfusion.create("sfdfuse").state()})
     options = Options(
         "x.pkl", task="IVF", dataset="Set", root=str(tmp_path), out="out", system="sfdfuse"
     )
-    result = evaluate(options, {"faithful": True})
+    result = evaluate(options, {"odd_size": "released"})
     for folder in ("Gray", "Color"):
         assert image.read_rgb(tmp_path / f"out/Set/{folder}/one.png").shape[:2] == (20, 24)
     assert set(result.per_image) == {"one"}

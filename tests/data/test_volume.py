@@ -69,8 +69,8 @@ def test_dicom_slices_stand_in_the_patients_order_in_hounsfield_units(values, tm
     sagittal = tmp_path / "sagittal"
     sagittal.mkdir()
     for name, i in (("a", 2), ("b", 0), ("c", 1)):
-        where, turned = (3.5 * i, 0, 0), (0, 1, 0, 0, 0, -1)
-        write_dicom(sagittal / f"{name}.dcm", values[i], where, orientation=turned)
+        where, orientation = (3.5 * i, 0, 0), (0, 1, 0, 0, 0, -1)
+        write_dicom(sagittal / f"{name}.dcm", values[i], where, orientation=orientation)
     np.testing.assert_array_equal(volume.read_volume(sagittal), expected[::-1])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jfusion import metrics
 
-# Absolute, beside 1e-6 relative: the fixtures' own tolerances, and FILM-Nankai's float32 values.
+# Absolute, in addition to 1e-6 relative: the fixtures' own tolerances, and FILM-Nankai's float32 values.
 TOLERANCE = {
     "film": {"EN": 1e-9, "MI": 1e-9, "VIF": 1e-7, "SSIM": 2e-6},
     "film-nankai": {"EN": 1e-9, "MI": 1e-9},

@@ -4,7 +4,7 @@
 #include "common.cuh"
 
 // A segment is a channel of a sample: x (H, W) -> y (h, w), with `pad` zeros around x. With flip the weights are
-// turned by half a circle: so the gradient of y becomes that of x.
+// rotated by 180 degrees: so the gradient of y becomes that of x.
 template <int K>
 static __global__ void depthwise(const float* x, const float* weight, float* y, int C, int H, int W, int h, int w,
                                  int pad, bool flip) {

@@ -41,7 +41,7 @@ static inline void depthwise3x3_backward_weight_row(const float* a, const float*
     for (int k = 0; k < 9; k++) dw[k] += sums[k];
 }
 
-// x (N, C, H, W), weight (C, 3, 3) -> y (N, C, H, W). With flip the weights are turned by half a circle: so the
+// x (N, C, H, W), weight (C, 3, 3) -> y (N, C, H, W). With flip the weights are rotated by 180 degrees: so the
 // gradient of y becomes that of x.
 static inline void depthwise3x3_forward(const float* x, const float* weight, float* y, int64_t N, int64_t C, int64_t H,
                                         int64_t W, bool flip) {

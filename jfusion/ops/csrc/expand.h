@@ -6,7 +6,7 @@
 #include "erf.h"
 
 namespace {
-// Rows [first, last) of an image, which lie in a buffer; every other row is zero.
+// Rows [first, last) of an image, which are in a buffer; every other row is zero.
 struct Window {
     const float* data;
     int64_t first, last, W;

@@ -25,7 +25,7 @@ static inline void transform_weights(const float* w, float* U, int64_t O, int64_
     }
 }
 
-// One row of tiles of one channel, V[4i+j][tile], from the rows 2r-1 .. 2r+2 of the image x (H, W). V's planes are
+// One row of tiles of one channel, V[4i+j][tile], from the rows 2r-1 .. 2r+2 of the image x (H, W). V's matrices are
 // `step` apart; even and odd are buffers of tiles+1 values.
 static inline void transform_row(const float* x, float* V, int64_t step, int64_t r, int64_t H, int64_t W,
                                  int64_t tiles, float* even, float* odd) {
@@ -63,7 +63,7 @@ static inline void transform_row(const float* x, float* V, int64_t step, int64_t
     }
 }
 
-// The rows 2r and 2r+1 of an output channel y (H, W), from its products M[4i+j][tile], whose planes are `step`
+// The rows 2r and 2r+1 of an output channel y (H, W), from its products M[4i+j][tile], whose matrices are `step`
 // apart; buffer has 2*tiles values.
 static inline void inverse_transform_row(const float* M, int64_t step, float bias, float* y, int64_t r, int64_t H,
                                          int64_t W, int64_t tiles, float* buffer) {

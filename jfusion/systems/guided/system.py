@@ -61,7 +61,7 @@ def _to_levels(weights: np.ndarray) -> np.ndarray:
 def guided_filter(p: np.ndarray, guide: np.ndarray, radius: int, eps: float) -> np.ndarray:
     """The guided filter of He, Sun and Tang (2013), equations 5 to 8: p (H, W) with the edges of `guide`.
 
-    Windows are (2 radius + 1) pixels a side and are cut at the border, as in the authors' code.
+    Windows are (2 radius + 1) pixels a side and are cropped at the border, as in the authors' code.
     """
 
     def mean(x: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def guided_filter(p: np.ndarray, guide: np.ndarray, radius: int, eps: float) -> 
 
 
 def _box_sum(x: np.ndarray, radius: int) -> np.ndarray:
-    """The sum over a square window around each pixel, cut at the border."""
+    """The sum over a square window around each pixel, cropped at the border."""
     for axis in (0, 1):
         total = np.cumsum(x, axis=axis)
         total = np.insert(total, 0, 0.0, axis=axis)

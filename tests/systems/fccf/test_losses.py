@@ -20,7 +20,7 @@ from tests.systems.fccf.golden import CHANNELS, TERMS, arrays, close, probe, sou
 def test_single_terms(golden):
     z = arrays(golden, "losses")
     a, b, classes = z["a"], z["b"], z["a_classes"]
-    # the reference's function of this name is the loss: with the sign turned
+    # the reference's function of this name is the loss: with the sign changed
     for bins, key in ((64, "mutual_information"), (16, "mutual_information_16")):
         np.testing.assert_allclose(-losses.mutual_information(a, b, bins), z[key], rtol=1e-5)
     x = jt.array(b)

@@ -30,7 +30,7 @@ def scene(count=4):
 
 
 def reward(luma, chroma, before):
-    """The mean over images and planes of minus the composite loss."""
+    """The mean over images and channels of minus the composite loss."""
     each = [
         module.composite_loss(
             chroma[i : i + 1, c : c + 1], luma[i : i + 1], before[i : i + 1, c : c + 1]

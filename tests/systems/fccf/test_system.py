@@ -145,7 +145,7 @@ def test_groups_are_drawn_by_epoch_and_a_resumed_run_draws_the_same(tmp_path):
         train("fccf", settings, dataclasses.replace(options, schedule="pet,adni"))
 
 
-def test_the_command_line_from_pairs_to_pictures(tmp_path, monkeypatch):
+def test_the_command_line_from_pairs_to_images(tmp_path, monkeypatch):
     from jfusion.cli import main
     from tests.commands.test_preprocess import make_dataset, random_pair
 

@@ -553,9 +553,9 @@ def test_training_samples_are_those_of_the_reference(golden):
     holder.config = module.Config(task="IVF")
     pair = Pair.of_images("x", z["ir_png"], z["vi_png"], None, "b")
     side = int(z["crop_size"])
-    for k, (flipped, turned, top, left) in enumerate(z["cases"]):
+    for k, (flipped, rotated, top, left) in enumerate(z["cases"]):
         a, b = (
-            augment.rotate90(augment.flip(x, flipped), turned)[
+            augment.rotate90(augment.flip(x, flipped), rotated)[
                 :, top : top + side, left : left + side
             ]
             for x in holder.preprocess(pair, training=True)

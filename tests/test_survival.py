@@ -257,14 +257,14 @@ def h5_file(path, **change):
     [
         (
             {"imageB/y": np.zeros((1, 6, 9), np.float32)},
-            r"'y' has images of \(1, 6, 8\) and \(1, 6, 9\)",
+            r"'y': images of \(1, 6, 8\) and \(1, 6, 9\)",
         ),
-        ({"imageA/x": np.full((1, 6, 8), np.nan, np.float32)}, "x: imageA holds NaN"),
-        ({"text/y": np.full((1, 3, 4), np.inf, np.float32)}, "y: text holds NaN or infinite"),
+        ({"imageA/x": np.full((1, 6, 8), np.nan, np.float32)}, "'x': imageA holds NaN"),
+        ({"text/y": np.full((1, 3, 4), np.inf, np.float32)}, "'y': text holds NaN or infinite"),
         ({"text/y": np.zeros((1, 3, 5), np.float32)}, r"several widths: \[4, 5\]"),
         ({"imageB/y": None}, "'y' is not in both"),
-        ({"text/x": np.zeros(3, np.float32)}, "x: text has the shape"),
-        ({"imageA/x": None, "imageA/x/deeper": np.zeros(3)}, "'x' cannot be read"),
+        ({"text/x": np.zeros(3, np.float32)}, "'x': text has the shape"),
+        ({"imageA/x": None, "imageA/x/deeper": np.zeros(3)}, "imageA/x is not an array of numbers"),
     ],
 )
 def test_check_finds_what_is_wrong_with_a_file(tmp_path, change, message):
@@ -308,7 +308,7 @@ def test_worker_processes_read_the_same_pairs(data):  # noqa: F811
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "a\\b", "x" * 252])
 def test_names_that_could_leave_the_folder_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match="cannot be a file name; rename the sample"):
+    with pytest.raises(UserError, match="cannot be a file name; rename it"):
         PairFile(
             h5_file(
                 tmp_path / "x.h5",
@@ -344,7 +344,7 @@ def test_names_that_collide_are_reported(tmp_path, capsys):
     assert "'a' comes twice" in capsys.readouterr().err
     listed.write_text("../a.png\n")
     assert main(["preprocess", "--root", str(tmp_path), "--dataset", "Set", "--split", "test"]) == 2
-    assert "is not a file name" in capsys.readouterr().err
+    assert "cannot be a file name" in capsys.readouterr().err
 
 
 def test_a_run_made_elsewhere_resumes_here(data, tmp_path):  # noqa: F811

@@ -163,7 +163,7 @@ def _listed_names(
         )
     names = []
     for line in filter(None, map(str.strip, read_text(place, "the list").splitlines())):
-        whole = check_part(unicodedata.normalize("NFC", line), f"the list {place}")
+        whole = check_part(unicodedata.normalize("NFC", line), f"the list {place}", most=255)
         has_ending = is_image_name(Path(line)) and not any(whole in f for f in files)
         names.append(sample_name(line) if has_ending else whole)
     return names

@@ -51,7 +51,7 @@ def add_norm(
     check_float("add_norm", x=x, residual=residual, **vectors)
     check_shape("add_norm", "residual", residual, x.shape, "as x is")
     for name, vector in vectors.items():
-        check_shape("add_norm", name, vector, x.shape[-1:], "for this x")
+        check_shape("add_norm", name, vector, (x.shape[-1],), "for this x")
     if use_kernel(x, residual):
         return _AddNorm(eps)(x, bias, residual, weight, shift)
     return add_norm_reference(x, bias, residual, weight, shift, eps)
@@ -70,7 +70,7 @@ def add_norm_reference(
 def bias_gelu(x: jt.Var, bias: jt.Var) -> jt.Var:
     """The exact (erf) GELU of x + bias; x (..., H), bias (H,)."""
     check_float("bias_gelu", x=x, bias=bias)
-    check_shape("bias_gelu", "bias", bias, x.shape[-1:], "for this x")
+    check_shape("bias_gelu", "bias", bias, (x.shape[-1],), "for this x")
     return _BiasGelu()(x, bias) if use_kernel(x, bias) else bias_gelu_reference(x, bias)
 
 

@@ -47,17 +47,18 @@ def call_kernel(
     inputs: Mapping[str, jt.Var],
     outputs: Mapping[str, Sequence[int]],
     *,
-    cpu: tuple[str, ...] | str = (),
-    cuda: tuple[str, ...] | str = (),
+    cpu: str = "",
+    cuda: str = "",
     data: Mapping[str, float] | None = None,
     depends_on: jt.Var | None = None,
 ) -> jt.Var | tuple[jt.Var, ...]:
-    """Runs a function of `csrc/`: the one output, or a tuple of them.
+    """Calls a function of `csrc/`; returns its output, or a tuple when it has several.
 
-    call: the C++ call, such as `"silu_forward(x_p, y_p, x->num)"`. In it `x_p` is the data of the input or
-        output called x, `x_shape0` its first size, `x->num` its number of values, and `data["k"]` a number.
+    call: the C++ call, such as `"prelu_forward(x_p, slope_p, y_p, x->num)"`. In it `x_p` is the data of the
+        input or output called x, `x_shape0` its first size, `x->num` its number of values, and `data["k"]` a
+        number.
     outputs: names and shapes; they have the dtype of the first input.
-    cpu, cuda: the files of `csrc/` that define the function for each of the two.
+    cpu, cuda: the file of `csrc/` that defines the function for the CPU, and for CUDA.
     depends_on: a Var that must be there before the kernel runs. A gradient that computes something again waits
         for the gradient of its result; otherwise Jittor may run it early, and its result stays in memory.
     """
@@ -75,24 +76,19 @@ def call_kernel(
 
 @cache
 def _texts(
-    call: str,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    cpu: tuple[str, ...] | str,
-    cuda: tuple[str, ...] | str,
+    call: str, inputs: tuple[str, ...], outputs: tuple[str, ...], cpu: str, cuda: str
 ) -> dict[str, str]:
     """The arguments of `jt.code` for a call: each header, and the call under the names of its Vars.
 
-    They are kept, because to join them takes longer than all else that a call does in Python.
+    They are kept, because joining them takes longer than all else that a call does in Python.
     """
     names = [(name, f"in{i}") for i, name in enumerate(inputs)]
     names += [(name, f"out{i}") for i, name in enumerate(outputs)]
     text = "".join(f"@alias({name}, {var})\n" for name, var in names) + call + ";\n"
     texts = {}
-    for device, files in (("cpu", cpu), ("cuda", cuda)):
-        if files:
-            header = source(*((files,) if isinstance(files, str) else files))
-            texts |= {f"{device}_header": header, f"{device}_src": text}
+    for device, file in (("cpu", cpu), ("cuda", cuda)):
+        if file:
+            texts |= {f"{device}_header": source(file), f"{device}_src": text}
     return texts
 
 

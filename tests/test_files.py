@@ -104,6 +104,23 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
         files.check_output(tmp_path / "x.h5", "the H5 file", needed=1 << 60)
 
 
+@pytest.mark.parametrize("command", ["fuse", "test", "align", "slices", "train"])
+def test_every_command_looks_at_its_output_before_the_work(pair, command, capsys):
+    blocked = pair / "file/out"
+    (pair / "file").write_text("mine")
+    sides = ["--a", str(pair / "a"), "--b", str(pair / "b")]
+    arguments = {
+        "fuse": ["--system", "average", *sides, "--out", str(blocked)],
+        "test": ["--data", str(pair / "x.h5"), "average", "--out", str(blocked)],
+        "align": ["--a", sides[1], "--b", sides[3], "--out", str(blocked)],
+        "slices": [str(pair / "x.mha"), str(blocked)],
+        "train": ["film", "--data", str(pair / "x.h5"), "--exp", str(blocked)],
+    }[command]
+    assert main([command, *arguments]) == 2
+    assert "file is a file, not a folder" in capsys.readouterr().err
+    assert (pair / "file").read_text() == "mine"
+
+
 # ---- the end of a command ----------------------------------------------------------------------
 
 

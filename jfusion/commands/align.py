@@ -16,7 +16,7 @@ from jfusion.data import color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information, warp
 from jfusion.data.layout import find_pairs
 from jfusion.errors import UserError
-from jfusion.files import write_text
+from jfusion.files import check_output, write_text
 from jfusion.report import figures
 
 SQUARE = 32  # side of a checkerboard's squares
@@ -86,6 +86,7 @@ def align(options: Options) -> dict[str, Result]:
     """
     from tqdm import tqdm
 
+    check_output(Path(options.out) / "displacement.csv", "the moved images")
     pairs = find_pairs(options.a, options.b)
     system = inference.load_system(options.weights, options.system, partial=options.allow_partial)
     if not isinstance(system, Registration):

@@ -20,7 +20,7 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data.layout import find_samples
 from jfusion.data.names import list_files, listed
 from jfusion.errors import UserError
-from jfusion.files import read_text, remove_left, replacing
+from jfusion.files import check_output, read_text, remove_left, replacing
 from jfusion.text import encoders
 from jfusion.text.features import Encoder, Record
 
@@ -92,6 +92,7 @@ def embed(options: Options) -> Result:
         Path(options.root, k, options.task, options.dataset) for k in ("Text", "TextFeature")
     )
     texts = _texts(source, options)
+    check_output(folder / "encoder.json", "the features")
     encoder = Encoder(options.encoder)
     limit = encoder.limit(options.max_length)
     paragraphs = [

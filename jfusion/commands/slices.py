@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jfusion.config import REQUIRED, CommandOptions, setting
+from jfusion.files import check_output
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def run(options: Options) -> int:
     """Writes the slices and prints how many there are."""
     from jfusion.data.volume import write_slices
 
+    check_output(Path(options.out) / "0.png", "the slices")
     written = write_slices(
         options.volume,
         options.out,

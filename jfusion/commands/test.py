@@ -18,7 +18,7 @@ from jfusion.data import image
 from jfusion.data.depth import Range, recorded_ranges
 from jfusion.data.h5 import PairFile, check_encoder
 from jfusion.data.layout import find_samples
-from jfusion.files import write_text
+from jfusion.files import check_output, write_text
 from jfusion.metrics import PRESETS
 from jfusion.metrics.table import Table, means
 from jfusion.papers import compare
@@ -110,6 +110,7 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     set or an option does not fit.
     """
     metrics.columns(options.metrics)  # before anything is loaded
+    check_output(Path(options.out) / "table.md", "the results")
     path = inference.find_checkpoint(options.weights, options.system)
     content = inference.read_checkpoint(path)
     data = PairFile(

@@ -17,6 +17,7 @@ from jfusion.data.folder import ImageFolder, training_data
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of, ranges_of
 from jfusion.data.loader import DataLoader, DatasetSchedule
 from jfusion.errors import UserError
+from jfusion.files import check_output
 from jfusion.runs import NullRun, Run
 from jfusion.runtime import jt, machine, mpi
 from jfusion.runtime.cache import short_hash
@@ -37,6 +38,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     not suit the system.
     """
     check_trainable(system_name)
+    check_output(Path(options.exp) / system_name, "the run folder")
     sets, schedule = training_sets(options)
     settings = settings_for(config_class(system_name), sets, settings)
     configs.from_dict(config_class(system_name), settings, system_name).check_training()

@@ -89,7 +89,11 @@ class PairFile:
             raise UserError(
                 f"H5 file {self.path} does not exist; make it with: jfusion preprocess --task ... --dataset ..."
             )
-        file = self._open()
+        with self._errors_named("its list of samples"):
+            self._index(self._open())
+
+    def _index(self, file: Any) -> None:
+        """Reads the groups, the names and the attributes, and checks them."""
         self._groups = PATCH_GROUPS if PATCH_GROUPS[0] in file else GROUPS[:2]
         missing = [g for g in self._groups if g not in file]
         if missing:
@@ -126,12 +130,8 @@ class PairFile:
         implied: dict[str, Any] = {"dataset": re.sub("_(train|test)$", "", self.path.stem)}
         if "text" in file:
             implied["text_dim"] = int(self._dataset(file, "text", self.names[0]).shape[-1])
-        try:
+        with self._errors_named("its attributes"):
             stored = {str(k): _plain(v) for k, v in file.attrs.items()}
-        except (OSError, TypeError, ValueError) as error:
-            raise UserError(
-                f"H5 file {self.path}: its attributes cannot be read: {error}"
-            ) from error
         for name, kind in ATTRIBUTES.items():
             if name in stored and not isinstance(stored[name], kind):
                 raise UserError(
@@ -153,19 +153,13 @@ class PairFile:
         values in [0, 1], storage in this file.
         """
         file = self._open()
-        try:
+        with self._errors_named(f"sample {printable(name)!r}"):
             a, b = (self._array(file, g, name, np.float32) for g in self._groups)
             text = self._array(file, "text", name, np.float32) if "text" in file else None
             rgb = [
                 self._array(file, g, name, np.uint8) if name in file.get(g, ()) else None
                 for g in COLORS
             ]
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = printable(" ".join(str(error).split()), 200)
-            raise UserError(
-                f"H5 file {self.path}: sample {printable(name)!r} cannot be read ({reason}); make the file "
-                "again"
-            ) from error
         if text is not None and text.ndim == 3 and text.shape[0] == 1:
             text = text[0]
         rule = str(self.attributes.get("chroma", "none"))
@@ -174,6 +168,17 @@ class PairFile:
         if faults:
             raise UserError(f"H5 file {self.path}: sample {printable(name)!r}: {'; '.join(faults)}")
         return pair
+
+    @contextlib.contextmanager
+    def _errors_named(self, what: str) -> Iterator[None]:
+        """Raises UserError for the errors of h5py, which are of many kinds and name no file."""
+        try:
+            yield
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = printable(" ".join(str(error).split()), 200)
+            raise UserError(
+                f"H5 file {self.path}: {what} cannot be read ({reason}); make the file again"
+            ) from error
 
     def _array(self, file: Any, group: str, name: str, dtype: type) -> np.ndarray:
         return np.asarray(self._dataset(file, group, name), dtype)
@@ -209,7 +214,8 @@ class PairFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """(1, H, W) of a sample, without reading it."""
-        return self._open()[self._groups[0]][name].shape
+        with self._errors_named(f"sample {printable(name)!r}"):
+            return self._dataset(self._open(), self._groups[0], name).shape
 
     def _open(self) -> Any:
         import h5py

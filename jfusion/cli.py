@@ -2,7 +2,7 @@
 
 A sub-command `jfusion NAME` is the module `jfusion/commands/NAME.py`, imported when it is typed. It has
 a dataclass `Options`, whose fields become arguments and options, and `run(options) -> int`. A command
-that also takes the settings of a system has `system_of(values)`, which says which system's from the
+that also takes the settings of a system has `system_of(values)`, which returns the name of that system from the
 options that were given, and `run(options, settings) -> int`.
 """
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stdout = None  # its reader has gone; Python would say so once more at exit
+        sys.stdout = None  # nobody reads it any more; Python would say so once more at exit
         return 0
     except Exception as error:
         return _failed(error)

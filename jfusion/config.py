@@ -288,6 +288,13 @@ class SystemConfig:
         return {}
 
     @classmethod
+    def from_old_run(
+        cls, config: dict[str, Any], options: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings and the options of a run of an older version, where one became the other since."""
+        return config, options
+
+    @classmethod
     def from_official(cls, values: dict[str, Any], where: str) -> dict[str, Any]:
         """Settings from an authors' configuration file. Raises UserError where there is no such format."""
         raise UserError(f"{where}: this system's authors publish no configuration files")

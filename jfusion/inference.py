@@ -14,7 +14,7 @@ from jfusion import checkpoint
 from jfusion.config import renamed
 from jfusion.data.h5 import Pair
 from jfusion.errors import UserError
-from jfusion.runs import Run
+from jfusion.runs import Run, runs_in
 from jfusion.systems import registry
 
 if TYPE_CHECKING:
@@ -158,28 +158,11 @@ def _newest_checkpoint(path: Path, name: str | None) -> Path:
 
 
 def _newest_run(path: Path, name: str | None) -> Run | None:
-    """The run in `path`; or, in a folder of runs, the one (of the system `name`) whose last checkpoint is newest.
-
-    Runs without a checkpoint come last. A folder whose configuration cannot be read is named and skipped.
-    """
+    """The run in the folder `path`, or the newest one (of the system `name`) in a folder of runs."""
     if (path / "config.json").is_file():
         return Run.open(path)
-    runs = []
-    for file in path.glob("*/config.json"):
-        try:
-            run = Run.open(file.parent)
-        except UserError as error:
-            print(f"note: {error}; this run is skipped")
-            continue
-        if name is None or resolve_system(run.record) == name:
-            runs.append(run)
-    return max(runs, key=_age, default=None)
-
-
-def _age(run: Run) -> tuple[float, str]:
-    """The time of a run's newest checkpoint (0 without one), and its name, for runs of one time."""
-    times = [checkpoint.stat().st_mtime for checkpoint in run.checkpoints()[-1:]]
-    return max(times, default=0.0), run.folder.name
+    runs = runs_in(path)
+    return next((r for r in runs if name is None or resolve_system(r.record) == name), None)
 
 
 # ---- fusing ------------------------------------------------------------------------------------

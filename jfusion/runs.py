@@ -226,6 +226,26 @@ class Run:
             self._board.close()
 
 
+def runs_in(folder: Path) -> list[Run]:
+    """The runs in a folder of runs: that with the newest checkpoint first, those without one last.
+
+    A folder whose configuration cannot be read is named in a note and skipped.
+    """
+    runs = []
+    for file in folder.glob("*/config.json"):
+        try:
+            runs.append(Run.open(file.parent))
+        except UserError as error:
+            print(f"note: {error}; this run is skipped")
+    return sorted(runs, key=_age, reverse=True)
+
+
+def _age(run: Run) -> tuple[float, str]:
+    """The time of a run's newest checkpoint (0 without one), and its name, for runs of one time."""
+    times = [path.stat().st_mtime for path in run.checkpoints()[-1:]]
+    return max(times, default=0.0), run.folder.name
+
+
 class NullRun(Run):
     """The same run in a process that must not write: it reads, and what writes does nothing.
 

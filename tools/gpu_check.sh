@@ -77,39 +77,40 @@ road() {
 export -f jfusion film moved losses compared road
 export python data work
 
-row "(issue 8) DDFM: the Fourier step" "$python" -m pytest -q tests/systems/ddfm/test_ddfm.py tests/diffusion
-row "kernels against their references" "$python" -m pytest -q tests/layers
-row "4 golden fixtures of FILM, float32" "$python" -m pytest -q tests/systems/film/test_film.py
+row "DDFM: the Fourier step" "$python" -m pytest -q tests/systems/ddfm/test_ddfm.py tests/diffusion
+row "kernels against their references" "$python" -m pytest -q tests/ops tests/text/test_ops.py \
+    tests/systems/film/test_attention.py tests/systems/ddfm/test_em.py
+row "golden fixtures of FILM, float32" "$python" -m pytest -q tests/systems/film/test_film.py
 row "the whole job" jfusion demo --out "$work/demo" --steps 30
-row "4 FILM, 6 steps on the GPU" film "$work/gpu_1" 6
-row "4 FILM, the same 6 steps again" film "$work/gpu_2" 6
-row "4 two runs with one seed" losses "$work/gpu_1" "$work/gpu_2" 0
-row "4 FILM, 6 steps on the CPU" env nvcc_path= "$python" -m jfusion train film --data "$data" \
+row "FILM, 6 steps on the GPU" film "$work/gpu_1" 6
+row "FILM, the same 6 steps again" film "$work/gpu_2" 6
+row "two runs with one seed" losses "$work/gpu_1" "$work/gpu_2" 0
+row "FILM, 6 steps on the CPU" env nvcc_path= "$python" -m jfusion train film --data "$data" \
     --exp "$work/cpu" --max-steps 6 --seed 1 --images 0
-row "4 the GPU's losses follow the CPU's" losses "$work/gpu_1" "$work/cpu" 1e-2
-row "(issue 6) begun on the GPU, ended on the CPU" moved A=A nvcc_path=
-row "(issue 6) begun on the CPU, ended on the GPU" moved nvcc_path= A=A
+row "the GPU's losses follow the CPU's" losses "$work/gpu_1" "$work/cpu" 1e-2
+row "begun on the GPU, ended on the CPU" moved A=A nvcc_path=
+row "begun on the CPU, ended on the GPU" moved nvcc_path= A=A
 if [ -n "${REFERENCES:-}" ]; then
-    row "5 speed: FILM" compared film forward-480x640 train-2x288x384
-    row "5 speed: CDDFuse" compared cddfuse
-    row "5 speed: DDFM" compared ddfm
+    row "speed: FILM" compared film forward-480x640 train-2x288x384
+    row "speed: CDDFuse" compared cddfuse
+    row "speed: DDFM" compared ddfm
     for wanted in tf32 bfloat16; do
-        PRECISION=$wanted row "5 speed in $wanted: FILM" compared film forward-480x640 train-2x288x384
-        PRECISION=$wanted row "5 speed in $wanted: DDFM" compared ddfm
+        PRECISION=$wanted row "speed in $wanted: FILM" compared film forward-480x640 train-2x288x384
+        PRECISION=$wanted row "speed in $wanted: DDFM" compared ddfm
     done
 fi
 for wanted in float32 tf32 bfloat16; do
-    row "4 differences in $wanted" env JFUSION_PRECISION=$wanted "$python" tools/measure_golden.py
+    row "differences in $wanted" env JFUSION_PRECISION=$wanted "$python" tools/measure_golden.py
 done
 if [ -n "${DATA:-}" ]; then
-    LIMIT=$((${MINUTES:-7} * 60 + 170)) row "6 FILM on RoadScene, ${MINUTES:-7} minutes" road
+    LIMIT=$((${MINUTES:-7} * 60 + 170)) row "FILM on RoadScene, ${MINUTES:-7} minutes" road
 fi
 for name in cddfuse sfdfuse lfdt fccf; do
-    row "4 golden fixtures of $name, float32" "$python" -m pytest -q "tests/systems/test_$name.py"
+    row "golden fixtures of $name, float32" "$python" -m pytest -q "tests/systems/$name"
 done
-row "4 golden fixtures of the text encoder" "$python" -m pytest -q tests/text
+row "golden fixtures of the text encoder" "$python" -m pytest -q tests/text
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
-    row "7 two processes, a GPU each" "$python" -m pytest -q tests/runtime/test_mpi.py
+    row "two processes, a GPU each" "$python" -m pytest -q tests/runtime/test_mpi.py
 fi
 echo
 cat "$rows"

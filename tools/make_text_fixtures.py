@@ -39,9 +39,9 @@ BERT = {
 def main() -> None:
     """A BERT, one without the pooler in shards, a BERT under `bert.`, and a Q-Former's text branch."""
     torch.manual_seed(0)
-    save("bert", randomise(BertModel(BertConfig(**BERT))))
-    save("bert_sharded", randomise(BertModel(BertConfig(**BERT, layer_norm_eps=1e-3))), "40KB")
-    masked = randomise(BertForMaskedLM(BertConfig(**BERT)))
+    save("bert", randomize(BertModel(BertConfig(**BERT))))
+    save("bert_sharded", randomize(BertModel(BertConfig(**BERT, layer_norm_eps=1e-3))), "40KB")
+    masked = randomize(BertForMaskedLM(BertConfig(**BERT)))
     save("bert_masked_lm", masked, network=masked.bert)
     model, shard, network = blip2()
     save("blip2", model, shard, network)
@@ -57,14 +57,14 @@ def blip2() -> tuple[torch.nn.Module, str, torch.nn.Module]:
         image_text_hidden_size=8,
         num_query_tokens=4,
     )
-    whole = randomise(Blip2ForImageTextRetrieval(config))
+    whole = randomize(Blip2ForImageTextRetrieval(config))
     text = Blip2TextModelWithProjection(config)
     missing = text.load_state_dict(whole.state_dict(), strict=False).missing_keys
     assert all("query_tokens" in m or "text_projection" in m for m in missing), missing
     return whole, "80KB", text.eval()
 
 
-def randomise(model: torch.nn.Module) -> torch.nn.Module:
+def randomize(model: torch.nn.Module) -> torch.nn.Module:
     """Weights large enough that every part of the network shows in the result."""
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -56,7 +56,7 @@ def run_of_ours(name: str, system: Any) -> common.Run:
     if not case.phase:
         return common.forward(lambda: {"output": system(a, b)})
     batch, stage = Batch(a, b, None, []), system.stages()[case.phase - 1]
-    optimizers = [Adam.of(config) for config in system.optimizers(stage)]
+    optimizers = [Adam.from_config(config) for config in system.optimizers(stage)]
     return common.training_step(lambda: system.losses(batch, stage), optimizers, RATE)
 
 

@@ -56,7 +56,7 @@ def ours(name: str) -> common.Run:
         return common.forward(lambda: _named(system(x, np.array([TIME]))))
     s, f, t, noise = pair()
     noise = jt.array(noise)
-    optimizers = [Adam.of(config) for config in system.optimizers(system.stages()[0])]
+    optimizers = [Adam.from_config(config) for config in system.optimizers(system.stages()[0])]
     return common.training_step(lambda: system.losses_of(s, f, t, noise, "pet"), optimizers, RATE)
 
 

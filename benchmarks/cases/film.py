@@ -50,7 +50,7 @@ def ours(name: str) -> common.Run:
     if not case.train:
         return common.forward(lambda: {"output": film(a, b, text)})
     batch, stage = Batch(a, b, text, []), film.stages()[0]
-    optimizers = [Adam.of(config) for config in film.optimizers(stage)]
+    optimizers = [Adam.from_config(config) for config in film.optimizers(stage)]
     return common.training_step(lambda: film.losses(batch, stage), optimizers, RATE)
 
 

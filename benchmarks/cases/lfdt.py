@@ -49,7 +49,7 @@ def ours(name: str) -> common.Run:
         system.eval()
         return common.forward(lambda: {"output": system(first, second, noise).fused})
     system.train()
-    optimizers = [Adam.of(config) for config in system.optimizers(system.stages()[0])]
+    optimizers = [Adam.from_config(config) for config in system.optimizers(system.stages()[0])]
     return common.training_step(lambda: system.losses_of(first, second, noise), optimizers, RATE)
 
 

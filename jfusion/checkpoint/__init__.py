@@ -126,7 +126,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path}: {error}") from error
     except Exception as error:
         reason = pickles.plain(" ".join(str(error).split()), 300) or type(error).__name__
-        remedy = "; it is truncated: get it again" if _is_cut(error) else ""
+        remedy = "; it is truncated: get it again" if _is_truncated(error) else ""
         raise UserError(f"checkpoint {path} cannot be read: {reason}{remedy}") from error
     if what:
         raise UserError(f"checkpoint {path} is {what}")
@@ -195,7 +195,7 @@ def _read(path: Path) -> Any:
     return pickles.resolve(content, len(raw))
 
 
-def _is_cut(error: Exception) -> bool:
+def _is_truncated(error: Exception) -> bool:
     """Whether an error says that the file ends too early."""
     words = ("exhausted", "expected", "truncated", "incomplete", "not enough", "end of", "checksum")
     words += ("header too small", "invalid header length")  # safetensors' words

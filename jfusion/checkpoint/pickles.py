@@ -367,7 +367,7 @@ def plain(text: Any, most: int = 60) -> str:
 
 
 def _key(value: Any) -> Any:
-    """Only simple keys: hashing nested tuples can take for ever."""
+    """Only simple keys: hashing nested tuples can take very long."""
     if value is None or isinstance(value, str | int | float | bytes):
         return value
     if isinstance(value, tuple) and all(isinstance(v, str | int | float | None) for v in value):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options(CommandOptions):
-    """What is done besides looking."""
+    """Actions in addition to the report."""
 
     quiet: bool = setting(False, "print problems only")
     warm: str | None = setting(None, "compile a system's kernels ahead (default: none)", "SYSTEM")

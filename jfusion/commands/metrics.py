@@ -21,7 +21,7 @@ from jfusion.errors import UserError
 from jfusion.files import check_output, read_text, write_text
 from jfusion.metrics import DEFAULT_PRESET, PRESETS, fidelity, structure
 from jfusion.metrics.table import Table, deviations, means
-from jfusion.papers.compare import beside_published, parse, protocol
+from jfusion.papers.compare import add_published, parse, protocol
 
 TRUTH = ("PSNR_truth", "SSIM_truth")
 LISTED = 10  # unfused pairs that a message names
@@ -113,7 +113,7 @@ def evaluate(options: Options) -> Result:
     if len({tuple(sorted(images)) for images in per_image.values()}) > 1:
         notes.append("the methods were not evaluated on the same images")
     if paper:
-        beside_published(table, *paper)
+        add_published(table, *paper)
         notes += protocol(*paper, options.preset, len(images))
     return Result(table, per_image, notes, skipped)
 

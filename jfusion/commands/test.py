@@ -192,8 +192,8 @@ def _table(
     table.add(f"ours ({len(data)} pairs)", mean)
     task = str(data.attributes.get("task", options.task))
     notes = compare.notes(system.name, task, system.config)
-    names = compare.row_names(system.name, system.config)
-    compare.beside_published(table, system.name, data.dataset, names)
+    names = compare.published_names(system.name, system.config)
+    compare.add_published(table, system.name, data.dataset, names)
     if len(table.rows) > 1:
         notes += compare.protocol(system.name, data.dataset, preset, len(data))
     notes += [

@@ -50,7 +50,7 @@ def _resume(options: Options, settings: Mapping[str, Any]) -> int:
     changed = {f.name for f in fields(options) if getattr(options, f.name) != f.default}
     if settings or changed - {"resume", "data", "max_steps"}:
         raise UserError(
-            "--resume continues a run as it was started: it takes only --data and --max-steps"
+            "--resume continues a run as it was started: it accepts only --data and --max-steps"
         )
     from jfusion.train.setup import resume
 

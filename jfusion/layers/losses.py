@@ -32,7 +32,7 @@ def fusion_loss(
     a = a[:, :1]
     if b.shape[1] != 1 or fused.shape[1] != 1:
         raise UserError(
-            f"the fusion loss takes single-channel images, not {b.shape} and {fused.shape}"
+            f"the fusion loss needs single-channel images, not {b.shape} and {fused.shape}"
         )
     intensity = _mean(absolute(jt.maximum(a, b) - fused))
     target = jt.maximum(sobel_magnitude(a), sobel_magnitude(b))

@@ -81,7 +81,7 @@ def sobel(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nabf(fused: Gray, a: Gray, b: Gray, *, weak: float = 0.001) -> float:
-    """Nabf: edges of the fused image that neither source has (artefacts). Lower is better.
+    """Nabf: edges of the fused image that neither source has (artifacts). Lower is better.
 
     (H, W) in 0..255; range 0..1. Sobel / 8 with the border reflected; an edge weighs strength^1.5
     from a strength of 2 on, otherwise `weak` (0 in FILM-Nankai: NaN if no source has an edge).

@@ -65,7 +65,7 @@ def _normalized(x: np.ndarray) -> np.ndarray:
 
 
 def _sum(x: np.ndarray) -> np.ndarray:
-    """Along the first axis, one after the other: flat windows hang on the last digit."""
+    """Along the first axis, one after the other: the result for flat windows depends on the last digit."""
     total = x[0].copy()
     for row in x[1:]:
         total += row

@@ -73,7 +73,7 @@ def gated_feed_forward_reference(
 
 
 def _check(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> None:
-    """UserError unless the shapes are those that `expand_depthwise` takes."""
+    """UserError unless the shapes are those that `expand_depthwise` accepts."""
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
     check_shape(op, "expand", expand, ("D", c, 1, 1), f"for an input of {c} channels")

@@ -53,7 +53,7 @@ def group_norm_reference(
 
 
 def _check(op: str, x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var) -> None:
-    """UserError unless the inputs are those that `group_norm` takes."""
+    """UserError unless the inputs are those that `group_norm` accepts."""
     check_float(op, x=x, weight=weight, bias=bias)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     n, c, _, _ = x.shape

@@ -1,6 +1,6 @@
 """What the papers say of a system: its published rows, its evaluator, and what to know of both.
 
-Everything stands in CSV files of this folder: `names.csv` has the rows of a system in the published
+All of it is in CSV files of this folder: `names.csv` has the rows of a system in the published
 tables, where a setting may choose other rows; `notes.csv` has remarks on a task, `protocols.csv` the
 evaluator, the number of pairs and a remark for each data set ("*": all others).
 """
@@ -18,7 +18,7 @@ from jfusion.papers.tables import FOLDER, cells
 ALIASES = {"harvard_ct": "mri_ct", "harvard_pet": "mri_pet", "harvard_spect": "mri_spect"}
 
 
-def row_names(system: str, config: object = None) -> tuple[str, ...]:
+def published_names(system: str, config: object = None) -> tuple[str, ...]:
     """Returns what the published tables call a system; () when they have no row of it.
 
     A setting of `config` may choose other rows: CDDFuse has one for each way that the authors ran it
@@ -47,7 +47,7 @@ def published(
 
     names: what the tables call it, if not by its usual name.
     """
-    names = names or row_names(system)
+    names = names or published_names(system)
     rows: dict[str, dict[str, float]] = {}
     for c in cells(system.replace("-", "_")):
         if c.system in names and _plain(c.dataset) == _plain(dataset):
@@ -73,7 +73,7 @@ def parse(paper: str) -> tuple[str, str]:
     return system.lower(), dataset
 
 
-def beside_published(table: Table, system: str, dataset: str, names: tuple[str, ...] = ()) -> Table:
+def add_published(table: Table, system: str, dataset: str, names: tuple[str, ...] = ()) -> Table:
     """Adds to `table`, whose rows are ours, the first published row and each row's difference."""
     ours = list(table.rows)
     for source, row in published(system, dataset, names).items():

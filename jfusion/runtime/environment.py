@@ -58,7 +58,7 @@ def _cache_name() -> str:
 
 @contextlib.contextmanager
 def changed_environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets the variables; afterwards HOME and JITTOR_HOME are what they were."""
+    """Sets the variables; afterward HOME and JITTOR_HOME are what they were."""
     before = {key: os.environ.get(key) for key in ("HOME", "JITTOR_HOME")}
     os.environ.update(variables)
     try:

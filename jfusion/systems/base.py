@@ -91,13 +91,10 @@ class System:
     """
 
     Config: ClassVar[type[SystemConfig]] = SystemConfig
-    CHANNELS: ClassVar[tuple[int, int]] = (
-        1,
-        1,
-    )  # of the arrays that `preprocess` gives for a and b
-    WEIGHTS: ClassVar[WeightMap] = WeightMap(
-        {}
-    )  # the authors' parameter names, and where to get files
+    # The channels of the arrays that `preprocess` gives for a and b.
+    CHANNELS: ClassVar[tuple[int, int]] = (1, 1)
+    # The authors' parameter names, and where to get their files.
+    WEIGHTS: ClassVar[WeightMap] = WeightMap({})
 
     def __init__(self, config: SystemConfig | None = None):
         self.config = self.Config() if config is None else config
@@ -216,7 +213,7 @@ class System:
         for x, name, channels in zip((a, b), "ab", self.CHANNELS, strict=True):
             if x.shape[1] != channels:
                 raise UserError(
-                    f"{self.name} takes {name} with {channels} channel{'s' * (channels > 1)}, not "
+                    f"{self.name} needs {name} with {channels} channel{'s' * (channels > 1)}, not "
                     f"{x.shape[1]} (shape {list(x.shape)})"
                 )
         if text is not None and len(text.shape) == 2:
@@ -227,7 +224,7 @@ class System:
         fused = self._run(a, b, text, seed, callback)[:, :, : a.shape[2], : a.shape[3]]
         if not _is_finite(fused):
             raise UserError(
-                f"{self.name} gives NaN or infinite values for this pair; its weights or settings are spoiled"
+                f"{self.name} gives NaN or infinite values for this pair; its weights are damaged or its settings wrong"
             )
         return fused.reshape(fused.shape[4 - rank :])
 

@@ -62,7 +62,9 @@ def read_features(path: str | Path) -> np.ndarray:
     mark_input(path)
     try:  # mapped, so that a header that claims more than the file holds allocates nothing
         features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy reads a header as Python's words: there are many kinds of errors
+    except (
+        Exception
+    ) as error:  # NumPy reads a header as Python's words: there are many kinds of errors
         reason = printable(" ".join(str(error).split()), 200)
         raise UserError(f"paragraph features {path} cannot be read: {reason}") from error
     shape = features.shape[1:] if features.ndim == 3 and len(features) == 1 else features.shape

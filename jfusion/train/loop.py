@@ -149,7 +149,7 @@ class Trainer:
         before = {name: o.state() for name, o in self.optimizers.items()} or self.loaded_optimizers
         self.stage, self.loaded_optimizers = stage, {}
         self.configs = {c.name: c for c in self.system.optimizers(stage)}
-        self.optimizers = {name: Adam.of(c) for name, c in self.configs.items()}
+        self.optimizers = {name: Adam.from_config(c) for name, c in self.configs.items()}
         for name in before.keys() & self.optimizers.keys():
             self.optimizers[name].load_state(before[name])
 

@@ -39,7 +39,7 @@ class Adam:
         self.square = {k: jt.zeros(p.numel()).stop_grad() for k, p in self.parameters.items()}
 
     @classmethod
-    def of(cls, config: OptimizerConfig) -> Adam:
+    def from_config(cls, config: OptimizerConfig) -> Adam:
         """The optimizer that a system asks for; its learning rate is given to each update."""
         return cls(
             config.parameters,

@@ -18,7 +18,7 @@ from jfusion.data.h5 import PairFile, check_encoder, encoder_of, ranges_of
 from jfusion.data.loader import DataLoader, DatasetSchedule
 from jfusion.errors import UserError
 from jfusion.files import check_output
-from jfusion.runs import NullRun, Run
+from jfusion.runs import NullRun, Run, runs_in
 from jfusion.runtime import jt, machine, mpi
 from jfusion.runtime.cache import short_hash
 from jfusion.systems.network import NetworkSystem
@@ -77,8 +77,6 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     data: where the training data are now, if they were moved. max_steps: a new end.
     """
     run = Run.open(Path(folder))
-    if missing := {"config", "options"} - run.record.keys():
-        raise UserError(f"{folder}/config.json has no {' and no '.join(sorted(missing))}")
     record = present_record(run.record)
     changed = {"data": data or record["options"]["data"], "max_steps": max_steps}
     options = configs.from_dict(Options, {**record["options"], **changed}, f"{folder}/config.json")
@@ -136,15 +134,19 @@ def train_each(system_name: str, settings: dict[str, Any], options: Options) -> 
 def _run_before(
     system_name: str, config: SystemConfig, options: Options, data: PairFile
 ) -> Path | None:
-    """The newest run of the same system, configuration and data."""
-    for file in sorted(Path(options.exp).glob("*/config.json"), reverse=True):
-        record = present_record(Run.open(file.parent).record)
-        if record["system"] != system_name or record["options"]["data"] != str(
-            data.path.absolute()
-        ):
+    """The newest run of the same system, configuration and data; runs that cannot be read are skipped."""
+    path = str(data.path.absolute())
+    for run in runs_in(Path(options.exp)):
+        if RENAMED_SYSTEMS.get(run.record["system"], run.record["system"]) != system_name:
             continue
-        if configs.from_dict(type(config), record["config"], str(file)) == config:
-            return file.parent
+        try:
+            record = present_record(run.record)
+            same = configs.from_dict(type(config), record["config"], str(run.folder)) == config
+        except UserError as error:
+            print(f"note: {error}; this run is skipped")
+            continue
+        if same and record["options"].get("data") == path:
+            return run.folder
     return None
 
 
@@ -169,7 +171,7 @@ def training_sets(options: Options) -> tuple[list[TrainingSet], Callable[[int], 
 
 
 def fingerprint(sets: Sequence[TrainingSet]) -> str:
-    """What tells whether training sets are the same: a hash of their sample names, attributes and size on the disk."""
+    """A hash of the sample names, attributes and sizes of training sets, which changes when they change."""
     parts = [[data.names, data.size, data.attributes] for data in sets]
     return short_hash(json.dumps(parts, sort_keys=True, default=str))
 
@@ -269,11 +271,11 @@ def present_record(record: dict[str, Any]) -> dict[str, Any]:
 
     Settings and options that were only renamed keep their old names: `config.from_dict` knows them.
     """
-    system, config, options = (record[key] for key in ("system", "config", "options"))
-    config, options = dict(config), dict(options)
+    if missing := {"config", "options"} - record.keys():
+        raise UserError(f"the run's config.json has no {' and no '.join(sorted(missing))}")
+    config, options = dict(record["config"]), dict(record["options"])
     if "crop" in options:
         config["crop"] = options.pop("crop")
-    if "," in str(config.get("group")):  # groups that take turns were a setting of the system once
-        options["schedule"], config["group"] = config["group"], "auto"
-    system = RENAMED_SYSTEMS.get(system, system)
+    system = RENAMED_SYSTEMS.get(record["system"], record["system"])
+    config, options = config_class(system).from_old_run(config, options)
     return {**record, "system": system, "config": config, "options": options}

@@ -21,7 +21,7 @@ from jfusion.data import color, image
 from jfusion.errors import UserError
 from jfusion.inference import load_system
 from jfusion.metrics.table import Table, means
-from jfusion.papers.compare import beside_published, published
+from jfusion.papers.compare import add_published, published
 from jfusion.runs import Run
 from tests.commands.test_preprocess import make_dataset, random_pair
 
@@ -159,7 +159,7 @@ def test_a_folder_layout_is_tested_directly(weights, tmp_path, monkeypatch):
 def test_no_published_row_gives_no_row():
     table = Table(["EN"])
     table.add("ours", {"EN": 1.0})
-    assert len(beside_published(table, "film", "Nowhere").rows) == 1
+    assert len(add_published(table, "film", "Nowhere").rows) == 1
     assert published("film", "msrs")["IF-FILM README.md"]["SD"] == 43.64
 
 

@@ -32,7 +32,7 @@ def rows(name):
     ],
 )
 def test_the_row_of_cddfuse_depends_on_how_it_was_run(skip, names):
-    assert compare.row_names("cddfuse", config("cddfuse", skip=skip)) == names
+    assert compare.published_names("cddfuse", config("cddfuse", skip=skip)) == names
     medical = compare.published("cddfuse", "Harvard_CT", names)
     expected = {"visible": {}, "sum": {"SD": 88.59}, "none": {"SD": 79.17}}[skip]
     readme = medical.get("MMIF-CDDFuse README.md", {})
@@ -40,9 +40,9 @@ def test_the_row_of_cddfuse_depends_on_how_it_was_run(skip, names):
 
 
 def test_other_systems_have_one_row_or_none():
-    assert compare.row_names("sfdfuse", config("sfdfuse", skip="sum")) == ("SFDFuse",)
-    assert compare.row_names("film") == ("FILM",)
-    assert compare.row_names("lfdt", config("lfdt")) == ()
+    assert compare.published_names("sfdfuse", config("sfdfuse", skip="sum")) == ("SFDFuse",)
+    assert compare.published_names("film") == ("FILM",)
+    assert compare.published_names("lfdt", config("lfdt")) == ()
     assert compare.published("lfdt", "MSRS") == {}
 
 
@@ -77,11 +77,11 @@ def test_the_differences_of_the_protocol_are_said():
 def test_the_published_row_and_the_differences_stand_below_ours():
     table = Table(["EN", "SD"])
     table.add("ours", {"EN": 6.0, "SD": 40.0})
-    table = compare.beside_published(table, "sfdfuse", "MSRS")
+    table = compare.add_published(table, "sfdfuse", "MSRS")
     _, published, difference = table.rows
     assert published.values["SD"] == 43.40 and published.label.startswith("published (SFDFuse")
     assert difference.values["SD"] == pytest.approx(-3.4) and difference.signed
-    assert len(compare.beside_published(table, "film", "Nowhere").rows) == 3
+    assert len(compare.add_published(table, "film", "Nowhere").rows) == 3
 
 
 def test_a_paper_is_named_by_system_and_data_set():

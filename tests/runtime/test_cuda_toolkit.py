@@ -169,6 +169,6 @@ def test_the_doctor_tells_the_toolkit_and_what_was_adapted(make_machine):
     from jfusion.commands import doctor
 
     make_machine("13.0", 13)
-    label, text, mend = doctor._cuda()
-    assert label == "CUDA" and text.startswith("CUDA 13.0 with cuDNN 9 at ") and not mend
+    label, text, remedy = doctor._cuda()
+    assert label == "CUDA" and text.startswith("CUDA 13.0 with cuDNN 9 at ") and not remedy
     assert "compiler.py adapted: CUDA 13's CCCL" in text

@@ -67,7 +67,7 @@ def test_processes_that_share_gpus_are_refused():
     mpi.check_names(np.repeat(none, 3, 0))
     with pytest.raises(UserError, match="3 processes share 2 GPUs"):
         mpi.check_names(own[[0, 1, 0]])
-    with pytest.raises(UserError, match="4 processes and only 3 with a GPU; mend: mpirun -np 3"):
+    with pytest.raises(UserError, match="4 processes and only 3 with a GPU; remedy: mpirun -np 3"):
         mpi.check_names(np.concatenate([own, none]))
 
 

@@ -110,7 +110,7 @@ except KeyboardInterrupt:
     assert python(code).stdout.strip() == "interrupted"
 
 
-def test_numpy_2_is_refused_with_the_mend(monkeypatch):
+def test_numpy_2_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "2.1.0")
     with pytest.raises(UserError, match="pip install 'numpy<2'"):
         machine.check_numpy()

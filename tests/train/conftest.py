@@ -52,17 +52,17 @@ class Toy(NetworkSystem):
         return self.weight * a + (1 - self.weight) * b
 
     def stages(self):
-        return [Stage("towards a", self.config.epochs), Stage("towards b", self.config.epochs)]
+        return [Stage("toward a", self.config.epochs), Stage("toward b", self.config.epochs)]
 
     def losses(self, batch, stage):
         self.seen.append((batch.dataset, batch.names, stage.name))
-        target = batch.a if stage.name == "towards a" else batch.b
+        target = batch.a if stage.name == "toward a" else batch.b
         error = self._fuse(batch.a, batch.b, None, None, None) - target
         noise = jt.rand(1)
         return {"total": (error * error).mean() + 0 * noise.sum(), "noise": noise.sum()}
 
     def optimizers(self, stage):
-        names = ["first"] if stage.name == "towards a" else ["first", "second"]
+        names = ["first"] if stage.name == "toward a" else ["first", "second"]
         return [
             OptimizerConfig(name, self.trainable(), lambda epoch: 0.1 / (epoch + 1))
             for name in names

@@ -45,7 +45,7 @@ def test_a_saved_state_continues_exactly():
     gradients = [jt.array(rng.standard_normal(3).astype(np.float32)) for _ in range(4)]
     first, second = (jt.array(np.ones(3, np.float32)) for _ in range(2))
     config = OptimizerConfig("all", {"x": first}, lambda epoch: 0.1, betas=(0.5, 0.9), eps=1e-3)
-    whole = Adam.of(config)
+    whole = Adam.from_config(config)
     assert whole.betas == (0.5, 0.9) and whole.eps == 1e-3
     for g in gradients:
         whole.apply([g], 0.1)

@@ -1,5 +1,5 @@
 // Attention between the channels of each head, on a GPU. A segment is a head of a sample, of D channels, and a
-// thread takes a pixel: it holds the head's small matrices in registers, so D is a constant of the kernel.
+// thread computes a pixel: it holds the head's small matrices in registers, so D is a constant of the kernel.
 #pragma once
 #include "common.cuh"
 

@@ -1,5 +1,5 @@
 // Depthwise convolutions. They are compiled for kernels of size 1, 3, 5 and 7, whose weights a thread holds in
-// registers; a thread takes a pixel of the output.
+// registers; a thread computes a pixel of the output.
 #pragma once
 #include "common.cuh"
 

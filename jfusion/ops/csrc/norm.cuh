@@ -1,4 +1,4 @@
-// Layer normalization of each pixel over its channels, as in norm.h: a thread takes a pixel.
+// Layer normalization of each pixel over its channels, as in norm.h: a thread computes a pixel.
 #pragma once
 #include "common.cuh"
 

@@ -123,6 +123,14 @@ class Config(SystemConfig):
             raise UserError(f"fccf: {self.timesteps} timesteps are too few")
 
     @classmethod
+    def from_old_run(
+        cls, config: dict[str, Any], options: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Groups that alternate were a setting once; now they are the training sets of `--schedule`."""
+        group = str(config.get("group"))
+        return config, {**options, "schedule": group} if "," in group else options
+
+    @classmethod
     def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The group that the data set's name contains, if any."""
         group = group_in(str(attributes.get("dataset", "")))

@@ -353,7 +353,7 @@ def test_both_phases_train_and_resume_exactly_in_the_middle_of_each(pairs, tmp_p
         np.testing.assert_array_equal(run.latest()["model"][name], value, err_msg=name)
     optimizer = run.latest()["optimizer"]
     assert {n: o["steps"] for n, o in optimizer.items()} == {
-        **{"encoder": 6, "decoder": 6},  # they go on from phase I
+        **{"encoder": 6, "decoder": 6},  # they continue from phase I
         **{"base_fusion": 3, "detail_fusion": 3},
     }
     rows = (run.folder / "metrics.csv").read_text().splitlines()

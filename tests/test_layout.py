@@ -50,7 +50,7 @@ def code_of(path):
             yield token.start[0], token.string
 
 
-@pytest.mark.parametrize(("path", "name"), shared_files())
+@pytest.mark.parametrize(("path", "name"), list(shared_files()))
 def test_shared_code_does_not_know_single_systems(path, name):
     naming = [(line, text) for line, text in code_of(path) if WORD.search(text)]
     assert not naming or name in ALLOWED

@@ -212,15 +212,14 @@ def test_old_configurations_are_understood():
 
 
 def test_old_records_have_their_crop_and_groups_in_the_right_place():
-    record = {
-        "system": "diffusion",
-        "config": {"group": "pet,gfp,pet"},
-        "options": {"data": "x.h5", "crop": [8, 8], "pictures": 3},
-    }
+    options = {"data": "x.h5", "crop": [8, 8], "pictures": 3}
+    record = {"system": "fccf", "config": {"group": "pet,gfp,pet"}, "options": options}
     present = present_record(record)
-    assert present["system"] == "ddfm"
     assert present["config"] == {"group": "auto", "crop": [8, 8]}
-    options = configs.from_dict(Options, present["options"])
-    assert options.schedule == "pet,gfp,pet" and options.images == 3
+    made = configs.from_dict(Options, present["options"])
+    assert made.schedule == "pet,gfp,pet" and made.images == 3
     assert record["config"] == {"group": "pet,gfp,pet"}
+    assert present_record({**record, "system": "diffusion", "config": {}})["system"] == "ddfm"
+    with pytest.raises(UserError, match="has no config and no options"):
+        present_record({"system": "film"})
     assert present_record(present) == present

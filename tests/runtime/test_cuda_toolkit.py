@@ -165,10 +165,10 @@ def test_a_compiler_that_does_not_run_is_named(tmp_path, monkeypatch):
     assert "does not run" in machine.cuda()[1]
 
 
-def test_the_doctor_tells_the_toolkit_and_what_was_adapted(make_machine):
+def test_the_doctor_names_the_toolkit_and_what_was_patched(make_machine):
     from jfusion.commands import doctor
 
     make_machine("13.0", 13)
     label, text, remedy = doctor._cuda()
     assert label == "CUDA" and text.startswith("CUDA 13.0 with cuDNN 9 at ") and not remedy
-    assert "compiler.py adapted: CUDA 13's CCCL" in text
+    assert "compiler.py patched: CUDA 13's CCCL" in text

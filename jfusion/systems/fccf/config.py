@@ -128,7 +128,9 @@ class Config(SystemConfig):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Groups that alternate were a setting once; now they are the training sets of `--schedule`."""
         group = str(config.get("group"))
-        return config, {**options, "schedule": group} if "," in group else options
+        if "," not in group:
+            return config, options
+        return {**config, "group": "auto"}, {**options, "schedule": group}
 
     @classmethod
     def for_dataset(cls, attributes: Mapping[str, Any]) -> dict[str, Any]:

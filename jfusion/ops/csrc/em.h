@@ -1,4 +1,4 @@
-// The EM step of DDFM (jfusion/systems/ddfm/em.py), row by row. All arrays are (N, 1, H, W), but tau (N).
+// One EM step that ties a luminance to two source images, row by row. All arrays are (N, 1, H, W), but tau (N).
 #pragma once
 #include "common.h"
 

@@ -97,6 +97,8 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
 
 
 def _of_pil(x: Any, name: str) -> np.ndarray:
+    if 0 in x.size:
+        raise UserError(f"{name} is a PIL image of {x.width}x{x.height}, which has no pixels")
     if x.mode in ("L", "1"):
         return np.asarray(x.convert("L"))
     if x.mode in ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr"):

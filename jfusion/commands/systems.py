@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jfusion.config import CommandOptions
+from jfusion.errors import UserError
 from jfusion.systems import registry
 
 
@@ -16,5 +17,9 @@ class Options(CommandOptions):
 def run(options: Options) -> int:
     """Prints the name and the title of each system."""
     for name in registry.names():
-        print(f"{name:<10} {registry.title(name)}")
+        try:
+            title = registry.title(name)
+        except UserError as error:  # of another package: the others are listed all the same
+            title = f"({error})"
+        print(f"{name:<10} {title}")
     return 0

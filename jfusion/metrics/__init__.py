@@ -34,17 +34,21 @@ __all__ = [
 
 def preset(name: str) -> Preset:
     """An evaluator by its name; raises UserError."""
-    if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}{did_you_mean(str(name), PRESETS)}")
     return PRESETS[name]
 
 
 def columns(names: str | Iterable[str] | None, of: str = DEFAULT_PRESET) -> list[str]:
     """The metrics of an option ("EN,SD", "all", None: those that the preset prints); raises UserError."""
+    printed = preset(of).columns
     if names is None:
-        return list(preset(of).columns)
+        return list(printed)
     if isinstance(names, str):
         names = METRICS if names == "all" else names.split(",")
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f'names of metrics must be texts such as "EN", not {names!r}')
     known = {name.lower(): name for name in METRICS}
     for name in names:
         if name.strip().lower() not in known:
@@ -109,11 +113,28 @@ def _grays(
     if isinstance(x, GrayImage):
         if not np.isfinite(x.pixels).all():
             raise UserError(f"{what} has values that are not finite (NaN or infinity)")
+        if x.pixels.size and (x.pixels.min() < 0 or x.pixels.max() > 255):
+            raise UserError(f"{what} is a GrayImage with values outside 0..255")
         return [x]
     return [
         GrayImage(_to_gray(_to_levels(v, what, value_range), rule))
         for v in arrays.read(x, what).arrays
     ]
+
+
+def _black_and_white(value_range: Any) -> tuple[float, float]:
+    """The two ends of `value_range`; raises UserError unless they are finite numbers in order."""
+    try:
+        black, white = (float(v) for v in value_range)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"value_range must be two numbers, such as (0, 1), not {value_range!r}"
+        ) from error
+    if isinstance(value_range, str) or not -np.inf < black < white < np.inf:
+        raise UserError(
+            f"value_range must be two finite numbers, black before white, not {value_range!r}"
+        )
+    return black, white
 
 
 def _to_levels(x: np.ndarray, what: str, value_range: tuple[float, float] | None) -> np.ndarray:
@@ -122,8 +143,8 @@ def _to_levels(x: np.ndarray, what: str, value_range: tuple[float, float] | None
         return x
     low, high = float(x.min()), float(x.max())
     if value_range is not None:
-        black, white = value_range
-        if not black < white or low < black or high > white:
+        black, white = _black_and_white(value_range)
+        if low < black or high > white:
             raise UserError(
                 f"{what} has values from {low:g} to {high:g}, outside value_range=({black:g}, {white:g})"
             )

@@ -189,6 +189,7 @@ class System:
         for x, name in zip(images, ("a", "b"), strict=True):
             arrays.check_unit_range(x, name)
         _check_sizes(*images)
+        text = _read_text(text)
         if all(map(self._is_direct, images)):
             return self._fuse_direct(a, b, text, seed, callback)
         return arrays.write(self._fuse_images(*images, text, seed, callback), images[0])
@@ -221,7 +222,9 @@ class System:
         self.check_text(text, a)
         if text is not None and not _is_finite(text):
             raise UserError("the paragraph features hold NaN or infinite values")
-        fused = self._run(a, b, text, seed, callback)[:, :, : a.shape[2], : a.shape[3]]
+        fused = self._run(a, b, text, seed, callback)
+        _check_fused(fused, a.shape[0], self.name)
+        fused = fused[:, :, : a.shape[2], : a.shape[3]]
         if not _is_finite(fused):
             raise UserError(
                 f"{self.name} gives NaN or infinite values for this pair; its weights are damaged or its settings wrong"
@@ -250,7 +253,11 @@ class System:
     def _run(self, a: Any, b: Any, text: Any | None, seed: int | None, callback: Any) -> Any:
         """`_fuse` on NumPy arrays; a Jittor Var becomes one, and the result a Var again."""
         inputs = [np.asarray(x.numpy() if arrays.is_var(x) else x, np.float32) for x in (a, b)]
-        fused = self._fuse(*inputs, text, seed, callback)
+        fused = self._fuse(*map(_read_only, inputs), text, seed, callback)
+        _check_fused(fused, len(inputs[0]), self.name)
+        low, high = fused.min(), fused.max()
+        if low < -arrays.TOLERANCE or high > 1 + arrays.TOLERANCE:
+            raise UserError(f"{self.name} gives values from {low:g} to {high:g}, not from 0 to 1")
         if not arrays.is_var(a):
             return fused
         from jfusion.runtime import jt
@@ -264,7 +271,12 @@ class System:
         width = self.config.text_dim
         if text is None:
             raise UserError(f"{self.name} needs paragraph features, and none were given")
-        if text.ndim != 3 or text.shape[0] != a.shape[0] or text.shape[2] != width:
+        if text.ndim == 3 and text.shape[0] != a.shape[0]:
+            raise UserError(
+                f"there are {a.shape[0]} images and the features of {text.shape[0]} paragraphs; give one of "
+                "each pair"
+            )
+        if text.ndim != 3 or text.shape[1] < 1 or text.shape[2] != width:
             raise UserError(
                 f"paragraph features of shape {list(text.shape)} do not fit {a.shape[0]} images and "
                 f"text_dim {width}; make them with the encoder that the checkpoint was trained with"
@@ -291,9 +303,42 @@ def _to_rgb(x: np.ndarray) -> np.ndarray:
     return np.repeat(eight[..., None], 3, 2) if eight.ndim == 2 else np.ascontiguousarray(eight)
 
 
+def _read_text(text: Any | None) -> Any | None:
+    """Paragraph features as float32; a Var stays one. Raises UserError when they are no numbers."""
+    if text is None or arrays.is_var(text):
+        return text
+    try:
+        with np.errstate(
+            over="ignore"
+        ):  # what float32 cannot hold becomes infinite, which is refused
+            return np.asarray(text, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"text must hold the features of paragraphs, (N, L, D) numbers, not {type(text).__name__}; "
+            "jfusion embed makes them of a paragraph"
+        ) from error
+
+
+def _read_only(x: np.ndarray) -> np.ndarray:
+    """The same array, which a system cannot change: it may be the caller's own."""
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+def _check_fused(fused: Any, count: int, name: str) -> None:
+    """Raises UserError unless a system gave `count` images (N, C, H, W) of floating point."""
+    shape, kind = getattr(fused, "shape", None), str(getattr(fused, "dtype", ""))
+    if shape is None or len(shape) != 4 or "float" not in kind:
+        what = f"{kind} of shape {list(shape)}" if kind else type(fused).__name__
+        raise UserError(f"{name} gives {what}, not floating-point images (N, C, H, W)")
+    if shape[0] != count or shape[1] not in (1, 3) or 0 in shape:
+        raise UserError(f"{name} gives images of shape {list(shape)} for {count} pairs")
+
+
 def _texts(text: Any, count: int) -> list[np.ndarray]:
     """The features of each of `count` pairs, (L, D) float32."""
-    values = np.asarray(text.numpy() if arrays.is_var(text) else text, np.float32)
+    values = text.numpy() if arrays.is_var(text) else text
     values = values[None] if values.ndim == 2 else values
     if values.ndim != 3 or len(values) != count:
         raise UserError(f"text must be (N, L, D) for {count} pairs, not {list(values.shape)}")
@@ -331,14 +376,14 @@ def with_color_of(pair: Pair, gray: np.ndarray) -> FusedImage:
 
 def round_to_uint8(fused: np.ndarray) -> np.ndarray:
     """[0, 1] -> 0..255, the nearest, ties to even."""
-    return np.round(fused * 255).astype(np.uint8)
+    return np.clip(np.round(fused * 255), 0, 255).astype(np.uint8)
 
 
 def floor_to_uint8(fused: np.ndarray) -> np.ndarray:
     """[0, 1] -> 0..255, rounded down, as several authors' scripts do."""
-    return (fused * np.float32(255)).astype(np.uint8)
+    return np.clip(fused * np.float32(255), 0, 255).astype(np.uint8)
 
 
 def round_half_down_to_uint8(fused: np.ndarray) -> np.ndarray:
     """[0, 1] -> 0..255, the nearest, ties down, as some authors' image writers did."""
-    return np.floor(fused * 255 + 0.499999999).astype(np.uint8)
+    return np.clip(np.floor(fused * 255 + 0.499999999), 0, 255).astype(np.uint8)

@@ -9,6 +9,7 @@ name of such a package or `module:Class`, and `jfusion.register(name, cls)` in a
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -74,8 +75,16 @@ def name_of(cls: type[System]) -> str:
     for name, attribute in SYSTEMS.items():
         if cls.__module__ == f"jfusion.systems.{name}.system" and cls.__name__ == attribute:
             return name
-    others = (n for n in names() if n not in SYSTEMS and system_class(n) is cls)
-    return next(others, cls.__name__.lower())
+    for name, registered in _registered.items():
+        if registered is cls:
+            return name
+    for name, point in _entry_points().items():  # one that does not load must not hide the others
+        if (
+            point.module.split(".")[0] == cls.__module__.split(".")[0]
+            and _external_class(name) is cls
+        ):
+            return name
+    return cls.__name__.lower()
 
 
 def title(name: str) -> str:
@@ -92,7 +101,16 @@ def create(name: str, **values: Any) -> System:
 
 
 def register(name: str, cls: type[System]) -> None:
-    """Adds a system to this process under `name`. Raises UserError when the name is taken."""
+    """Adds a system to this process under `name`.
+
+    Raises UserError when the name is taken or cannot be one, or `cls` is no subclass of `System`.
+    """
+    from jfusion.systems.base import System
+
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(f"{name!r} cannot be the name of a system; use letters, digits and -")
+    if not (inspect.isclass(cls) and issubclass(cls, System)):
+        raise UserError(f"{cls!r} is no subclass of jfusion.systems.base.System")
     if name in SYSTEMS or _registered.get(name, cls) is not cls:
         raise UserError(f"there is a system called {name!r} already; choose another name")
     _registered[name] = cls
@@ -139,7 +157,7 @@ def _external_class(name: str) -> type[System]:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"the system {point.name!r} of another package cannot be loaded ({point.value}): {error}; "
             "update or uninstall that package"

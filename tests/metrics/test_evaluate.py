@@ -66,3 +66,30 @@ def test_pil_images_and_color_become_the_gray_of_the_preset():
     assert metrics.evaluate(LEVELS[0], rgb, LEVELS[2], "film-nankai") == metrics.evaluate(
         LEVELS[0], by_pillow, LEVELS[2], "film-nankai"
     )
+
+
+@pytest.mark.parametrize("value_range", [(0, np.inf), (0,), 3, "01", (1, 0), (0, np.nan)])
+def test_a_range_is_two_finite_numbers_in_order(value_range):
+    with pytest.raises(UserError, match="value_range must be two"):
+        metrics.evaluate(*LEVELS, value_range=value_range)
+
+
+def test_names_may_be_any_iterable_of_texts():
+    names = ["EN", "SD"]
+    assert metrics.evaluate(*LEVELS, names=iter(names)) == metrics.evaluate(*LEVELS, names=names)
+    for wrong in (3, [3]):
+        with pytest.raises(UserError, match="names of metrics must be texts"):
+            metrics.evaluate(*LEVELS, names=wrong)
+
+
+@pytest.mark.parametrize("preset", ["foo", None])
+def test_an_unknown_preset_is_named_with_names_too(preset):
+    with pytest.raises(UserError, match="unknown preset"):
+        metrics.evaluate(*LEVELS, preset=preset, names=["EN"])
+
+
+@pytest.mark.parametrize("value", [300, -5])
+def test_gray_images_hold_levels(value):
+    gray = metrics.GrayImage(np.full(LEVELS[0].shape[:2], value))
+    with pytest.raises(UserError, match=r"outside 0\.\.255"):
+        metrics.evaluate(gray, *LEVELS[1:])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jfusion.ops import matmul
+from jfusion.runtime import jt
 from tests.ops.compare import arrays, assert_same, few, sizes
 
 
@@ -19,3 +21,15 @@ def test_matmul(lead, m, k, n, ta, tb):
         lambda x, y: matmul.matmul_reference(x, y, ta, tb),
         arrays(8, a, b),
     )
+
+
+def test_a_sum_of_nothing_is_zero():
+    garbage = [jt.array(np.full(64, 9, np.float32)) for _ in range(40)]
+    for each in garbage:
+        each.sync()
+    del garbage
+    jt.gc()
+    assert (matmul.matmul(jt.zeros((2, 0)), jt.zeros((0, 4))).numpy() == 0).all()
+    weight = jt.ones((4, 3))
+    gradient = jt.grad(matmul.linear(jt.zeros((0, 3)), weight).sum(), weight)
+    assert (gradient.numpy() == 0).all()

@@ -1,4 +1,4 @@
-"""The contract of a system: what `fuse` takes and refuses, for a method without networks and with."""
+"""The contract of a system: what `fuse` accepts and refuses, for a method without networks and with."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_floating_point_and_vars_stay_what_they_are(system):
         (
             A[None, None] / 255,
             COLOR.transpose(2, 0, 1)[None] / 255,
-            "takes b with 1 channel, not 3",
+            "needs b with 1 channel, not 3",
         ),
     ],
 )
@@ -133,3 +133,62 @@ def test_a_weight_that_is_not_finite_is_named():
     state["decoder.reduce.bias"] = np.full_like(state["decoder.reduce.bias"], np.inf)
     with pytest.raises(UserError, match=r"the tensor decoder\.reduce\.bias holds NaN or infinite"):
         film.load_state(state, "checkpoint x.pkl")
+
+
+def returning(result):
+    """A system whose `_fuse` gives result(a)."""
+
+    class Odd(System):
+        def _fuse(self, a, b, text, seed, callback):
+            return result(a)
+
+    return Odd()
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (lambda a: a + 1.5, "values from 1.5 to 2.5, not from 0 to 1"),
+        (lambda a: (a * 255).astype(np.uint8), "gives uint8 of shape"),
+        (lambda a: a * 1j, "gives complex64 of shape"),
+        (lambda a: np.concatenate([a, a]), r"shape \[2, 1, 5, 6\] for 1 pairs"),
+        (lambda a: a[:0], r"shape \[0, 1, 5, 6\] for 1 pairs"),
+        (lambda a: a[..., :0], r"shape \[1, 1, 5, 0\] for 1 pairs"),
+        (lambda a: a[0, 0], r"float32 of shape \[5, 6\]"),
+        (lambda a: None, "gives NoneType"),
+        (lambda a: a.tolist(), "gives list"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_result_that_is_no_image_is_an_error(result, said, dtype):
+    a = np.linspace(0, 1, 30).reshape(5, 6)
+    a = np.round(a * 255).astype(np.uint8) if dtype == np.uint8 else a.astype(dtype)
+    with pytest.raises(UserError, match=said):
+        returning(result).fuse(a, a)
+
+
+def test_a_system_cannot_change_the_callers_images():
+    a = np.full((1, 1, 3, 3), 0.5, np.float32)
+    with pytest.raises(ValueError, match="read-only"):
+        returning(lambda x: np.multiply(x, 0, out=x)).fuse(a, a)
+    assert (a == 0.5).all()
+
+
+@pytest.mark.parametrize("text", ["a road", 3, [[1, "x"]], {}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_text_that_holds_no_features_is_one_sentence(text, dtype):
+    a = np.zeros((5, 6), dtype)
+    with pytest.raises(UserError, match=r"text must (hold the features|be \(N, L, D\))|do not fit"):
+        jfusion.create("film", text_dim=8).fuse(a, a, text)
+
+
+@pytest.mark.parametrize("name", ["", "--x", "../x", 3, None, "a b"])
+def test_a_name_that_no_command_could_take_is_refused(name):
+    with pytest.raises(UserError, match="cannot be the name of a system"):
+        jfusion.register(name, Average)
+
+
+@pytest.mark.parametrize("cls", [3, int, "module:Class", Average()])
+def test_only_systems_are_registered(cls):
+    with pytest.raises(UserError, match="is no subclass of"):
+        jfusion.register("other", cls)

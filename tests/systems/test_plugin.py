@@ -98,3 +98,14 @@ def test_the_commands_know_it_and_start_no_jittor(run, folders, tmp_path):
     trained = run("train", "blend", "--data", "VLFDataset_h5/Toy_test.h5")
     assert trained.returncode == 2
     assert "not trained" in trained.stderr and len(trained.stderr.strip().splitlines()) == 1
+
+
+def test_a_package_that_does_not_load_hides_no_other(run, tmp_path):
+    record = tmp_path / "site/broken-1.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (record / "entry_points.txt").write_text("[jfusion.systems]\nbroken = broken:Broken\n")
+    (tmp_path / "site/broken.py").write_text("import sys\nsys.exit(7)\n")
+    listed = run("systems")
+    assert listed.returncode == 0 and "blend" in listed.stdout
+    assert "cannot be loaded (broken:Broken)" in listed.stdout

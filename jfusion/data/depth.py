@@ -14,6 +14,7 @@ Images of 8 bits stay as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,7 +33,9 @@ class Range(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.low:.9g}:{self.high:.9g}"
+        low, high = f"{self.low:.9g}", f"{self.high:.9g}"
+        # 17 digits give every number back, where 9 would make the ends of a narrow range equal.
+        return f"{low}:{high}" if low != high else f"{self.low:.17g}:{self.high:.17g}"
 
     @classmethod
     def parse(cls, text: str) -> Range:
@@ -97,7 +100,9 @@ class RangePolicy:
         if self.kind == "fixed":
             return self.fixed
         if self.kind == "percentile":
-            ends = np.percentile(np.concatenate(samples), [self.percentile, 100 - self.percentile])
+            # A quarter of the values, since the difference of two huge ones is not finite.
+            quarters = np.concatenate(samples) / 4
+            ends = np.percentile(quarters, [self.percentile, 100 - self.percentile]) * 4
             return _not_empty(*map(float, ends))
         return self._of_values(types, low, high)
 
@@ -115,7 +120,8 @@ class RangePolicy:
 
 def _not_empty(low: float, high: float) -> Range:
     """A range of one value is given room above, so that a constant image becomes black."""
-    return Range(low, high if high > low else low + 1)
+    above = max(low + 1, math.nextafter(low, math.inf))  # a huge number plus 1 is the same number
+    return Range(low, high if high > low else above)
 
 
 def to_uint8(x: np.ndarray, value_range: Range | None) -> np.ndarray:
@@ -127,6 +133,10 @@ def to_uint8(x: np.ndarray, value_range: Range | None) -> np.ndarray:
         return x
     if x.dtype == np.uint16 and value_range == (0, 65535):
         return (x >> 8).astype(np.uint8)
-    low, high = value_range
-    scaled = (np.clip(x.astype(np.float64), low, high) - low) * (255 / (high - low))
+    # All is multiplied by one power of two, which rounds nothing, so that the ends are within -1 and 1:
+    # the differences of huge values and the reciprocals of tiny ones are not finite.
+    power = -math.frexp(max(map(abs, value_range)))[1]
+    low, high = (math.ldexp(end, power) for end in value_range)
+    values = np.ldexp(np.clip(x.astype(np.float64), *value_range), power)
+    scaled = (values - low) * (255 / (high - low))
     return np.round(scaled).astype(np.uint8)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,12 @@ SUFFIXES = (
 )
 _PILLOW = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 MAX_PIXELS = 200.0  # megapixels
+# Magic number, width, height and maximum value of a PGM or PPM; one white space ends the header.
+_NETPBM = re.compile(
+    rb"P([2356])@(\d{1,9})@(\d{1,9})@(\d{1,9})(?:#[^\r\n]*)?\s".replace(
+        b"@", rb"(?:\s|#[^\r\n]*[\r\n])+"
+    )
+)
 
 
 def range_setting() -> str:
@@ -139,9 +148,7 @@ class Reader:
         """The pixels as they are stored: (H, W) or (H, W, 3) of uint8, another integer, or floating point."""
         mark_input(path)
         with _one_line(path):
-            pixels, frames = _tiff(path, self.most) if _is_deep_tiff(path) else (None, 1)
-            if pixels is None:
-                pixels, frames = _pillow(path, self.most)
+            pixels, frames = (_deep_reader(path) or _pillow)(path, self.most)
         if frames > 1:
             self._note(f"{path.name} holds {frames} images; the first is used")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -164,7 +171,7 @@ def is_deep(path: str | Path) -> bool:
     """Whether a file holds an image of more than 8 bits; UserError when it cannot be read."""
     path = Path(path)
     with _one_line(path):
-        if _is_deep_tiff(path):
+        if _deep_reader(path):
             return True
         with _opened(path) as image:
             return image.mode.startswith(("I", "F"))
@@ -195,7 +202,7 @@ def _one_line(path: Path) -> Iterator[None]:
         raise UserError(f"image {path} cannot be read: {reason}") from error
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path | io.BytesIO) -> Any:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # `_check_size` says it with a remedy
@@ -232,8 +239,81 @@ def _narrowed(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.uint16) if fits else pixels
 
 
+def _deep_reader(path: Path) -> Callable[[Path, float], tuple[np.ndarray, int]] | None:
+    """The reader of a file whose values Pillow would change; None where Pillow reads it right."""
+    if _is_deep_tiff(path):
+        return _tiff
+    if _is_deep_png(path):
+        return _deep_png
+    return _deep_netpbm if _deep_netpbm_header(path) else None
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Whether a file is a PNG of 16 bits with several channels, of which Pillow keeps 8 bits."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:] in (b"\x10\2", b"\x10\4", b"\x10\6")
+
+
+def _deep_png(path: Path, most: float) -> tuple[np.ndarray, int]:
+    """All 16 bits of the first image, without alpha, and the number of images.
+
+    Pillow decodes the file twice: as numbers whose high byte comes first, and as numbers whose low byte
+    does. It keeps the high byte, so the second time that is the file's low one. Pillow does not do
+    this for gray and alpha; their four bytes are read as the four channels of an RGBA file of 8 bits.
+    """
+    from PIL import ImageOps
+
+    data = bytearray(path.read_bytes())
+    gray = data[25] == 4
+    if gray:
+        data[24:26] = 8, 6
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    halves, frames = [], 1
+    for order in "BL":
+        with _opened(io.BytesIO(data)) as image:
+            _check_size(path, *image.size, most)
+            frames = getattr(image, "n_frames", 1)
+            if not gray:
+                raw = f"{image.mode};16{order}"
+                image.tile = [(*tile[:3], raw) for tile in image.tile]
+            halves.append(np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16))
+    if gray:
+        return (halves[0][..., 0] << 8) | halves[0][..., 1], frames
+    return ((halves[0] << 8) | halves[1])[..., :3], frames
+
+
+def _deep_netpbm_header(path: Path) -> re.Match[bytes] | None:
+    """The header of a PGM or PPM of more than 8 bits, whose values Pillow would rescale."""
+    with path.open("rb") as file:
+        head = file.read(1 << 20) if file.read(1) == b"P" else b""
+    header = _NETPBM.match(b"P" + head)
+    return header if header and 255 < int(header[4]) <= 65535 else None
+
+
+def _deep_netpbm(path: Path, most: float) -> tuple[np.ndarray, int]:
+    """The values as they are stored, whatever the stated maximum is; one image."""
+    header = _deep_netpbm_header(path)
+    assert header is not None
+    kind, width, height = (int(header[i]) for i in (1, 2, 3))
+    _check_size(path, width, height, most)
+    shape = (height, width, 3) if kind in (3, 6) else (height, width)
+    data, count = path.read_bytes()[header.end() :], int(np.prod(shape))
+    if kind in (5, 6):
+        pixels = np.frombuffer(data, ">u2", count)
+    else:
+        words = re.sub(rb"#[^\r\n]*", b"", data).split()
+        pixels = np.array([int(word) for word in words[:count]], np.uint16)
+    if not count or pixels.size != count:
+        raise UserError(f"image {path} holds {pixels.size} of {count} values; copy it again")
+    return pixels.reshape(shape).astype(np.uint16), 1
+
+
 def _is_deep_tiff(path: Path) -> bool:
-    """Whether a file is a TIFF that Pillow cannot read right: more than 8 bits, or channels stored one after another."""
+    """Whether a file is a TIFF that Pillow cannot read right.
+
+    That is one of more than 8 bits, of signed values, or of channels stored one after another.
+    """
     with path.open("rb") as file:
         if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return False
@@ -241,7 +321,8 @@ def _is_deep_tiff(path: Path) -> bool:
 
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        return (page.dtype != np.uint8 and page.bitspersample > 8) or page.planarconfig == 2
+        deep = page.dtype != np.uint8 and page.bitspersample >= 8
+        return deep or (page.planarconfig == 2 and page.samplesperpixel > 1)
 
 
 def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
@@ -251,6 +332,13 @@ def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         _check_size(path, page.imagewidth, page.imagelength, most)
+        samples = {0: (1, 2), 1: (1, 2), 2: (3, 4)}.get(page.photometric, ())  # with alpha or not
+        if page.samplesperpixel not in samples:
+            kind = getattr(page.photometric, "name", page.photometric)
+            raise UserError(
+                f"image {path} is a TIFF of {page.samplesperpixel} channels of the kind {kind}; save it as "
+                f"RGB or gray"
+            )
         try:
             pixels = page.asarray()
         except ValueError as error:  # a compression that needs another package
@@ -271,7 +359,7 @@ def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
             f"image {path} is a TIFF of {pixels.dtype} with axes {axes}, and not an image"
         )
     if inverted:
-        pixels = np.iinfo(pixels.dtype).max - pixels if pixels.dtype.kind == "u" else -pixels
+        pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # -(-128) does not fit in 8 bits
     return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="))), frames
 
 

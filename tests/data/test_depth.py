@@ -62,6 +62,34 @@ def test_the_ends_become_black_and_white_and_what_is_beyond_them_too(low, width)
 
 
 def test_a_range_survives_its_text():
-    for chosen in (Range(-20.0, 40.25), Range(0.0, 65535.0), Range(51241.0, 52181.0)):
+    for chosen in (
+        Range(-20.0, 40.25),
+        Range(0.0, 65535.0),
+        Range(51241.0, 52181.0),
+        Range(1e9, 1e9 + 1),
+    ):
         assert Range.parse(str(chosen)) == chosen
     assert recorded_ranges({"range_a": "0:5", "task": "IVF"}) == {"a": Range(0, 5)}
+
+
+HUGE = np.finfo(np.float64).max
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("policy", "values", "expected"),
+    [
+        ("auto", [-HUGE, 0, HUGE], [0, 128, 255]),
+        ("percentile 0", [-HUGE, 0, HUGE], [0, 128, 255]),
+        ("-1.7e308:1.7e308", [-HUGE, 0, HUGE], [0, 128, 255]),
+        ("0:1e-320", [-1, 0, 1e-320, 1], [0, 0, 255, 255]),
+        ("auto", [0, 5e-324], [0, 0]),  # within 0 and 1
+        ("auto", [-5e-324, 0], [0, 255]),
+        ("auto", [1e300, 1e300], [0, 0]),
+        ("auto", [HUGE, HUGE], [0, 0]),
+        ("auto", [-HUGE, -HUGE], [0, 0]),
+    ],
+)
+def test_huge_and_tiny_values_are_in_range_without_a_warning(policy, values, expected):
+    x = np.array([values], np.float64)
+    assert to_uint8(x, RangePolicy.parse(policy).resolve([x]))[0].tolist() == expected

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -57,3 +61,93 @@ def test_two_images_of_a_pair_have_one_size_and_pseudo_colors_only_where_gray(tm
         image.Reader().pair(paths[0], paths[2])
     with pytest.raises(UserError, match="pseudo_color must be one of none, a, b"):
         image.Reader().pair(*paths[:2], pseudo_color="c")
+
+
+DEEP = np.random.default_rng(3).integers(0, 4096, (5, 7, 4)).astype(np.uint16)
+
+
+def write_png(path, pixels, kind):
+    """A 16-bit PNG of pixels (H, W, C) whose rows have the filters None, Sub and Up in turn."""
+    rows, previous, step = b"", np.uint8(0), 2 * pixels.shape[2]
+    for i, row in enumerate(np.ascontiguousarray(pixels, ">u2").reshape(len(pixels), -1)):
+        values = np.frombuffer(row.tobytes(), np.uint8)
+        left = np.concatenate([np.zeros(step, np.uint8), values[:-step]])
+        rows += bytes([i % 3]) + (values - (0, left, previous)[i % 3]).astype(np.uint8).tobytes()
+        previous = values
+    header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), 16, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(x)) + n + x + struct.pack(">I", zlib.crc32(n + x))
+            for n, x in chunks
+        )
+    )
+
+
+def write_netpbm(path, pixels, magic, most):
+    header = f"{magic} # 1 2\n# 3 4 255\n{pixels.shape[1]}\t{len(pixels)}\n#5\n{most}\n".encode()
+    plain = " ".join(map(str, pixels.reshape(-1))).encode() + b" # end\n"
+    path.write_bytes(header + (plain if magic in ("P2", "P3") else pixels.astype(">u2").tobytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "save"),
+    [
+        ("rgb.png", 3, lambda path, x: write_png(path, x, 2)),
+        ("gray_alpha.png", 1, lambda path, x: write_png(path, np.dstack([x, x // 3]), 4)),
+        ("rgba.png", 3, lambda path, x: write_png(path, np.dstack([x, DEEP[..., 3]]), 6)),
+        *(
+            (
+                f"{magic}_{most}.ppm",
+                channels,
+                lambda p, x, m=magic, n=most: write_netpbm(p, x, m, n),
+            )
+            for magic, channels in (("P2", 1), ("P3", 3), ("P5", 1), ("P6", 3))
+            for most in (4095, 16383, 65535)
+        ),
+        ("gray.tif", 1, lambda p, x: tifffile.imwrite(p, x[..., 0], photometric="minisblack")),
+        ("rgb.tif", 3, lambda path, x: tifffile.imwrite(path, x, photometric="rgb")),
+    ],
+)
+def test_deep_images_keep_their_values(tmp_path, name, channels, save):
+    pixels = DEEP[..., :channels]
+    save(tmp_path / name, pixels)
+    assert image.is_deep(tmp_path / name)
+    found = image.Reader("0:4095").rgb(tmp_path / name)
+    expected = np.round(pixels * (255 / 4095)).astype(np.uint8)
+    np.testing.assert_array_equal(found, np.broadcast_to(expected, (5, 7, 3)))
+    with pytest.raises(UserError, match=r"megapixels, more than --max-pixels"):
+        image.Reader(max_pixels=1e-6).rgb(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("minisblack", [0, 127, 128, 255]), ("miniswhite", [255, 128, 127, 0])]
+)
+def test_signed_bytes_are_deep(tmp_path, kind, expected):
+    pixels = np.array([[-128, -1, 0, 127]], np.int8)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric=kind)
+    assert image.is_deep(tmp_path / "x.tif")
+    assert image.Reader("full").rgb(tmp_path / "x.tif")[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind"), [(4, "separated"), (6, "minisblack"), (3, "minisblack"), (6, "rgb")]
+)
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_other_kinds_of_deep_tiffs_are_refused(tmp_path, channels, kind, planar):
+    shape = (5, 7, channels) if planar == "contig" else (channels, 5, 7)
+    tifffile.imwrite(
+        tmp_path / "x.tif", np.ones(shape, np.uint16), photometric=kind, planarconfig=planar
+    )
+    with pytest.raises(UserError, match=r"x\.tif is a TIFF of .*; save it as RGB or gray$"):
+        image.read_rgb(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("magic", ["P2", "P3", "P5", "P6"])
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_cut_netpbm_is_one_line(tmp_path, magic, rows):
+    write_netpbm(tmp_path / "x.ppm", DEEP[:rows, :, :1], magic, 4095)
+    (tmp_path / "x.ppm").write_bytes((tmp_path / "x.ppm").read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"^image .*x\.ppm [^\n]*$"):
+        image.read_rgb(tmp_path / "x.ppm")

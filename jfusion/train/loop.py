@@ -74,6 +74,10 @@ class Trainer:
                     f"jfusion train --resume {self.run.folder}"
                 )
             raise KeyboardInterrupt
+        if mpi.first():
+            print(
+                f"{self.step} steps are done; test with: jfusion test --weights {self.run.folder}"
+            )
 
     def _train_epoch(self, progress: Progress, received: list[int]) -> None:
         """Trains the rest of the present epoch, or until it is interrupted or all steps are done."""

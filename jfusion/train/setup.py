@@ -221,6 +221,10 @@ def loader_of_epoch(
         )
         for data in sets
     ]
+    for each in loaders:
+        len(
+            each
+        )  # raises UserError for a data set of less than one batch, before a run folder is made
     return lambda epoch: loaders[schedule(epoch)]
 
 

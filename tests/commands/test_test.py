@@ -119,7 +119,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_all_names(dataset, film,
 
 def test_a_folder_of_runs_means_the_newest(film, tmp_path):
     for stamp in ("2026-01-01", "2026-01-02"):
-        run = Run.new(tmp_path, "film", "Set", {})
+        run = Run.new(tmp_path, "film", "Set", {"system": "film"})
         run.folder = run.folder.rename(tmp_path / stamp)
     with pytest.raises(UserError, match="2026-01-02 holds no checkpoint yet"):
         load_system(tmp_path, None, {})

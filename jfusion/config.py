@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
 import re
 import types
 import typing
@@ -18,18 +19,28 @@ from jfusion.files import read_text
 
 T = TypeVar("T")
 REQUIRED = dataclasses.MISSING  # the default of a setting that must be given
+COUNTS = {2: "two", 3: "three", 4: "four"}
 SHOWN = 60  # choices in more characters than this stand in the help text, not in the usage
 
 
 def setting(
-    default: Any, text: str, metavar: str | tuple[str, ...] = "", positional: bool = False
+    default: Any,
+    text: str,
+    metavar: str | tuple[str, ...] = "",
+    positional: bool = False,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """A field of a configuration: its default and the help text of its option.
 
     metavar: what stands for the value in the help; of a tuple, one word for each item. positional: on
     the command line an argument, not an option. Allowed values are a `Literal[...]` in the annotation.
+    least, above, below: the bounds of a number, and of each number of a tuple.
     """
     metadata = {"help": text, "metavar": metavar, "positional": positional}
+    metadata |= {"least": least, "above": above, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -81,6 +92,9 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold one mapping of settings to values")
+    for key in values:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the name of a setting must be a text, not {key!r}")
     return values
 
 
@@ -126,14 +140,21 @@ def add_options(parser: argparse._ActionsContainer, cls: type, first: bool = Fal
 
 
 def parsed(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The options of `cls` that the user typed, converted; a wrong value raises UserError."""
+    """The options of `cls` that the user typed, converted; a wrong value raises UserError.
+
+    An empty text is a mistake, such as a shell variable that is not set, unless it is the default or the
+    help text says what it means.
+    """
     values = {}
     for field in dataclasses.fields(cls):
         if hasattr(namespace, field.name):
             positional = field.metadata.get("positional", False)
             where = field.name if positional else option_of(field.name)
-            hint = type_hints(cls)[field.name]
-            values[field.name] = _convert(getattr(namespace, field.name), hint, where)
+            value, hint = getattr(namespace, field.name), type_hints(cls)[field.name]
+            empty = "" in value if isinstance(value, list) else value == ""
+            if empty and field.default != "" and "empty:" not in field.metadata.get("help", ""):
+                raise UserError(f"{where} must not be empty")
+            values[field.name] = _bounded(_convert(value, hint, where), field, where)
     return values
 
 
@@ -189,7 +210,7 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def check(config: Any) -> None:
-    """Checks the values of a frozen dataclass against their types, and converts them, as `from_dict` does.
+    """Checks the values of a frozen dataclass against types and bounds, and converts them like `from_dict`.
 
     Raises UserError that names the setting and whose it is: the system of a module `<system>.config`, the
     command of a module `commands.<command>`, otherwise the class.
@@ -199,9 +220,26 @@ def check(config: Any) -> None:
     where = package.rpartition(".")[2] if module == "config" else cls.__name__
     where = module if package.endswith(".commands") else where
     for field in dataclasses.fields(config):
-        hint = type_hints(cls)[field.name]
-        value = _convert(getattr(config, field.name), hint, f"{where}: {field.name}")
+        hint, name = type_hints(cls)[field.name], f"{where}: {field.name}"
+        value = _bounded(_convert(getattr(config, field.name), hint, name), field, name)
         object.__setattr__(config, field.name, value)
+
+
+def _bounded(value: Any, field: dataclasses.Field, where: str) -> Any:
+    """`value`, whose numbers must be finite and within the bounds of the setting."""
+    least, above, below = (field.metadata.get(key) for key in ("least", "above", "below"))
+    for number in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{where} must be a finite number, not {number}")
+        if least is not None and number < least:
+            raise UserError(f"{where} must be {least} or more, not {number}")
+        if above is not None and number <= above:
+            raise UserError(f"{where} must be above {above}, not {number}")
+        if below is not None and number >= below:
+            raise UserError(f"{where} must be below {below}, not {number}")
+    return value
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -211,7 +249,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     for member in _members(hint):
         try:
             return _as(member, value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # overflow: int(inf), float(10**400)
             continue
     choices = [str(choice) for choice in _choices(hint)]
     if not choices:
@@ -228,7 +266,9 @@ def _as(hint: Any, value: Any) -> Any:
     origin, items = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return items[[str(item) for item in items].index(str(value))]
-    if origin is tuple:
+    if origin is tuple and isinstance(value, str):
+        value = value.split("x")  # 16x16, as the help text writes it
+    if origin is tuple and isinstance(value, list | tuple):
         return tuple(_as(h, v) for h, v in zip(items, value, strict=True))
     if origin is Sequence and isinstance(value, list | tuple):
         return [_as(items[0], v) for v in value]
@@ -237,15 +277,23 @@ def _as(hint: Any, value: Any) -> Any:
         if hint is int and isinstance(value, float) and value != converted:
             raise ValueError
         return converted
-    if origin is None and isinstance(value, hint):
+    # True is an int for Python, but no number of anything
+    if origin is None and isinstance(value, hint) and hint is not int:
         return value
     raise ValueError
 
 
 def _named(hint: Any) -> str:
-    """A type as an error names it: int, intxint, ..."""
+    """A type as an error names it: a whole number, two whole numbers, ..."""
     items = typing.get_args(hint)
-    return "x".join(map(_named, items)) if items else getattr(hint, "__name__", str(hint))
+    if typing.get_origin(hint) is tuple:
+        number = {int: "whole numbers", float: "numbers"}.get(items[0], "values")
+        return f"{COUNTS.get(len(items), len(items))} {number}"
+    if items:
+        return " or ".join(map(_named, items))
+    return {int: "a whole number", float: "a number"}.get(hint) or getattr(
+        hint, "__name__", str(hint)
+    )
 
 
 # ---- commands and systems ----------------------------------------------------------------------
@@ -273,7 +321,10 @@ class SystemConfig:
     TRAINS_ON_IMAGES: ClassVar[bool] = False
 
     crop: tuple[int, int] | None = setting(
-        None, "train on random windows of this size; none: whole images", ("HEIGHT", "WIDTH")
+        None,
+        "train on random windows of this size; none: whole images",
+        ("HEIGHT", "WIDTH"),
+        least=1,
     )
     augment: bool = setting(False, "train on random flips and rotations by 90 degrees")
     drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")

@@ -231,7 +231,8 @@ def test_a_wrong_option_shows_the_usage_of_its_command(monkeypatch, tmp_path, ca
     ("words", "text"),
     [
         ("train flim", "unknown system 'flim'; did you mean 'film'?"),
-        ("train film --epochs many", "--epochs must be int, not 'many'"),
+        ("train film --epochs many", "--epochs must be a whole number, not 'many'"),
+        ("train film --batch-size 0", "--batch-size must be 1 or more, not 0"),
         ("fuse --a x --b y --record avi", "--record must be one of gif, webp, png, not 'avi'"),
         ("papers shwo", "action must be list or show, not 'shwo'; did you mean 'show'?"),
         ("papers list --system FILM", "jfusion papers show"),

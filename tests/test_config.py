@@ -33,7 +33,7 @@ class Example(SystemConfig):
     rate: float = setting(0.5, "a number")
     title: str = setting("", "a text (empty: none)")
     name: str | None = setting(None, "a text, none: nothing")
-    crop: tuple[int, int] | None = setting((8, 8), "a size of its own; none: whole images")
+    crop: tuple[int, int] | None = setting((8, 8), "a size of its own; none: whole images", least=1)
     learned: bool | None = setting(None, "a switch (default: by name)")
     window: tuple[float, float] = setting((0.0, 1.0), "two numbers, default: all", ("LOW", "HIGH"))
 
@@ -58,12 +58,16 @@ def test_a_typo_names_the_nearest_setting():
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"epochs": "many"}, "epochs must be int, not 'many'"),
-        ({"epochs": 1.5}, "epochs must be int"),
-        ({"token_size": [3]}, "token_size must be intxint"),
-        ({"token_size": 3}, "token_size must be intxint"),
+        ({"epochs": "many"}, "epochs must be a whole number, not 'many'"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"token_size": [3]}, "token_size must be two whole numbers"),
+        ({"token_size": 3}, "token_size must be two whole numbers"),
         ({"stretch": "yes"}, "normalize must be bool"),
-        ({"learning_rate": None}, "learning_rate must be float"),
+        ({"learning_rate": None}, "learning_rate must be a number"),
+        ({"epochs": True}, "epochs must be a whole number, not True"),
+        ({"epochs": float("inf")}, "epochs must be a whole number, not inf"),
+        ({"learning_rate": 10**400}, "learning_rate must be a number"),
+        ({"token_size": "64"}, "token_size must be two whole numbers, not '64'"),
     ],
 )
 def test_wrong_types_are_named(values, text):
@@ -80,8 +84,8 @@ def test_wrong_types_are_named(values, text):
         ({"strategy": "min"}, "strategy must be MAX or MEAN, not 'min'"),
         ({"strategy": "mean"}, "did you mean 'MEAN'"),
         ({"levels": 5}, "levels must be 3 or 4, not 5"),
-        ({"blocks": (1, 2)}, "blocks must be intxintxintxint"),
-        ({"rate": "fast"}, "rate must be float"),
+        ({"blocks": (1, 2)}, "blocks must be four whole numbers"),
+        ({"rate": "fast"}, "rate must be a number"),
         ({"title": None}, "title must be str, not None"),
     ],
 )
@@ -92,9 +96,48 @@ def test_a_choice_is_checked_in_a_dictionary_and_in_python(values, text):
         config.from_dict(Example, values)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("film", {"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+        ("film", {"hidden_dim": -8}, "hidden_dim must be 1 or more, not -8"),
+        ("film", {"image2text_dim": 0}, "image2text_dim must be 1 or more, not 0"),
+        ("film", {"text_dim": 0}, "text_dim must be 1 or more, not 0"),
+        ("film", {"token_size": (16, 0)}, "token_size must be 1 or more, not 0"),
+        ("film", {"decay_every": 0}, "decay_every must be 1 or more, not 0"),
+        ("film", {"epochs": -1}, "epochs must be 1 or more, not -1"),
+        ("film", {"learning_rate": -1}, "learning_rate must be above 0, not -1.0"),
+        ("film", {"learning_rate": float("inf")}, "learning_rate must be a finite number, not inf"),
+        ("film", {"decay": "nan"}, "decay must be a finite number, not nan"),
+        ("film", {"crop": (-1, 8)}, "crop must be 1 or more, not -1"),
+        ("average", {"crop": (0, 0)}, "crop must be 1 or more, not 0"),
+        ("average", {"weight": float("nan")}, "weight must be a finite number, not nan"),
+        ("cddfuse", {"phase2_epochs": 0}, "phase2_epochs must be 1 or more, not 0"),
+        ("sfdfuse", {"drop_path": 1}, "drop_path must be below 1, not 1.0"),
+        ("ddfm", {"image_size": 0}, "image_size must be 1 or more, not 0"),
+        ("ddfm", {"num_heads": 0}, "num_heads must be 1 or more, not 0"),
+        ("ddfm", {"num_head_channels": -2}, "num_head_channels must be -1 or more, not -2"),
+        ("lfdt", {"blocks": (1, 1, 0, 1)}, "blocks must be 1 or more, not 0"),
+        ("lfdt", {"ffn_factor": 0}, "ffn_factor must be above 0, not 0.0"),
+        ("fccf", {"dropout": -0.1}, "dropout must be 0 or more, not -0.1"),
+        ("laplacian", {"levels": 0}, "levels must be 1 or more, not 0"),
+    ],
+)
+def test_numbers_have_bounds(name, values, text):
+    with pytest.raises(UserError, match=f"^{name}: {text}$"):
+        registry.config_class(name)(**values)
+
+
+@pytest.mark.parametrize("name", ["num_head_channels", "num_heads_upsample"])
+def test_heads_are_counted_or_left_to_another_setting(name):
+    with pytest.raises(UserError, match="must be 1 or more, or -1"):
+        registry.config_class("ddfm")(**{name: 0})
+
+
 def test_a_configuration_made_in_python_is_what_a_file_gives():
     assert Example(blocks=[1, 2, 3, 4], rate=1) == Example(blocks=(1, 2, 3, 4), rate=1.0)
     assert config.from_dict(Example, {"levels": "4", "strategy": "none"}).levels == 4
+    assert Example(grid="16x24").grid == (16, 24)
 
 
 @pytest.mark.parametrize("name", list(registry.SYSTEMS))
@@ -145,6 +188,13 @@ def test_comments_in_json_end_where_strings_begin(tmp_path, text, value):
     assert config.read(tmp_path / "x.json") == value
 
 
+@pytest.mark.parametrize(("text", "name"), [("1: 2", "1"), ("null: 2", "None")])
+def test_the_names_in_a_file_are_texts(tmp_path, text, name):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"the name of a setting must be a text, not {name}$"):
+        config.read(tmp_path / "x.yaml")
+
+
 # ---- options -----------------------------------------------------------------------------------
 
 
@@ -156,6 +206,27 @@ def test_options_become_values():
     assert from_options() == Example() != from_options("--learned")
     with pytest.raises(UserError, match="--sampler must be ddim or ddpm, not 'dpm'"):
         from_options("--sampler", "dpm")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--crop", "0", "8"), "^--crop must be 1 or more, not 0$"),
+        (("--rate", "inf"), "^--rate must be a finite number, not inf$"),
+        (("--name", ""), "^--name must not be empty$"),
+    ],
+)
+def test_a_value_that_makes_no_sense_names_its_option(words, text):
+    with pytest.raises(UserError, match=text):
+        from_options(*words)
+
+
+def test_an_empty_text_is_given_where_it_means_something():
+    assert from_options("--title", "").title == ""
+    parser = argparse.ArgumentParser()
+    config.add_options(parser, registry.config_class("ddfm"))
+    namespace = parser.parse_args(["--channel-mult", ""])
+    assert config.parsed(namespace, registry.config_class("ddfm")) == {"channel_mult": ""}
 
 
 def test_help_fits_the_setting_and_names_a_default_once():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from jfusion.config import setting
@@ -34,7 +35,7 @@ def system_of(values: Mapping[str, Any]) -> str:
 
 def run(options: Options, settings: Mapping[str, Any]) -> int:
     """Trains, or resumes. Raises UserError for options that do not go with --resume."""
-    if options.resume:
+    if options.resume is not None:
         return _resume(options, settings)
     name = options.system or registry.DEFAULT
     if not hasattr(registry.system_class(name), "losses"):
@@ -48,11 +49,22 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
 
 def _resume(options: Options, settings: Mapping[str, Any]) -> int:
     changed = {f.name for f in fields(options) if getattr(options, f.name) != f.default}
-    if settings or changed - {"resume", "data", "max_steps"}:
+    if settings or changed - {"resume", "system", "data", "max_steps"}:
         raise UserError(
             "--resume continues a run as it was started: it accepts only --data and --max-steps"
         )
     from jfusion.train.setup import resume
 
+    if options.system is not None:
+        _check_system(options.resume, options.system)
     resume(options.resume, options.data, options.max_steps)
     return 0
+
+
+def _check_system(folder: str, name: str) -> None:
+    """Raises UserError unless the run in `folder` trains the system `name`."""
+    from jfusion.train.setup import Run, present_record
+
+    own = present_record(Run.open(Path(folder)).record)["system"]
+    if registry.RENAMED_SYSTEMS.get(name, name) != own:
+        raise UserError(f"--resume continues the run's own system {own}; leave out {name}")

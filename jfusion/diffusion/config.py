@@ -24,22 +24,24 @@ class UNetConfig:
     RENAMED: ClassVar[dict[str, Any]] = {"class_cond": lambda value: _unconditional(value)}
 
     image_size: int = setting(
-        256, "size of the training images; only decides channel_mult and attention"
+        256, "size of the training images; only decides channel_mult and attention", least=1
     )
     num_channels: int = setting(256, "width of the network, a multiple of 32")
-    num_res_blocks: int = setting(2, "residual blocks per level")
+    num_res_blocks: int = setting(2, "residual blocks per level", least=1)
     channel_mult: str = setting("", "width of each level, such as 1,2,3; empty: by image size")
     learn_sigma: bool = setting(True, "the network also predicts the variance")
     attention_resolutions: str = setting(
         "32,16,8", "sizes of the feature map that have attention, as parts of image_size"
     )
-    num_heads: int = setting(4, "attention heads, unless num_head_channels decides")
-    num_head_channels: int = setting(64, "channels of an attention head; -1: num_heads decides")
-    num_heads_upsample: int = setting(-1, "attention heads of the decoder; -1: num_heads")
+    num_heads: int = setting(4, "attention heads, unless num_head_channels decides", least=1)
+    num_head_channels: int = setting(
+        64, "channels of an attention head; -1: num_heads decides", least=-1
+    )
+    num_heads_upsample: int = setting(-1, "attention heads of the decoder; -1: num_heads", least=-1)
     use_scale_shift_norm: bool = setting(
         True, "the time embedding scales and shifts the normalized features"
     )
-    dropout: float = setting(0.0, "drop probability in training")
+    dropout: float = setting(0.0, "drop probability in training", least=0, below=1)
     resblock_updown: bool = setting(True, "residual blocks resample, and not single convolutions")
     use_fp16: bool = setting(
         False,
@@ -53,8 +55,8 @@ class UNetConfig:
         check(self)
         if self.num_channels < 32 or self.num_channels % 32:
             raise UserError(f"num_channels must be a multiple of 32, not {self.num_channels}")
-        if self.num_res_blocks < 1:
-            raise UserError(f"num_res_blocks must be 1 or more, not {self.num_res_blocks}")
+        if 0 in (self.num_head_channels, self.num_heads_upsample):
+            raise UserError("num_head_channels and num_heads_upsample must be 1 or more, or -1")
         _ = self.multipliers, self.attention_factors
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from jfusion.cli import main
@@ -46,10 +48,27 @@ def test_a_run_is_resumed_from_its_folder_alone(calls):
         assert calls.pop() == ("resume", "exp/run", data, 9)
 
 
-@pytest.mark.parametrize("words", ["film", "--seed 3", "--epochs 4", "--keep-last 2"])
+@pytest.mark.parametrize("words", ["--seed 3", "--epochs 4", "--keep-last 2"])
 def test_other_options_do_not_go_with_resume(calls, capsys, words):
     assert main(["train", "--resume", "exp/run", *words.split()]) == 2
     assert "only --data and --max-steps" in capsys.readouterr().err and not calls
+
+
+def test_the_name_of_the_system_may_be_repeated_with_resume(calls, tmp_path, capsys):
+    record = {"system": "diffusion", "config": {}, "options": {}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    for name in ("ddfm", "diffusion"):
+        assert main(["train", name, "--resume", str(tmp_path)]) == 0
+        assert calls.pop() == ("resume", str(tmp_path), None, None)
+    assert main(["train", "film", "--resume", str(tmp_path)]) == 2
+    line = "--resume continues the run's own system ddfm; leave out film"
+    assert line in capsys.readouterr().err and not calls
+
+
+@pytest.mark.parametrize("option", ["--resume", "--weights", "--data", "--exp"])
+def test_an_empty_path_is_refused(calls, capsys, option):
+    assert main(["train", "film", option, ""]) == 2
+    assert f"{option} must not be empty" in capsys.readouterr().err and not calls
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _of_variant(name: str, text: str) -> Any:
+def _of_variant(name: str, text: str, least: int | None = None) -> Any:
     """A setting of the network whose default the variant decides, with the defaults in its help text."""
     defaults = ", ".join(f"{variant}: {values[name]}" for variant, values in VARIANTS.items())
-    return setting(None, f"{text} (default: by variant; {defaults})")
+    return setting(None, f"{text} (default: by variant; {defaults})", least=least)
 
 
 def _switch(name: str, off: str, on: str) -> Callable[[bool], dict[str, str]]:
@@ -73,10 +73,10 @@ class Config(UNetConfig, SystemConfig):
         "million parameters that can be trained here",
     )
     image_size: int | None = _of_variant(
-        "image_size", "size of the training images; only decides channel_mult and attention"
+        "image_size", "size of the training images; only decides channel_mult and attention", 1
     )
     num_channels: int | None = _of_variant("num_channels", "width of the network, a multiple of 32")
-    num_res_blocks: int | None = _of_variant("num_res_blocks", "residual blocks per level")
+    num_res_blocks: int | None = _of_variant("num_res_blocks", "residual blocks per level", 1)
     channel_mult: str | None = _of_variant(
         "channel_mult", "width of each level, such as 1,2,3; empty: by image size"
     )
@@ -88,7 +88,7 @@ class Config(UNetConfig, SystemConfig):
         "sizes of the feature map that have attention, as parts of image_size",
     )
     num_head_channels: int | None = _of_variant(
-        "num_head_channels", "channels of an attention head; -1: num_heads decides"
+        "num_head_channels", "channels of an attention head; -1: num_heads decides", -1
     )
     sampler: Literal["ddim", "ddpm"] = setting(
         "ddim", "the sampler of the released code; ddpm: that of the paper's algorithm 1"
@@ -97,7 +97,7 @@ class Config(UNetConfig, SystemConfig):
     timestep_respacing: str = setting(
         "100", "number of steps; or a list of numbers for equal parts; or ddimN"
     )
-    steps: int = setting(1000, "steps that the network was trained on")
+    steps: int = setting(1000, "steps that the network was trained on", least=1)
     noise_schedule: Literal["linear", "cosine"] = setting(
         "linear", "noise schedule of the training"
     )
@@ -126,9 +126,9 @@ class Config(UNetConfig, SystemConfig):
     border: Literal["pad", "released"] = setting(
         "pad", "pad images to the network's sizes; released: crop them to multiples of 32"
     )
-    epochs: int = setting(200, "training: passes over the images")
-    batch_size: int = setting(8, "training: images per step (pairs, of an H5 file)")
-    learning_rate: float = setting(2e-4, "training: learning rate of Adam")
+    epochs: int = setting(200, "training: passes over the images", least=1)
+    batch_size: int = setting(8, "training: images per step (pairs, of an H5 file)", least=1)
+    learning_rate: float = setting(2e-4, "training: learning rate of Adam", above=0)
 
     def __post_init__(self) -> None:
         for name, value in VARIANTS.get(self.variant, {}).items():

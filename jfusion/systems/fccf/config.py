@@ -73,8 +73,8 @@ class Config(SystemConfig):
         "the data set's name says",
     )
     width: int = setting(64, "channels at full size, a multiple of 32")
-    blocks: int = setting(2, "residual blocks per level")
-    dropout: float = setting(0.1, "dropout rate in training")
+    blocks: int = setting(2, "residual blocks per level", least=1)
+    dropout: float = setting(0.1, "dropout rate in training", least=0, below=1)
     timesteps: int = setting(2000, "steps of the diffusion process, T")
     noise_schedule: Literal["cosine", "linear"] = setting("cosine", "the noise schedule")
     steps: str = setting(
@@ -94,15 +94,15 @@ class Config(SystemConfig):
         True,
         "leave a channel unchanged where its region has less than two pixels (released code: NaN)",
     )
-    batch_size: int = setting(4, "pairs per step")
-    epochs: int = setting(10000, "passes over the training pairs")
-    learning_rate: float = setting(2e-4, "AdamW's learning rate at the start")
-    weight_decay: float = setting(0.01, "AdamW's weight decay")
-    decay: float = setting(0.99, "factor of the learning rate every decay_every epochs")
-    decay_every: int = setting(1000, "epochs between decays")
-    noise_weight: float = setting(10.0, "weight of the noise term")
-    quality_weight: float = setting(10.0, "weight of the quality term")
-    loss_scale: float = setting(128.0, "factor inside the noise term")
+    batch_size: int = setting(4, "pairs per step", least=1)
+    epochs: int = setting(10000, "passes over the training pairs", least=1)
+    learning_rate: float = setting(2e-4, "AdamW's learning rate at the start", above=0)
+    weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
+    decay: float = setting(0.99, "factor of the learning rate every decay_every epochs", above=0)
+    decay_every: int = setting(1000, "epochs between decays", least=1)
+    noise_weight: float = setting(10.0, "weight of the noise term", least=0)
+    quality_weight: float = setting(10.0, "weight of the quality term", least=0)
+    loss_scale: float = setting(128.0, "factor inside the noise term", above=0)
 
     reinforce: bool = setting(
         False,
@@ -112,8 +112,11 @@ class Config(SystemConfig):
     policy_size: int = setting(
         256,
         "with --reinforce: the side at which the policy sees images; its parameters grow with it",
+        least=1,
     )
-    policy_rate: float = setting(1e-4, "with --reinforce: learning rate of the policy (AdamW)")
+    policy_rate: float = setting(
+        1e-4, "with --reinforce: learning rate of the policy (AdamW)", above=0
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,25 +19,28 @@ class Config(SystemConfig):
 
     RENAMED: ClassVar[dict[str, Any]] = {"stretch": "normalize"}
 
-    text_dim: int = setting(768, "width of the paragraph features")
-    hidden_dim: int = setting(256, "width of a token, E in the paper's code")
-    image2text_dim: int = setting(32, "channels that an image gives to its tokens, D")
+    text_dim: int = setting(768, "width of the paragraph features", least=1)
+    hidden_dim: int = setting(256, "width of a token, E in the paper's code", least=1)
+    image2text_dim: int = setting(32, "channels that an image gives to its tokens, D", least=1)
     token_size: tuple[int, int] = setting(
         (288, 384),
         "grid that every image is resampled to for its tokens; the weights do not determine it, so give "
         "it for a .pth of another size that has no configuration in it",
         ("HEIGHT", "WIDTH"),
+        least=1,
     )
     normalize: bool = setting(
         True, "min-max normalize each fused image, as the authors' test script does"
     )
-    epochs: int = setting(150, "epochs of training")
-    batch_size: int = setting(2, "pairs per step")
-    learning_rate: float = setting(1e-5, "Adam's learning rate at the start")
-    decay: float = setting(0.6, "factor of the learning rate every decay_every epochs")
-    decay_every: int = setting(50, "epochs between decays")
-    gradient_weight: float = setting(20.0, "weight of the gradient term in the loss")
-    ssim_weight: float = setting(0.0, "weight of the Lp / SSIM terms, which are logged at 0 too")
+    epochs: int = setting(150, "epochs of training", least=1)
+    batch_size: int = setting(2, "pairs per step", least=1)
+    learning_rate: float = setting(1e-5, "Adam's learning rate at the start", above=0)
+    decay: float = setting(0.6, "factor of the learning rate every decay_every epochs", above=0)
+    decay_every: int = setting(50, "epochs between decays", least=1)
+    gradient_weight: float = setting(20.0, "weight of the gradient term in the loss", least=0)
+    ssim_weight: float = setting(
+        0.0, "weight of the Lp / SSIM terms, which are logged at 0 too", least=0
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,6 +44,7 @@ class Config(SystemConfig):
         (256, 256),
         "train on random windows of this size, multiples of 8; none: whole images",
         metavar=("HEIGHT", "WIDTH"),
+        least=1,
     )
     augment: bool = setting(True, "train on random flips and rotations by quarters")
     drop_last: bool = setting(False, "leave out the incomplete batch at the end of an epoch")
@@ -64,7 +65,7 @@ class Config(SystemConfig):
         "ddp-solver++", "ddp-solver", "Deis", "Unipc", "DDIM", "Heun", "Euler", "LMS", "PNDM"
     ] = setting("ddp-solver++", "how the latent is denoised, by the authors' names")
     inference_steps: int = setting(5, "steps of the sampler, in training too")
-    train_timesteps: int = setting(1000, "steps of the noise schedule")
+    train_timesteps: int = setting(1000, "steps of the noise schedule", least=1)
     noise_index: int = setting(
         1,
         "the step whose noise the latent gets; the released code takes 1, and its loop starts at 0",
@@ -79,14 +80,18 @@ class Config(SystemConfig):
         "Deis normalizes the latent to [-1, 1] over the whole batch, as in the released code; each "
         "image by itself; or never, as in its paper",
     )
-    width: int = setting(64, "channels of the autoencoder at full size")
+    width: int = setting(64, "channels of the autoencoder at full size", least=1)
     channel_mult: str = setting(
         "1,2,4",
         "width of the autoencoder after each of its three or four levels, in units of --width",
     )
-    blocks: tuple[int, int, int, int] = setting((4, 4, 4, 4), "transformer blocks per level")
+    blocks: tuple[int, int, int, int] = setting(
+        (4, 4, 4, 4), "transformer blocks per level", least=1
+    )
     ffn_factor: float | None = setting(
-        None, "expansion of the transformer's feed-forward (default: 2.66 for MEF, 4 otherwise)"
+        None,
+        "expansion of the transformer's feed-forward (default: 2.66 for MEF, 4 otherwise)",
+        above=0,
     )
     dif_target: Literal["noise", "noised_latent"] = setting(
         "noise", "what the diffusion loss compares with; noised_latent: the code before August 2024"
@@ -96,10 +101,10 @@ class Config(SystemConfig):
         "how images are written: above their darkest value and rounded down, as in the released code, "
         "or the full range, rounded",
     )
-    epochs: int = setting(60, "passes over the training pairs")
-    batch_size: int = setting(4, "pairs per step (and process)")
-    learning_rate: float = setting(3e-4, "learning rate of AdamW at the start")
-    weight_decay: float = setting(1e-4, "weight decay of AdamW")
+    epochs: int = setting(60, "passes over the training pairs", least=1)
+    batch_size: int = setting(4, "pairs per step (and process)", least=1)
+    learning_rate: float = setting(3e-4, "learning rate of AdamW at the start", above=0)
+    weight_decay: float = setting(1e-4, "weight decay of AdamW", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -38,9 +38,12 @@ class Config(TwoPhaseConfig):
         "paper: its own",
     )
     skip: Literal["visible", "sum"] = setting("visible", "image added before the sigmoid")
-    phase1_epochs: int = setting(30, "epochs that reconstruct each image")
-    phase2_epochs: int = setting(60, "epochs that train the fusion")
-    decay_every: int = setting(10, "epochs between decays")
+    phase1_epochs: int = setting(30, "epochs that reconstruct each image", least=1)
+    phase2_epochs: int = setting(60, "epochs that train the fusion", least=1)
+    decay_every: int = setting(10, "epochs between decays", least=1)
     drop_path: float = setting(
-        0.1, "probability that a training step leaves out a ConvFormer branch of a sample"
+        0.1,
+        "probability that a training step leaves out a ConvFormer branch of a sample",
+        least=0,
+        below=1,
     )

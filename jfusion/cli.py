@@ -12,9 +12,11 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log with the traceback; 130: Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that a terminal lacks becomes "?"
             stream.reconfigure(errors="replace")
@@ -72,6 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _failed(error)
+
+
+def _open_missing_streams() -> None:
+    """Gives a process that was started without stdin, stdout or stderr (`2>&-`) /dev/null in its place.
+
+    Otherwise the next file that is opened has the number of stderr, and what is printed is written to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _failed(error: Exception) -> int:

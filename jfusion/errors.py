@@ -65,11 +65,15 @@ def printable(text: object, most: int = 120) -> str:
 
 
 def log_error() -> Path | str:
-    """Writes the traceback of the exception at hand, with the command; returns the path of the log."""
+    """Writes the traceback of the exception at hand; returns the path of the log.
+
+    Its first line has the process and its command, since all processes write the same file.
+    """
     path = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jfusion/last-error.txt"
     )
-    text = f"{' '.join(sys.argv)}\n{platform.platform()}, Python {sys.version}\n\n{traceback.format_exc()}"
+    command = f"process {os.getpid()}: {printable(' '.join(sys.argv), 4000)}"
+    text = f"{command}\n{platform.platform()}, Python {sys.version}\n\n{traceback.format_exc()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="replace")

@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from jfusion.errors import UserError, writing
+from jfusion.errors import UserError, printable, writing
 
 # What the first bytes of a file must be for a command that writes such files to replace it.
 KINDS = {
@@ -49,14 +52,13 @@ def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[
     The file is flushed to the disk before the rename, so that neither `kill -9` nor a power failure
     leaves half a file under the final name. `what` names the file in an error ("the checkpoint").
     Temporary names start with a dot and end in `.part`: nothing in jfusion reads such a file. A link is
-    followed, and a device or a pipe is written through; neither is replaced. Raises UserError for a
+    followed, and a device, a pipe or an open file (/dev/stdout) is written through; none is replaced. Raises UserError for a
     folder, for an input of the running command, and for an existing file that is not of the `kind` (a key
     of `KINDS`, or "text") that is about to replace it.
     """
-    path = Path(path)
-    path = path.resolve() if path.is_symlink() else path
+    path = _followed(check_path(path, what))
     _check_target(path, what, kind)
-    through = path.exists() and not path.is_file()  # a device, a pipe
+    through = written_through(path)
     try:
         folder = Path(tempfile.gettempdir()) if through else path.parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[
     try:
         yield temporary
         if through:
-            with temporary.open("rb") as source, path.open("wb") as target:
+            with temporary.open("rb") as source, _opened(path) as target:
                 shutil.copyfileobj(source, target)
             return
         with temporary.open("rb+") as file:
@@ -83,8 +85,49 @@ def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[
         temporary.unlink(missing_ok=True)
 
 
+def _open_file(path: Path) -> tuple[int, int] | None:
+    """The process and the number of the open file that a path names; None for another path.
+
+    /dev/stdout, /dev/fd/3, and links to them are such paths: they lead to /proc/<process>/fd/<number>.
+    The file behind them is the shell's: it holds what others wrote, or is a pipe without a name.
+    """
+    for _ in range(40):  # as many links as Linux follows
+        path = Path(os.path.realpath(path.parent), path.name)
+        match = re.fullmatch(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd/([0-9]+)", str(path))
+        if match:
+            return int(match[1]), int(match[2])
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return None
+
+
+def _followed(path: Path) -> Path:
+    """Where a link leads, as another name is not put in its place; an open file keeps its name."""
+    return Path(os.path.realpath(path)) if path.is_symlink() and not _open_file(path) else path
+
+
+def written_through(path: Path) -> bool:
+    """Whether a path is a device, a pipe or an open file, into which output flows beside what is there."""
+    if _open_file(path):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A device, a pipe or an open file, ready for more. A file of our own keeps the shell's position."""
+    process, number = _open_file(path) or (None, 0)
+    if process == os.getpid():
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        return os.fdopen(os.dup(number), "wb")
+    return path.open("wb" if process is None else "ab")
+
+
 def _check_target(path: Path, what: str, kind: str | None) -> None:
     """Raises UserError when `path` must not be written to."""
+    if written_through(path):
+        return
     if path.is_dir():
         raise UserError(f"{what} cannot be written to {path}, which is a folder; name a file")
     if not path.is_file():
@@ -107,27 +150,47 @@ def _check_target(path: Path, what: str, kind: str | None) -> None:
         )
 
 
-def check_output(path: str | Path, what: str, needed: int = 1 << 20) -> None:
+def check_path(path: str | Path, what: str) -> Path:
+    """The path, unless no file can have it: too long, with a NUL, or not text. Raises UserError."""
+    try:
+        names = os.fsencode(path).split(b"/")
+    except UnicodeEncodeError:
+        reason = "holds half a character"
+    else:
+        long = max(map(len, names)) > 255 or len(os.fsencode(path)) > 4095
+        reason = "is too long" if long else "holds a NUL" if "\0" in str(path) else ""
+    if reason:
+        raise UserError(f"{what}: the path {printable(path, 60)} {reason}; choose another")
+    return Path(path)
+
+
+def check_output(
+    path: str | Path, what: str, needed: int = 1 << 20, *, folder: bool = False
+) -> None:
     """Says before the work that its result cannot be written: no permission, no room, not a folder.
 
-    path: the file or the folder to be written; `needed`: about how many bytes. Raises UserError.
+    path: the file to be written, or with `folder` the folder; `needed`: about how many bytes. Raises
+    UserError.
     """
-    path = Path(path)
-    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if path.exists() and not path.is_dir() and not path.is_file():
-        return  # a device, a pipe
-    folder = parent if parent.is_dir() else parent.parent
-    if parent.is_file() and parent != path:
-        raise UserError(f"{what} cannot be written to {path}: {parent} is a file, not a folder")
+    path = check_path(path, what)
+    if not folder:
+        path = _followed(path)
+        if written_through(path):
+            return
+    parent = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not parent.is_dir() and (folder or parent != path):
+        found = "a file" if parent.is_file() else "a device or a broken link"
+        raise UserError(f"{what} cannot be written to {path}: {parent} is {found}, not a folder")
+    place = parent if parent.is_dir() else parent.parent
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=place):
             pass
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(place).free
     except OSError as error:
         raise writing(what, path, error) from error
     if free < needed:
         raise UserError(
-            f"{what} needs about {needed / 1e6:.0f} MB, and the disk of {folder} has {free / 1e6:.0f} MB free; "
+            f"{what} needs about {needed / 1e6:.0f} MB, and the disk of {place} has {free / 1e6:.0f} MB free; "
             "free some space or choose another folder"
         )
 
@@ -137,7 +200,7 @@ def remove_left(folder: str | Path) -> None:
     prefix = f".{_machine()}."
     for left in Path(folder).glob(f"{prefix}*.part"):
         number = left.name.removeprefix(prefix).split(".")[0]
-        if number.isdigit() and not _alive(int(number)):
+        if re.fullmatch("[0-9]{1,9}", number) and not _alive(int(number)):
             left.unlink(missing_ok=True)
 
 
@@ -182,16 +245,25 @@ def point_link(link: Path, target: Path) -> Path:
     return link
 
 
-def read_text(path: str | Path, what: str) -> str:
-    """A UTF-8 text file, or one line that says why it cannot be read."""
+def read_text(path: str | Path, what: str, rewritten: bool = False) -> str:
+    """A UTF-8 text file, or one line that says why it cannot be read.
+
+    rewritten: the command writes the file anew itself, and its line ends are kept; any other file that
+    is read is an input, which no output may replace.
+    """
+    path = check_path(path, what)
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="" if rewritten else None) as file:
+            text = file.read()
     except UnicodeDecodeError as error:
         raise UserError(
             f"{what} {path} is not UTF-8 text: {error.reason}; save it as UTF-8"
         ) from error
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    if not rewritten:
+        mark_input(path)
+    return text
 
 
 def _umask() -> int:

@@ -13,12 +13,14 @@ import numpy as np
 from jfusion import checkpoint
 from jfusion.config import renamed
 from jfusion.data.h5 import Pair
-from jfusion.errors import UserError
+from jfusion.errors import UserError, printable
+from jfusion.files import check_path
 from jfusion.runs import Run, runs_in
 from jfusion.systems import registry
+from jfusion.systems.base import System
 
 if TYPE_CHECKING:
-    from jfusion.systems.base import FusedImage, System
+    from jfusion.systems.base import FusedImage
 
 RUNS = "exp"  # the folder of runs that is searched when no weights are named
 
@@ -129,7 +131,7 @@ def find_checkpoint(weights: str | Path | None = None, name: str | None = None) 
     Arguments as in `load_system`. None for a system without parameters, when no weights are named.
     Raises UserError where there is none, which says where the authors' weights of `name` are.
     """
-    path = Path(weights or RUNS)
+    path = check_path(weights or RUNS, "the checkpoint")
     if path.is_file():
         return path
     try:
@@ -139,9 +141,12 @@ def find_checkpoint(weights: str | Path | None = None, name: str | None = None) 
             raise
         if weights is None and not registry.create(name).needs_weights:
             return None
-        where = registry.system_class(name).WEIGHTS.card.where
+        cls = registry.system_class(name)
+        if cls.needs_weights is System.needs_weights:  # a method without networks
+            raise UserError(f"{name} has no weights; leave out --weights") from error
+        where = cls.WEIGHTS.card.where
         raise UserError(f"{error}; weights: {where}" if where else str(error)) from error
-    print(f"checkpoint: {newest}")
+    print(f"checkpoint: {printable(newest, 4000)}")
     return newest
 
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import fcntl
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -102,7 +103,8 @@ class Run:
                 raise UserError(f"{self.folder} is being trained by another process") from error
             except OSError as error:
                 print(
-                    f"note: {self.folder} cannot be locked ({error}); train it in one process only"
+                    f"note: {printable(self.folder, 4000)} cannot be locked ({error}); train it in one "
+                    "process only"
                 )
             yield
 
@@ -117,7 +119,7 @@ class Run:
         numbered = []
         for path in (self.folder / "model").glob("ckpt_*.pkl"):
             parts = path.stem.split("_")[1:]
-            if all(part.isdigit() for part in parts):
+            if all(map(_is_number, parts)):
                 numbered.append(([int(part) for part in parts], path))
         return [path for _, path in sorted(numbered)]
 
@@ -147,7 +149,7 @@ class Run:
         try:
             checkpoint.load(paths[-1])
         except UserError as error:
-            print(f"jfusion: {error}; the older checkpoints are kept")
+            print(f"jfusion: {printable(error, 4000)}; the older checkpoints are kept")
             return
         for path in paths:
             if path not in kept:
@@ -183,19 +185,24 @@ class Run:
                     raise UserError(
                         f"{error}; no checkpoint of {self.folder} can be read, so the run is not resumed"
                     ) from error
-                print(f"jfusion: {error}; the checkpoint before it is used")
+                print(f"jfusion: {printable(error, 4000)}; the checkpoint before it is used")
         return None
 
     # ---- scalars and images
 
     def start_log(self, step: int) -> None:
-        """Opens log.txt, metrics.csv and TensorBoard; entries after `step` (lost work) are dropped."""
+        """Opens log.txt, metrics.csv and TensorBoard; entries after `step` (lost work) are dropped.
+
+        Raises UserError, before any of them is changed, when one cannot be read.
+        """
         from tensorboardX import SummaryWriter
 
         remove_left(self.folder)
         remove_left(self.folder / "model")
-        _keep_until(self.folder / "metrics.csv", step)
-        _keep_until(self.folder / "log.txt", step)
+        paths = [self.folder / name for name in ("metrics.csv", "log.txt")]
+        kept = {path: _kept_until(path, step) for path in paths if path.exists()}
+        for path, text in kept.items():
+            write_text(path, text, "the run's log")
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, flush_secs=30)
 
     def log(self, step: int, line: str, values: dict[str, float]) -> None:
@@ -236,7 +243,7 @@ def runs_in(folder: Path) -> list[Run]:
         try:
             runs.append(Run.open(file.parent))
         except UserError as error:
-            print(f"note: {error}; this run is skipped")
+            print(f"note: {printable(error, 4000)}; this run is skipped")
     return sorted(runs, key=_age, reverse=True)
 
 
@@ -310,19 +317,21 @@ def _header(table: Path, names: list[str]) -> list[str]:
         new = [name for name in names if name not in header]
         if not new:
             return header
-        rows = file.read().splitlines()
-    lines = [",".join([*header, *new]), *(row + "," * len(new) for row in rows)]
-    write_text(table, "\n".join(lines) + "\n", "the run's log")
+        rows = re.sub("\r?\n", lambda end: "," * len(new) + end[0], file.read())
+    write_text(table, ",".join([*header, *new]) + "\n" + rows, "the run's log")
     return [*header, *new]
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drops the lines of a log whose leading number is above `step`, and a last line without an end."""
-    if not path.exists():
-        return
+def _kept_until(path: Path, step: int) -> str:
+    """A log without the lines whose leading number is above `step`, and without a last line that has no end."""
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        first = line.replace("\t", ",").split(",")[0]
-        if line.endswith("\n") and (not first.isdigit() or int(first) <= step):
+    for line in re.findall(r"[^\n]*\n", read_text(path, "the run's log", rewritten=True)):
+        first = re.split(r"[\t,\r\n]", line)[0]
+        if not _is_number(first) or int(first) <= step:
             kept.append(line)
-    write_text(path, "".join(kept), "the run's log")
+    return "".join(kept)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number that we wrote; `str.isdigit` takes digits that `int` refuses."""
+    return re.fullmatch("[0-9]{1,18}", text) is not None

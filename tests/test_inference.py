@@ -134,6 +134,11 @@ def test_what_is_not_there_is_said_with_where_to_get_it(tmp_path):
     assert inference.system_of(tmp_path / "nowhere") == registry.DEFAULT
 
 
+def test_a_method_without_networks_has_no_weights_to_look_for(tmp_path):
+    with pytest.raises(UserError, match=r"^laplacian has no weights; leave out --weights$"):
+        inference.find_checkpoint(tmp_path, "laplacian")
+
+
 def test_a_record_of_an_older_version_is_of_the_system_that_it_is_called_today(monkeypatch):
     monkeypatch.setattr(registry, "RENAMED_SYSTEMS", {"old": "scaled"})
     assert inference.resolve_system({"system": "old"}) == "scaled"

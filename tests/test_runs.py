@@ -15,6 +15,7 @@ from jfusion import config as configs
 from jfusion.data.h5 import PairFile
 from jfusion.data.image import read_rgb
 from jfusion.errors import UserError
+from jfusion.files import protecting_inputs
 from jfusion.inference import fuse_pair
 from jfusion.runs import NullRun, Run
 from jfusion.systems.registry import RENAMED_SYSTEMS, config_class
@@ -127,6 +128,45 @@ def test_the_log_takes_new_columns_and_drops_lost_steps(tmp_path):
     table = (run.folder / "metrics.csv").read_text().splitlines()
     assert table == ["step,total,ssim", "1,3,", "2,1,"]
     assert (run.folder / "log.txt").read_text() == "1\tone\n2\ttwo\n"
+
+
+@pytest.mark.parametrize("broken", ["metrics.csv", "log.txt"])
+@pytest.mark.parametrize("content", [b"1,\xff\n2,3\n", None])
+def test_no_log_is_changed_when_one_of_them_cannot_be_read(tmp_path, broken, content):
+    run = Run.new(tmp_path, "film", "Set", {})
+    whole = run.folder / ({"metrics.csv", "log.txt"} - {broken}).pop()
+    whole.write_text("1\tone\n2\ttwo\n")
+    if content is None:
+        (run.folder / broken).mkdir()
+    else:
+        (run.folder / broken).write_bytes(content)
+    with pytest.raises(UserError, match=f"the run's log .*{broken}"):
+        run.start_log(1)
+    assert whole.read_text() == "1\tone\n2\ttwo\n"
+
+
+def test_the_rows_of_a_log_keep_their_line_ends(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    (run.folder / "metrics.csv").write_bytes(b"step,total\n1,3\r\n\xc2\xb2,0\n2,3\r\n3,")
+    with protecting_inputs():
+        run.start_log(1)
+        run.log(2, "two", {"total": 1.0, "ssim": 0.5})
+    run.close()
+    table = (run.folder / "metrics.csv").read_bytes()
+    assert table == b"step,total,ssim\n1,3,\r\n\xc2\xb2,0,\n2,1,0.5\r\n"
+
+
+def test_names_that_are_no_numbers_of_ours_are_no_checkpoints(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {})
+    for name in ("ckpt_\u00b2.pkl", "ckpt_\u0663.pkl", "ckpt_.pkl", "ckpt_7.pkl"):
+        (run.folder / "model" / name).touch()
+    assert [path.name for path in run.checkpoints()] == ["ckpt_7.pkl"]
+
+
+def test_a_record_without_data_asks_for_them(tmp_path):
+    run = Run.new(tmp_path, "film", "Set", {"system": "film", "config": {}, "options": {}})
+    with pytest.raises(UserError, match=r"config\.json: the options name no data; .*--data"):
+        resume(run.folder)
 
 
 def test_images_are_written_side_by_side(tmp_path):

@@ -14,6 +14,7 @@ from jfusion.data import image
 from jfusion.data.depth import recorded_ranges
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs, task
+from jfusion.errors import printable
 from jfusion.files import check_output
 from jfusion.systems import registry
 from jfusion.text.features import read_features
@@ -73,7 +74,8 @@ def system_of(values: Mapping[str, Any]) -> str:
 def run(options: Options, settings: Mapping[str, Any]) -> int:
     """Fuses, and prints what was written."""
     written = fuse(options, settings)
-    print(f"{len(written)} fused: {written[0] if len(written) == 1 else options.out}")
+    place = written[0] if len(written) == 1 else options.out
+    print(f"{len(written)} fused: {printable(place, 4000)}")
     return 0
 
 
@@ -87,7 +89,7 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Pa
 
     task(options.task)
     pairs = find_pairs(options.a, options.b)
-    check_output(options.out, "the fused images")
+    check_output(options.out, "the fused images", folder=True)
     path = inference.find_checkpoint(options.weights, options.system)
     content = inference.read_checkpoint(path)
     reader = image.Reader(options.range, options.max_pixels, recorded_ranges(content))

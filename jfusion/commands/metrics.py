@@ -18,7 +18,7 @@ from jfusion.config import REQUIRED, CommandOptions, setting
 from jfusion.data import color, image
 from jfusion.data.names import list_files, natural_key, sample_name
 from jfusion.errors import UserError
-from jfusion.files import check_output, read_text, write_text
+from jfusion.files import check_output, read_text, write_text, written_through
 from jfusion.metrics import DEFAULT_PRESET, PRESETS, fidelity, structure
 from jfusion.metrics.table import Table, deviations, means
 from jfusion.papers.compare import add_published, parse, protocol
@@ -78,8 +78,7 @@ class Result:
 
 def run(options: Options) -> int:
     """Evaluates, prints and writes the table; 2 when an image was skipped."""
-    for path in filter(None, (options.csv, options.markdown, options.latex, options.per_image)):
-        check_output(path, "the table")
+    _check_outputs([options.csv, options.markdown, options.latex, options.per_image])
     result = evaluate(options)
     write(result, options)
     print(result.table.text())
@@ -88,6 +87,18 @@ def run(options: Options) -> int:
     for line in result.skipped:
         print(f"skipped {line}", file=sys.stderr)
     return 2 if result.skipped else 0
+
+
+def _check_outputs(paths: Sequence[str | None]) -> None:
+    """Raises UserError when an output cannot be written, or when two are one file."""
+    seen = set()
+    for path in filter(None, paths):
+        check_output(path, "the table")
+        if written_through(Path(path)):
+            continue
+        if os.path.realpath(path) in seen:
+            raise UserError(f"two outputs are one file, {path}; give each a name of its own")
+        seen.add(os.path.realpath(path))
 
 
 def evaluate(options: Options) -> Result:

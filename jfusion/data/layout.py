@@ -22,7 +22,7 @@ from pathlib import Path
 from jfusion.data.image import is_image_name
 from jfusion.data.names import check_part, list_files, pair_by_name, pair_by_number, sample_name
 from jfusion.errors import UserError, did_you_mean, printable
-from jfusion.files import read_text
+from jfusion.files import check_path, read_text
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def find_pairs(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
     Raises UserError when a path does not exist, two files of a folder have one name, or an image has no
     partner.
     """
-    a, b = Path(a), Path(b)
+    a, b = check_path(a, "images A"), check_path(b, "images B")
     for path in (a, b):
         if not path.exists():
             raise UserError(f"{path} does not exist")

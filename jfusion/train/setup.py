@@ -38,7 +38,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     not suit the system.
     """
     check_trainable(system_name)
-    check_output(Path(options.exp) / system_name, "the run folder")
+    check_output(options.exp, "the run folder", folder=True)
     sets, schedule = training_sets(options)
     settings = settings_for(config_class(system_name), sets, settings)
     configs.from_dict(config_class(system_name), settings, system_name).check_training()
@@ -78,7 +78,10 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     """
     run = Run.open(Path(folder))
     record = present_record(run.record)
-    changed = {"data": data or record["options"]["data"], "max_steps": max_steps}
+    data = data or record["options"].get("data")
+    if data is None:
+        raise UserError(f"{folder}/config.json: the options name no data; name them with --data")
+    changed = {"data": data, "max_steps": max_steps}
     options = configs.from_dict(Options, {**record["options"], **changed}, f"{folder}/config.json")
     before, now = record.get("precision", "float32"), machine.precision()
     if before != now:

@@ -26,6 +26,8 @@ def interruptible() -> Iterator[list[int]]:
     with contextlib.suppress(ValueError):  # Python lets only the main thread set handlers
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
+            # Jittor takes a lock that a signal interrupts for a fault: the system resumes the wait
+            signal.siginterrupt(number, False)
     try:
         yield received
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -27,6 +29,26 @@ def test_a_second_ctrl_c_stops_at_once():
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == [signal.SIGTERM] * 2
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_wait_of_the_system_is_resumed_after_a_signal():
+    reading, writing = os.pipe()
+    libc, main = ctypes.CDLL(None, use_errno=True), threading.main_thread().ident
+
+    def disturb():
+        time.sleep(0.2)
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.2)
+        os.write(writing, b"x")
+
+    with interruptible() as received:
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        count = libc.read(reading, ctypes.create_string_buffer(1), 1)
+        thread.join()
+        assert (count, received) == (1, [signal.SIGINT])
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_thread_trains_without_handlers():

@@ -238,7 +238,7 @@ def on_gpu(side: str) -> tuple[Callable[[], None], Callable[[], float]]:
 
         if not jt.flags.use_cuda:
             raise SystemExit("CUDA is off: jfusion doctor says why")
-        # Jittor's allocator keeps what it has taken: at the end it holds the peak
+        # Jittor's allocator returns no memory, so at the end it holds the peak
         return lambda: jt.sync_all(True), lambda: jt.get_mem_info().total_cuda_used / 2**30
     import torch
 

@@ -209,7 +209,7 @@ def loader_of_epoch(
     schedule: Callable[[int], int],
     options: Options,
 ) -> Callable[[int], DataLoader]:
-    """A function from an epoch to its batches, made as the system's configuration and the options say."""
+    """A function from an epoch to its batches; the system's configuration and the options decide them."""
     config, shard = system.config, (mpi.rank(), mpi.count())
     loaders = [
         DataLoader(

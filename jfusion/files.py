@@ -56,10 +56,11 @@ def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[
     folder, for an input of the running command, and for an existing file that is not of the `kind` (a key
     of `KINDS`, or "text") that is about to replace it.
     """
-    path = _followed(check_path(path, what))
-    _check_target(path, what, kind)
-    through = written_through(path)
+    path = check_path(path, what)
     try:
+        path = _followed(path)
+        _check_target(path, what, kind)
+        through = written_through(path)
         folder = Path(tempfile.gettempdir()) if through else path.parent
         folder.mkdir(parents=True, exist_ok=True)
         prefix = f".{_machine()}.{os.getpid()}."
@@ -173,16 +174,18 @@ def check_output(
     UserError.
     """
     path = check_path(path, what)
-    if not folder:
-        path = _followed(path)
-        if written_through(path):
-            return
-    parent = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
-    if not parent.is_dir() and (folder or parent != path):
-        found = "a file" if parent.is_file() else "a device or a broken link"
-        raise UserError(f"{what} cannot be written to {path}: {parent} is {found}, not a folder")
-    place = parent if parent.is_dir() else parent.parent
     try:
+        if not folder:
+            path = _followed(path)
+            if written_through(path):
+                return
+        parent = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+        if not parent.is_dir() and (folder or parent != path):
+            found = "a file" if parent.is_file() else "a device or a broken link"
+            raise UserError(
+                f"{what} cannot be written to {path}: {parent} is {found}, not a folder"
+            )
+        place = parent if parent.is_dir() else parent.parent
         with tempfile.TemporaryFile(dir=place):
             pass
         free = shutil.disk_usage(place).free

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from jfusion import cli, files
 from jfusion.cli import main
 from jfusion.data import image
+from jfusion.data.layout import find_pairs
 from jfusion.errors import UserError
 
 PIXELS = np.arange(48 * 50, dtype=np.uint8).reshape(48, 50)
@@ -94,6 +97,75 @@ def test_pipes_and_devices_are_written_through(tmp_path):
         files.write_text("/dev/full", "x" * 10, "the table")
 
 
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "/dev/fd/1", "link"])
+@pytest.mark.parametrize("pipe", [False, True])
+def test_an_open_file_keeps_what_is_in_it(tmp_path, path, pipe):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "log.txt").write_text("old\n")
+    code = (
+        "import sys; from jfusion import files; print('before'); "
+        "files.check_output(sys.argv[1], 'the table'); "
+        "files.write_text(sys.argv[1], 'table\\n', 'the table'); print('after')"
+    )
+    command = [sys.executable, "-c", code, path if path != "link" else str(tmp_path / "link")]
+    with (tmp_path / "log.txt").open("a") as log:
+        done = subprocess.run(command, stdout=subprocess.PIPE if pipe else log, check=True)
+    written = done.stdout.decode() if pipe else (tmp_path / "log.txt").read_text()
+    assert written == ("" if pipe else "old\n") + "before\ntable\nafter\n"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_text_that_a_command_reads_is_kept_unless_it_is_its_own(tmp_path):
+    path = tmp_path / "n.txt"
+    path.write_text("one\n")
+    with files.protecting_inputs():
+        files.write_text(path, files.read_text(path, "the log", rewritten=True), "the log")
+        files.read_text(path, "the list")
+        with pytest.raises(UserError, match=r"n\.txt, which this command reads"):
+            files.write_text(path, "table", "the table")
+    assert path.read_text() == "one\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("x" * 256, "is too long"),
+        ("a/" * 2100, "is too long"),
+        ("a\0b", "holds a NUL"),
+        ("a\ud800", "holds half a character"),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_one_line(path, reason):
+    for use in (files.check_output, files.write_text, files.read_text):
+        with pytest.raises(UserError, match=f"the file: the path .* {reason}; choose another$"):
+            use(*((path, "text", "the file") if use is files.write_text else (path, "the file")))
+    with pytest.raises(UserError, match=reason):
+        find_pairs(path, ".")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for use in (files.check_output, lambda path, what: files.write_text(path, "", what)):
+        with pytest.raises(UserError, match="Permission denied"):
+            use(tmp_path / "x", "the table")
+    with pytest.raises(UserError, match="Permission denied"):
+        find_pairs(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "link"])
+def test_a_folder_is_not_made_in_place_of_something_else(tmp_path, kind):
+    path = tmp_path / kind
+    make = {"file": path.touch, "pipe": lambda: os.mkfifo(path)}
+    make.get(kind, lambda: path.symlink_to(tmp_path / "nowhere"))()
+    for place in (path, path / "deep"):
+        with pytest.raises(UserError, match=f"{kind} is a .*, not a folder"):
+            files.check_output(place, "the images", folder=True)
+    files.check_output(tmp_path, "the images", folder=True)
+
+
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file, not a folder"):
@@ -105,8 +177,9 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["fuse", "test", "align", "slices", "train"])
-def test_every_command_looks_at_its_output_before_the_work(pair, command, capsys):
-    blocked = pair / "file/out"
+@pytest.mark.parametrize("out", ["file/out", "file"])
+def test_every_command_looks_at_its_output_before_the_work(pair, command, out, capsys):
+    blocked = pair / out
     (pair / "file").write_text("mine")
     sides = ["--a", str(pair / "a"), "--b", str(pair / "b")]
     arguments = {
@@ -156,13 +229,24 @@ def test_files_are_written_although_nobody_reads_the_output(pair):
         assert len(done.stderr.decode().strip().splitlines()) <= 2
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_files_are_written_without_a_terminal(pair, closed):
+    sides = ["--a", str(pair / "a"), "--b", str(pair / "b"), "--fused", str(pair / "a")]
+    arguments = [*sides, "--metrics", "MSE", "--csv", str(pair / "t.csv")]
+    command = shlex.join([sys.executable, "-m", "jfusion", "metrics", *arguments])
+    done = subprocess.run(f"{command} {closed}", shell=True, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert "MSE" in (pair / "t.csv").read_text()
+
+
 def test_a_fault_of_ours_is_one_line_and_a_log(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cli, "_run", lambda *_: 1 / 0)
     assert main(["systems"]) == 70
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "ZeroDivisionError" in line and str(tmp_path / "jfusion/last-error.txt") in line
-    assert "Traceback" in (tmp_path / "jfusion/last-error.txt").read_text()
+    log = (tmp_path / "jfusion/last-error.txt").read_text()
+    assert "Traceback" in log and log.startswith(f"process {os.getpid()}: {sys.argv[0]}")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,11 @@ def find_pairs(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
     """
     a, b = check_path(a, "images A"), check_path(b, "images B")
     for path in (a, b):
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        if not there:
             raise UserError(f"{path} does not exist")
     if a.is_file() and b.is_file():
         return [(check_part(sample_name(a), str(a)), a, b)]

@@ -126,6 +126,16 @@ def test_two_files_of_one_name_are_not_guessed_at(folders, capsys):
     assert "holds two images called 'one': one.bmp and one.png" in capsys.readouterr().err
 
 
+def test_outputs_are_neither_each_other_nor_an_input(folders, capsys):
+    path = folders / "n.txt"
+    (folders / "link").symlink_to(path)
+    assert run(folders, "--csv", path, "--markdown", folders / "link") == 2
+    assert "two outputs are one file" in capsys.readouterr().err and not path.exists()
+    path.write_text("one\n")
+    assert run(folders, "--list", path, "--csv", path) == 2
+    assert "which this command reads" in capsys.readouterr().err and path.read_text() == "one\n"
+
+
 def test_ground_truth_adds_its_own_columns(folders):
     options = command.Options(
         str(folders / "ir"), str(folders / "vi"), [str(folders / "good")], str(folders / "good")

@@ -45,6 +45,11 @@ def test_an_output_never_replaces_an_input(pair, spelling, capsys):
     assert (pair / "a/1.png").read_bytes() == before
 
 
+def test_names_are_printed_without_escape_sequences(pair, capsys):
+    assert fuse(pair, pair / "\x1b[31mred") == 0
+    assert "?[31mred/1.png" in "".join(capsys.readouterr().out.split("\n"))
+
+
 def test_the_next_command_may_write_what_the_last_one_read(pair):
     assert fuse(pair, pair / "out") == 0
     assert fuse(pair, pair / "out") == 0

@@ -273,8 +273,8 @@ class System:
             raise UserError(f"{self.name} needs paragraph features, and none were given")
         if text.ndim == 3 and text.shape[0] != a.shape[0]:
             raise UserError(
-                f"there are {a.shape[0]} images and the features of {text.shape[0]} paragraphs; give one of "
-                "each pair"
+                f"paragraph features for {text.shape[0]} pairs do not fit {a.shape[0]} pairs of images; give one "
+                "paragraph of each pair"
             )
         if text.ndim != 3 or text.shape[1] < 1 or text.shape[2] != width:
             raise UserError(

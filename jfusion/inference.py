@@ -137,6 +137,9 @@ def find_checkpoint(weights: str | Path | None = None, name: str | None = None) 
     try:
         newest = _newest_checkpoint(path, name)
     except UserError as error:
+        if name is None and weights is None:
+            hint = "or fuse without weights: --system guided"
+            raise UserError(f"{error} with --weights, {hint}") from error
         if name is None:
             raise
         if weights is None and not registry.create(name).needs_weights:

@@ -39,7 +39,9 @@ class Options(CommandOptions):
     )
     out: str = setting("fused", "folder for the fused images", "DIR")
     system: str | None = setting(
-        None, f"needed with the authors' checkpoints (default: {registry.DEFAULT})", "NAME"
+        None,
+        f"see jfusion systems; needed with the authors' checkpoints and for methods without weights (default: the checkpoint's own, else {registry.DEFAULT})",
+        "NAME",
     )
     text: str | None = setting(
         None, "folder of paragraph features, <name>.npy, for a system that reads them", "DIR"

@@ -73,7 +73,7 @@ class Options(CommandOptions):
     )
     system: str | None = setting(
         None,
-        f"needed with the authors' checkpoints (default: {registry.DEFAULT})",
+        f"see jfusion systems; needed with the authors' checkpoints and for methods without weights (default: the checkpoint's own, else {registry.DEFAULT})",
         positional=True,
     )
 

@@ -44,3 +44,9 @@ def test_comments_and_empty_lines_are_no_part_of_the_text(tmp_path, monkeypatch)
     (tmp_path / "one.h").write_text('// one\n#include "base.h"\n\nint b;  // why\n')
     (tmp_path / "two.h").write_text('#pragma once\n#include "base.h"\nint b;\n')
     assert source("one.h") == source("two.h") == "int a;\nint b;\n"
+
+
+def test_kernels_are_files_and_no_strings_in_python():
+    package = kernels._CSRC.parents[1]
+    users = {p.name for p in package.rglob("*.py") if "jt.code(" in p.read_text(encoding="utf-8")}
+    assert users == {"kernels.py", "activation.py"}  # the latter: one kernel for each expression

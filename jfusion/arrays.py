@@ -128,16 +128,16 @@ def write(arrays: list[np.ndarray], like: Images) -> Any:
     """
     if not like.is_uint8 and like.kind != "pil":
         arrays = [x / np.float32(255) if x.dtype == np.uint8 else x for x in arrays]
-    made = [_like(x, like) for x in arrays]
+    images = [_like(x, like) for x in arrays]
     if like.layout == "list":
-        return made
+        return images
     if like.layout != "NCHW":
-        return made[0]
+        return images[0]
     if like.kind == "jittor":
         from jfusion.runtime import jt
 
-        return jt.array(np.stack(made))
-    return np.stack(made)
+        return jt.array(np.stack(images))
+    return np.stack(images)
 
 
 def _like(x: np.ndarray, like: Images) -> Any:

@@ -56,10 +56,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "the configuration") -> T:
     """An instance of the dataclass `cls`. Unknown names and wrong values raise UserError."""
     hints, values = type_hints(cls), renamed(cls, values)
-    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    names = [f.name for f in dataclasses.fields(cls) if f.init]
     for key in values:
-        if key not in known:
-            raise UserError(f"{where}: unknown setting {key!r}{did_you_mean(key, known)}")
+        if key not in names:
+            raise UserError(f"{where}: unknown setting {key!r}{did_you_mean(key, names)}")
     return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
 
 

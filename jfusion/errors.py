@@ -18,20 +18,20 @@ class UserError(Exception):
     """One line that says what is wrong, where, and the remedy. The command line prints it and exits 2."""
 
 
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str | None:
     """The known word that is most like `word`, whatever their case; None when none is like it."""
-    by_lower = {k.lower(): k for k in sorted(known)}
+    by_lower = {k.lower(): k for k in sorted(choices)}
     near = difflib.get_close_matches(word.lower(), by_lower, 1, cutoff)
     return by_lower[near[0]] if near else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the nearest known word, otherwise the list of known words."""
-    known = sorted(known)
-    near = nearest(word, known)
+    choices = sorted(choices)
+    near = nearest(word, choices)
     if near is not None:
         return f"; did you mean {near!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return f"; known: {', '.join(choices)}" if choices else ""
 
 
 def optional(module: str, package: str, purpose: str, extra: str) -> ModuleType:

@@ -181,10 +181,8 @@ def check_output(
                 return
         parent = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
         if not parent.is_dir() and (folder or parent != path):
-            found = "a file" if parent.is_file() else "a device or a broken link"
-            raise UserError(
-                f"{what} cannot be written to {path}: {parent} is {found}, not a folder"
-            )
+            kind = "a file" if parent.is_file() else "a device or a broken link"
+            raise UserError(f"{what} cannot be written to {path}: {parent} is {kind}, not a folder")
         place = parent if parent.is_dir() else parent.parent
         with tempfile.TemporaryFile(dir=place):
             pass

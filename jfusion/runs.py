@@ -143,8 +143,8 @@ class Run:
         Nothing is removed before the newest one has been read back whole, hash and all.
         """
         paths = self.checkpoints()
-        kept = {*paths[-keep_last:], *(p for p in paths if p.stem == f"ckpt_{best}")}
-        if len(kept) == len(paths):
+        keep = {*paths[-keep_last:], *(p for p in paths if p.stem == f"ckpt_{best}")}
+        if len(keep) == len(paths):
             return
         try:
             checkpoint.load(paths[-1])
@@ -152,7 +152,7 @@ class Run:
             print(f"jfusion: {printable(error, 4000)}; the older checkpoints are kept")
             return
         for path in paths:
-            if path not in kept:
+            if path not in keep:
                 path.unlink()
 
     def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
@@ -200,8 +200,8 @@ class Run:
         remove_left(self.folder)
         remove_left(self.folder / "model")
         paths = [self.folder / name for name in ("metrics.csv", "log.txt")]
-        kept = {path: _kept_until(path, step) for path in paths if path.exists()}
-        for path, text in kept.items():
+        texts = {path: _kept_until(path, step) for path in paths if path.exists()}
+        for path, text in texts.items():
             write_text(path, text, "the run's log")
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, flush_secs=30)
 
@@ -324,12 +324,12 @@ def _header(table: Path, names: list[str]) -> list[str]:
 
 def _kept_until(path: Path, step: int) -> str:
     """A log without the lines whose leading number is above `step`, and without a last line that has no end."""
-    kept = []
+    lines = []
     for line in re.findall(r"[^\n]*\n", read_text(path, "the run's log", rewritten=True)):
         first = re.split(r"[\t,\r\n]", line)[0]
         if not _is_number(first) or int(first) <= step:
-            kept.append(line)
-    return "".join(kept)
+            lines.append(line)
+    return "".join(lines)
 
 
 def _is_number(text: str) -> bool:

@@ -83,8 +83,8 @@ class _Dtype:
         self.order = state[1]
 
     def numpy(self) -> np.dtype:
-        found = np.dtype(self.text)
-        return found.newbyteorder(self.order) if self.order in "<>" else found
+        dtype = np.dtype(self.text)
+        return dtype.newbyteorder(self.order) if self.order in "<>" else dtype
 
 
 @dataclass
@@ -220,11 +220,11 @@ def _pairs(*arguments: Any) -> dict:
         return {}
     (items,) = arguments
     items = list(items.items()) if isinstance(items, dict) else items
-    found = {}
+    pairs = {}
     for pair in items:
         key, value = pair
-        found[_key(key)] = value
-    return found
+        pairs[_key(key)] = value
+    return pairs
 
 
 def _empty(*_: Any) -> dict:
@@ -350,15 +350,15 @@ _TORCH_DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", 
 
 def _named(module: Any, name: Any) -> Name:
     """A global name of the file. Raises UserError for one that exists to run code."""
-    found = Name(str(module), str(name))
-    if found in KNOWN or found in _HARMLESS:
-        return found
-    if found.module.split(".")[0] in _ATTACKS or "__" in found.name:
+    placeholder = Name(str(module), str(name))
+    if placeholder in KNOWN or placeholder in _HARMLESS:
+        return placeholder
+    if placeholder.module.split(".")[0] in _ATTACKS or "__" in placeholder.name:
         raise UserError(
             f"refused: the file asks for {plain(module)}.{plain(name)}, which no checkpoint needs and "
             "which could run code; do not trust where it came from"
         )
-    return found
+    return placeholder
 
 
 def plain(text: Any, most: int = 60) -> str:
@@ -629,25 +629,25 @@ def _resolve(value: Any, done: dict[int, Any], depth: int, budget: Budget) -> An
         return done[id(value)][1]
     if isinstance(value, Object):
         value.items = value.items or (list(value.arguments) if value.arguments else {})
-        found = _resolve(value.items, done, depth + 1, budget) if value.items else str(value.name)
+        result = _resolve(value.items, done, depth + 1, budget) if value.items else str(value.name)
     elif isinstance(value, _Array | _Tensor | _Dtype):
-        found = value.numpy()
-        budget.spend(getattr(found, "nbytes", 0), 1)
+        result = value.numpy()
+        budget.spend(getattr(result, "nbytes", 0), 1)
     elif isinstance(value, Name):
-        found = str(value)
+        result = str(value)
     elif isinstance(value, Storage):
-        found = value.values
+        result = value.values
     elif isinstance(value, tuple):
-        found = tuple(_resolve(v, done, depth + 1, budget) for v in value)
+        result = tuple(_resolve(v, done, depth + 1, budget) for v in value)
     elif isinstance(value, list | dict):
-        found = type(value)()
-        done[id(value)] = value, found  # before its parts: it may hold itself
+        result = type(value)()
+        done[id(value)] = value, result  # before its parts: it may hold itself
         if isinstance(value, list):
-            found.extend(_resolve(v, done, depth + 1, budget) for v in value)
+            result.extend(_resolve(v, done, depth + 1, budget) for v in value)
         else:
             for key, part in value.items():
-                found[key] = _resolve(part, done, depth + 1, budget)
+                result[key] = _resolve(part, done, depth + 1, budget)
     else:
         return value
-    done[id(value)] = value, found
-    return found
+    done[id(value)] = value, result
+    return result

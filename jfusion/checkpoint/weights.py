@@ -47,13 +47,13 @@ def load_official(
     optional ones, and the counts of batches of PyTorch's BatchNorm."""
     names = system.WEIGHTS
     parameters = {names.official(name): v for name, v in system.state_dict().items()}
-    kept = {name: v.numpy() for name, v in parameters.items() if name.startswith(names.optional)}
+    values = {name: v.numpy() for name, v in parameters.items() if name.startswith(names.optional)}
     used = {
         name: v
         for name, v in state.items()
         if not name.startswith(names.ignored) and not name.endswith(".num_batches_tracked")
     }
-    used = {**kept, **used}
+    used = {**values, **used}
     check_names({name: v.shape for name, v in parameters.items()}, used, where, system.name)
     if consume:
         state.clear()
@@ -93,10 +93,10 @@ def _fitting(
     fitting = [name for name, value in parameters.items() if shapes.get(name) == value.shape]
     if not fitting:
         raise UserError(f"{where}: none of its {len(state)} tensors fits {system.name}")
-    kept = [name for name in parameters if name not in fitting]
+    unchanged = [name for name in parameters if name not in fitting]
     skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fitting]
     print(f"{where}: {len(fitting)} of {len(parameters)} tensors loaded")
-    for what, listed in (("skipped from the file", skipped), ("left as they were", kept)):
+    for what, listed in (("skipped from the file", skipped), ("left as they were", unchanged)):
         if listed:
             print(f"  {len(listed)} {what}: {', '.join(listed)}")
     return {**parameters, **{name: state[name] for name in fitting}}

@@ -240,8 +240,8 @@ def _keep_listed(
     for files in (*sources.values(), *methods.values()):
         for name in set(files) - set(listed):
             del files[name]
-    known = set().union(*sources.values())
-    skipped += [f"{name}: in no folder" for name in listed if name not in known]
+    names = set().union(*sources.values())
+    skipped += [f"{name}: in no folder" for name in listed if name not in names]
 
 
 # ---- the metrics, in several processes ---------------------------------------------------------

@@ -65,6 +65,6 @@ def _check_system(folder: str, name: str) -> None:
     """Raises UserError unless the run in `folder` trains the system `name`."""
     from jfusion.train.setup import Run, present_record
 
-    own = present_record(Run.open(Path(folder)).record)["system"]
-    if registry.RENAMED_SYSTEMS.get(name, name) != own:
-        raise UserError(f"--resume continues the run's own system {own}; leave out {name}")
+    system = present_record(Run.open(Path(folder)).record)["system"]
+    if registry.RENAMED_SYSTEMS.get(name, name) != system:
+        raise UserError(f"--resume continues the run's own system {system}; leave out {name}")

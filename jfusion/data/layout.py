@@ -91,8 +91,8 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
     text = root / "TextFeature" / task_name / dataset
     files = [_images(base / f) for f in (folders.folder_a, folders.folder_b)]
     if split == "all":
-        found = pair_by_name(*files, str(base))
-        return [Sample(name, a, b, text / f"{name}.npy") for name, a, b in found]
+        pairs = pair_by_name(*files, str(base))
+        return [Sample(name, a, b, text / f"{name}.npy") for name, a, b in pairs]
     samples: dict[str, Sample] = {}
     for name in _listed_names(root, base, task_name, dataset, split, files):
         if name in samples:
@@ -176,6 +176,6 @@ def _listed_names(
 def _existing(parent: Path, name: str, what: str) -> Path:
     folder = parent / name
     if not folder.is_dir():
-        known = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        raise UserError(f"{what} folder {folder} does not exist{did_you_mean(name, known)}")
+        folders = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+        raise UserError(f"{what} folder {folder} does not exist{did_you_mean(name, folders)}")
     return folder

@@ -49,11 +49,11 @@ def columns(names: str | Iterable[str] | None, of: str = DEFAULT_PRESET) -> list
     names = list(names) if isinstance(names, Iterable) else [names]
     if not all(isinstance(name, str) for name in names):
         raise UserError(f'names of metrics must be texts such as "EN", not {names!r}')
-    known = {name.lower(): name for name in METRICS}
+    spellings = {name.lower(): name for name in METRICS}
     for name in names:
-        if name.strip().lower() not in known:
+        if name.strip().lower() not in spellings:
             raise UserError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}")
-    return [known[name.strip().lower()] for name in names]
+    return [spellings[name.strip().lower()] for name in names]
 
 
 def evaluate(
@@ -92,14 +92,14 @@ def evaluate(
 
 
 def _evaluate(images: tuple[GrayImage, ...], preset: str, names: list[str]) -> dict[str, float]:
-    known = PRESETS[preset].metrics
+    definitions = PRESETS[preset].metrics
     shapes = [x.shape for x in images]
     if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise UserError(
             f"metrics need three gray images of one size, not {shapes[0]}, {shapes[1]}, {shapes[2]}"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {name: float(known[name].compute(*images)) for name in names}
+        return {name: float(definitions[name].compute(*images)) for name in names}
 
 
 def _is_batch(x: Any) -> bool:

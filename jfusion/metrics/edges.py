@@ -25,13 +25,13 @@ def qabf(fused: Gray, a: Gray, b: Gray) -> float:
     """
     fused, a, b = gray_images(fused, a, b)
     strength, angle = fused.get(_edges)
-    kept = weights = 0.0
+    preserved = weights = 0.0
     for weight, source_angle in (a.get(_edges), b.get(_edges)):
         for r in strips(fused.shape):
             q = _preserved(strength[r], angle[r], weight[r], source_angle[r])
-            kept += float(np.vdot(q, weight[r]))
+            preserved += float(np.vdot(q, weight[r]))
         weights += float(weight.sum())
-    return kept / weights if weights else float("nan")
+    return preserved / weights if weights else float("nan")
 
 
 def _preserved(

@@ -23,10 +23,10 @@ def qcb(fused: Gray, a: Gray, b: Gray) -> float:
     fused, a, b = gray_images(fused, a, b)
     f, ca, cb = (x.get(_masked_contrast) for x in (fused, a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
-        kept = [np.where(c < f, c / f, f / c) for c in (ca, cb)]
+        preserved = [np.where(c < f, c / f, f / c) for c in (ca, cb)]
         weight = ca * ca / (ca * ca + cb * cb)
         other = cb * cb / (ca * ca + cb * cb)
-        return float(np.mean(weight * kept[0] + other * kept[1]))
+        return float(np.mean(weight * preserved[0] + other * preserved[1]))
 
 
 def qcv(fused: Gray, a: Gray, b: Gray) -> float:

@@ -24,11 +24,11 @@ def viff(fused: Gray, a: Gray, b: Gray, *, guard: bool = True) -> float:
         return math.nan
     total = 0.0
     for source in (a, b):
-        kept = whole = 0.0
+        preserved = available = 0.0
         for x, y in zip(source.get(_pyramid), fused.get(_pyramid), strict=True):
             k, w = _information(x, y)
-            kept, whole = kept + k, whole + w
-        total += kept / whole if whole else (1.0 if guard else math.nan)
+            preserved, available = preserved + k, available + w
+        total += preserved / available if available else (1.0 if guard else math.nan)
     return total
 
 
@@ -54,13 +54,13 @@ def _pyramid(x: np.ndarray) -> list[_Scale]:
 
 def _information(source: _Scale, fused: _Scale) -> tuple[float, float]:
     """What the fused image keeps of the source's information at one scale, and all of it."""
-    kept = whole = 0.0
+    preserved = total = 0.0
     for rows, product in local_products(source.pixels, fused.pixels, source.window):
         (m1, v1), (m2, v2) = ((x.mean[rows], x.variance[rows]) for x in (source, fused))
         gain, rest, v1 = _channel(product - m1 * m2, v1, v2)
-        kept += float(np.log10(1 + gain * gain * v1 / (rest + NOISE)).sum())
-        whole += float(np.log10(1 + v1 / NOISE).sum())
-    return kept, whole
+        preserved += float(np.log10(1 + gain * gain * v1 / (rest + NOISE)).sum())
+        total += float(np.log10(1 + v1 / NOISE).sum())
+    return preserved, total
 
 
 def _channel(

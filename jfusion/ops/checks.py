@@ -50,8 +50,8 @@ def check_shape(
                 break
         else:
             return
-    wanted = f"({', '.join(map(str, pattern))}{',' if len(pattern) == 1 else ''})"
-    raise UserError(f"{op}: {name} must be {wanted}{' ' + reason if reason else ''}, not {shape}")
+    required = f"({', '.join(map(str, pattern))}{',' if len(pattern) == 1 else ''})"
+    raise UserError(f"{op}: {name} must be {required}{' ' + reason if reason else ''}, not {shape}")
 
 
 def check_divisible(op: str, what: str, size: int, divisor: int) -> None:

@@ -61,11 +61,11 @@ def parse(paper: str) -> tuple[str, str]:
     Raises UserError when nothing was published on it.
     """
     system, slash, dataset = paper.partition("/")
-    known = sorted({row["system"] for row in _rows("names")})
-    if system.lower() not in known or not slash:
+    systems = sorted({row["system"] for row in _rows("names")})
+    if system.lower() not in systems or not slash:
         raise UserError(
             f"--paper wants system/dataset, for example film/RoadScene, not {paper!r}"
-            f"{did_you_mean(system, known)}"
+            f"{did_you_mean(system, systems)}"
         )
     if not published(system.lower(), dataset):
         sets = {c.dataset for c in cells(system.lower().replace("-", "_"))}

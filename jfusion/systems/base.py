@@ -151,10 +151,10 @@ class System:
     def __repr__(self) -> str:
         """The class, its name, and the settings that differ from the paper's."""
         default = {f.name: f.default for f in dataclasses.fields(self.config)}
-        own = {
+        changed = {
             k: getattr(self.config, k) for k, v in default.items() if getattr(self.config, k) != v
         }
-        settings = "".join(f", {k}={v!r}" for k, v in own.items())
+        settings = "".join(f", {k}={v!r}" for k, v in changed.items())
         return f"<{type(self).__name__} {self.name!r}{settings}>"
 
     def __str__(self) -> str:

@@ -142,9 +142,9 @@ def _external_class(name: str) -> type[System]:
     loaded = _load(_entry_points()[name])
     if isinstance(loaded, ModuleType):
         module = _part(loaded, "system")
-        own = (c for _, c in inspect.getmembers(module, inspect.isclass))
+        classes = (c for _, c in inspect.getmembers(module, inspect.isclass))
         loaded = next(
-            (c for c in own if c.__module__ == module.__name__ and issubclass(c, System)), None
+            (c for c in classes if c.__module__ == module.__name__ and issubclass(c, System)), None
         )
     if not (inspect.isclass(loaded) and issubclass(loaded, System)):
         raise UserError(

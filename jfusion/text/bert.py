@@ -41,8 +41,8 @@ class Config:
             values = values.get("qformer_config", values)
             model, activation = values.get("model_type", "bert"), values.get("hidden_act", "gelu")
             position = values.get("position_embedding_type") or "absolute"
-            known = model in ("bert", "blip_2_qformer")
-            if not known or activation != "gelu" or position != "absolute":
+            supported = model in ("bert", "blip_2_qformer")
+            if not supported or activation != "gelu" or position != "absolute":
                 raise UserError(
                     f"{path} is of a {model} with {activation} and {position} positions; jfusion reads "
                     "BERT and BLIP-2 encoders with exact GELU and absolute positions"

@@ -83,9 +83,9 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
         raise UserError(f"{folder}/config.json: the options name no data; name them with --data")
     changed = {"data": data, "max_steps": max_steps}
     options = configs.from_dict(Options, {**record["options"], **changed}, f"{folder}/config.json")
-    before, now = record.get("precision", "float32"), machine.precision()
-    if before != now:
-        print(f"note: the run began in {before} and is resumed in {now} ($JFUSION_PRECISION)")
+    before, present = record.get("precision", "float32"), machine.precision()
+    if before != present:
+        print(f"note: the run began in {before} and is resumed in {present} ($JFUSION_PRECISION)")
     sets, schedule = training_sets(options)
     system = create_system(record["system"], record["config"], options.seed)
     check_data(system, sets)
@@ -124,11 +124,13 @@ def train_each(system_name: str, settings: dict[str, Any], options: Options) -> 
     cls, runs = config_class(system_name), []
     for data in sets:
         print(f"{data.dataset}: {data.path}")
-        own = settings_for(cls, [data], settings)
-        before = _run_before(system_name, configs.from_dict(cls, own, system_name), options, data)
+        changed = settings_for(cls, [data], settings)
+        before = _run_before(
+            system_name, configs.from_dict(cls, changed, system_name), options, data
+        )
         if before is None:
             chosen = replace(options, data=str(data.path), schedule="", each=False)
-            runs.append(train(system_name, own, chosen))
+            runs.append(train(system_name, changed, chosen))
         else:
             runs.append(resume(before, max_steps=options.max_steps))
     return runs
@@ -180,14 +182,14 @@ def fingerprint(sets: Sequence[TrainingSet]) -> str:
 
 
 def settings_for(
-    cls: type[SystemConfig], sets: Sequence[TrainingSet], asked: Mapping[str, Any]
+    cls: type[SystemConfig], sets: Sequence[TrainingSet], requested: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings that the caller asked for, and those that the training sets decide.
 
     Raises UserError when the sets disagree about a setting, unless it is by default "auto", which
     means that each pair decides.
     """
-    asked = configs.renamed(cls, asked)
+    requested = configs.renamed(cls, requested)
     decided = [cls.for_dataset(data.attributes) for data in sets]
     agreed = dict(decided[0])
     for data, values in zip(sets[1:], decided[1:], strict=True):
@@ -195,12 +197,12 @@ def settings_for(
             if decided[0].get(key) == values.get(key):
                 continue
             agreed.pop(key, None)
-            if key not in asked and getattr(cls, key, None) != "auto":
+            if key not in requested and getattr(cls, key, None) != "auto":
                 raise UserError(
                     f"{sets[0].path} has {key} {decided[0].get(key)}, and {data.path} has "
                     f"{values.get(key)}; train a network for each of them with --each"
                 )
-    return {**agreed, **asked}
+    return {**agreed, **requested}
 
 
 def loader_of_epoch(
@@ -252,12 +254,12 @@ def check_data(system: NetworkSystem, sets: Sequence[TrainingSet]) -> None:
 
 def _check_width(system: NetworkSystem, data: TrainingSet) -> None:
     """Raises UserError unless the data have paragraph features of the width that the system reads."""
-    width, wanted = data.attributes.get("text_dim"), system.config.text_dim
+    width, text_dim = data.attributes.get("text_dim"), system.config.text_dim
     if width is None:
         raise UserError(f"{data.path} holds no paragraph features, which {system.name} needs")
-    if width != wanted:
+    if width != text_dim:
         raise UserError(
-            f"{data.path} holds features of width {width}, and {system.name} reads {wanted}; set "
+            f"{data.path} holds features of width {width}, and {system.name} reads {text_dim}; set "
             f"--text-dim {width} or use the other encoder's features"
         )
 

@@ -266,7 +266,11 @@ class _CosineAttentionCuda(Function):
         # what the norms add to the gradients of q and k; a norm at its lower bound is a constant
         q_scale = -(d_cosine * cosine).sum(3, keepdims=True) / (norm_q * norm_q) * (norm_q > 1e-12)
         k_scale = -(d_cosine * cosine).sum(2, keepdims=True) / (norm_k * norm_k) * (norm_k > 1e-12)
-        inputs = {"qkv": qkv, "g": g, "weights": weights, "d_gram": d_cosine / (norm_q * norm_k)}
+        d_gram = d_cosine / (norm_q * norm_k)
+        one_pixel = qkv.shape[2] * qkv.shape[3] == 1
+        if one_pixel:  # divided by its norm it is its sign: no gradient
+            d_gram, q_scale, k_scale = (jt.zeros(x.shape) for x in (d_gram, q_scale, k_scale))
+        inputs = {"qkv": qkv, "g": g, "weights": weights, "d_gram": d_gram}
         d_qkv = call_kernel(
             "mix_values_backward(qkv_p, g_p, weights_p, d_gram_p, q_scale_p, k_scale_p, d_qkv_p,"
             " qkv_shape0, weights_shape1, weights_shape2, (int64_t)qkv_shape2*qkv_shape3)",

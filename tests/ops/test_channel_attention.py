@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -56,3 +57,18 @@ def test_swapped_query_cosine_attention(n, heads, d, h, w):
         [qkv + 0.5, temperature],
         tolerance=1e-4,
     )
+
+
+@pytest.mark.parametrize(
+    ("samples", "operator"),
+    [
+        (1, channel_attention.cosine_attention),
+        (2, channel_attention.swapped_query_cosine_attention),
+    ],
+)
+def test_one_pixel_gives_its_queries_and_keys_no_gradient(samples, operator):
+    # Normalized, it is its sign. Rounding noise in place of zero becomes whole steps of Adam.
+    qkv, temperature, g = arrays(7, (samples, 24, 1, 1), (2, 1, 1), (samples, 8, 1, 1))
+    x = jt.array(qkv)
+    gradient = jt.grad((operator(x, jt.array(temperature)) * jt.array(g)).sum(), x).numpy()
+    assert not gradient[:, :16].any() and gradient[:, 16:].all()

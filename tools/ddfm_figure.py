@@ -37,8 +37,10 @@ def main(demo: Path) -> None:
                 weights=str(demo / "exp"),
                 out=str(demo / "figure" / label.split()[0]),
                 system="ddfm",
+                task="MEF",
+                overwrite=True,
             )
-            (path,) = fuse(options, {"timestep_respacing": STEPS, **settings})
+            (path,) = fuse(options, {"timestep_respacing": STEPS, **settings}).written
             row.append(color.gray(image.read_rgb(path)).round().astype(np.uint8))
     columns = ["a (over-exposed)", "b (under-exposed)", *VARIANTS]
     print(figures.grid(Path(__file__).parents[1] / "docs/ddfm.png", columns, rows, height=150))

@@ -1,52 +1,100 @@
-"""`jfusion fuse`: two images, or two folders of images, without a data set."""
+"""`jfusion fuse A B`: two images, or two folders of images, without a data set.
+
+What the command does is in `jfusion/fusing/`.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jfusion import inference
-from jfusion.config import REQUIRED, CommandOptions, setting
+from jfusion.config import CommandOptions, setting
 from jfusion.data import image
-from jfusion.data.depth import recorded_ranges
-from jfusion.data.h5 import Pair
-from jfusion.data.layout import find_pairs, task
-from jfusion.errors import printable
-from jfusion.files import check_output
+from jfusion.data.layout import task as check_task
+from jfusion.errors import UserError, printable
+from jfusion.fusing import images, inputs
+from jfusion.fusing.images import Outcome
+from jfusion.fusing.plan import LISTED
+from jfusion.fusing.task import SIDES
 from jfusion.systems import registry
-from jfusion.text.features import read_features
+
+EPILOG = "jfusion fuse ir vi writes fused/<name>.png. The settings of a method: jfusion fuse --method NAME --help"
+
+
+def _aliases(i: int) -> tuple[str, ...]:
+    return ("--" + "ab"[i], *(f"--{names[i]}" for names in SIDES.values()))
 
 
 @dataclass(frozen=True)
 class Options(CommandOptions):
-    """The images, the checkpoint, and what is written."""
+    """The images, the method, and what is written."""
 
     RENAMED: ClassVar[dict[str, str]] = {
         "rainbow": "pseudo_color",
         "preflight": "check_alignment",
     }
 
-    a: str = setting(REQUIRED, "images A (infrared, MRI, ...): a file or a folder", "PATH")
-    b: str = setting(REQUIRED, "images B (visible, PET, ...): the same, names as in A", "PATH")
-    weights: str | None = setting(
-        None,
-        "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest "
-        "(default: exp)",
+    a: str = setting(
+        "",
+        "images A (infrared, MRI, over-exposed, near, ...): a file or a folder",
         "PATH",
+        positional=True,
+        aliases=_aliases(0),
     )
-    out: str = setting("fused", "folder for the fused images", "DIR")
+    b: str = setting(
+        "",
+        "images B (visible, PET, under-exposed, far, ...): the same, names as in A",
+        "PATH",
+        positional=True,
+        aliases=_aliases(1),
+    )
+    a_alias: str = setting("", "", hidden=True)
+    b_alias: str = setting("", "", hidden=True)
+    out: str = setting(
+        "fused",
+        "folder for the fused images, or for one pair the name of the image (.png, .jpg, .tif, ...)",
+        "PATH",
+        aliases=("-o",),
+    )
+    task: str | None = setting(
+        None,
+        "IVF, MIF, MEF, MFF, NIR or PIF: what the images are of (default: guessed from the images)",
+    )
     system: str | None = setting(
         None,
-        f"see jfusion systems; needed with the authors' checkpoints and for methods without weights (default: the checkpoint's own, else {registry.DEFAULT})",
+        "what fuses: see jfusion systems; needed with the authors' checkpoints (default: the "
+        "checkpoint's own; without --weights the best for the task)",
         "NAME",
+        aliases=("--method",),
+    )
+    weights: str | None = setting(
+        None,
+        "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest",
+        "PATH",
     )
     text: str | None = setting(
-        None, "folder of paragraph features, <name>.npy, for a system that reads them", "DIR"
+        None,
+        "for a system that reads a paragraph: a sentence, a .txt file, a folder of <name>.txt or "
+        "<name>.npy, or zeros (default: a paragraph that suits the task)",
+        "TEXT",
     )
-    task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF: decides whose color is kept")
+    color: Literal["auto", "a", "b", "none"] = setting(
+        "auto", "whose color the result keeps (default: auto, that of the image that has color)"
+    )
+    size_of: Literal["a", "b"] | None = setting(
+        None, "whose size the result has where both differ (default: b)"
+    )
+    size: str | None = setting(
+        None, "resample both images to this size (default: that of B)", "HEIGHTxWIDTH"
+    )
+    bits: Literal[8, 16] = setting(8, "bits of the result: 8, or 16 as PNG or TIFF")
+    overwrite: bool = setting(False, "replace results that are there already")
+    skip_bad: bool = setting(False, "leave out pairs that cannot be fused, and fuse the others")
+    dry_run: bool = setting(False, "print what would be done, and do nothing")
     seed: int | None = setting(None, "fixes what is random (default: the paper's)")
     pseudo_color: Literal["none", "a", "b"] = setting(
         "none", "the gray image that gets the colors of OpenCV's colormap JET first"
@@ -67,56 +115,51 @@ class Options(CommandOptions):
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.a and self.b):
+            raise UserError(
+                "name two images, or two folders with images of the same names: jfusion fuse A B"
+            )
+        if self.task is not None:
+            check_task(self.task)
+        if self.system is not None:
+            registry.check_name(self.system)
+        if self.samples < 1:
+            raise UserError(f"--samples must be 1 or more, not {self.samples}")
+        if self.size and self.size_of:
+            raise UserError("--size and --size-of exclude each other; leave out one")
 
-def system_of(values: Mapping[str, Any]) -> str:
-    """The system whose settings are offered: the one named, the checkpoint's own, or the default."""
+
+def system_of(values: Mapping[str, Any]) -> str | None:
+    """The system whose settings are offered: the one named or the checkpoint's own; None without both."""
+    if values.get("weights") is None and values.get("system") is None:
+        return None
     return inference.system_of(values.get("weights"), values.get("system"))
 
 
 def run(options: Options, settings: Mapping[str, Any]) -> int:
-    """Fuses, and prints what was written."""
-    written = fuse(options, settings)
-    place = written[0] if len(written) == 1 else options.out
-    print(f"{len(written)} fused: {printable(place, 4000)}")
-    return 0
+    """Fuses, prints what was written, and lists what failed; returns 2 if anything did."""
+    outcome = fuse(options, settings)
+    if options.dry_run:
+        return 0
+    written, failed = outcome.written, outcome.failed
+    if len(failed) == 1 and not (written or outcome.kept):
+        raise UserError(*failed.values())
+    place = written[0] if len(written) == 1 else Path(options.out)
+    if written:
+        print(f"{len(written)} fused: {printable(place, 4000)}")
+    if failed:
+        print(f"jfusion: {len(failed)} pairs failed:", file=sys.stderr)
+        for name, reason in list(failed.items())[:LISTED]:
+            print(printable(f"  {name}: {reason}", 1000), file=sys.stderr)
+    return 2 if failed else 0
 
 
-def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> list[Path]:
-    """Fuses every pair of images of one name, and returns the written files.
+def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> Outcome:
+    """Fuses what A and B hold, and returns what was written; `settings` change those of the system.
 
-    settings change the configuration of the system. Raises UserError for images without a partner,
-    of unequal size or unreadable, and for a checkpoint or an option that does not fit the system.
+    Raises UserError for anything that is known to be wrong before the first pair is fused.
     """
-    from tqdm import tqdm
-
-    task(options.task)
-    pairs = find_pairs(options.a, options.b)
-    check_output(options.out, "the fused images", folder=True)
-    path = inference.find_checkpoint(options.weights, options.system)
-    content = inference.read_checkpoint(path)
-    reader = image.Reader(options.range, options.max_pixels, recorded_ranges(content))
-    for i, side in enumerate("ab", 1):
-        reader.prepare([pair[i] for pair in pairs], side)
-    system = inference.from_checkpoint(
-        path, content, options.system, settings, options.allow_partial
-    )
-    inference.check_sampling_options(system, options.samples, options.record)
-    written, out = [], Path(options.out)
-    for name, a, b in tqdm(pairs, desc="fusing", unit="pair", disable=len(pairs) == 1):
-        pair = _read(name, a, b, options, reader)
-        if options.check_alignment:
-            inference.warn_if_misaligned(pair)
-        with ExitStack() as stack:
-            callback = inference.step_callback(system, pair, stack, options.record, out / "steps")
-            fused = inference.fuse_pair(system, pair, options.seed, options.samples, callback)
-        for i, one in enumerate(fused):
-            path = out / (f"{name}.png" if len(fused) == 1 else f"{name}_{i}.png")
-            image.write(path, one.image)
-            written.append(path)
-    return written
-
-
-def _read(name: str, a: Path, b: Path, options: Options, reader: image.Reader) -> Pair:
-    text = read_features(Path(options.text, f"{name}.npy")) if options.text else None
-    rgb = reader.pair(a, b, options.pseudo_color, options.background)
-    return Pair.of_images(name, *rgb, text, task(options.task).chroma)
+    handlers = {"images": images.fuse}
+    return handlers[inputs.kind_of(options.a, options.b)](options, settings or {})

@@ -107,14 +107,25 @@ def pair_chroma(a: np.ndarray | None, b: np.ndarray | None, rule: str) -> np.nda
 
 
 def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
-    """The RGB image of a luma y (H, W) uint8 and a chroma (2, H, W) uint8, by OpenCV's inverse formula.
+    """The RGB image of a luma y (H, W) uint8 and a chroma (2, H, W) uint8: `recombined`, rounded.
 
     Returns (H, W, 3) uint8.
     """
+    return np.round(recombined(y.astype(np.float64), crcb)).astype(np.uint8)
+
+
+def recombined(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
+    """The colors of a luma y (H, W) in 0..255 and a chroma (2, H, W) uint8, by OpenCV's inverse formula.
+
+    Where a channel would leave 0..255, the chroma of that pixel is reduced until it fits: clipping would
+    change the luma, which is what was fused. Returns (H, W, 3) float64 in 0..255.
+    """
     cr, cb = (crcb[i].astype(np.float64) - 128 for i in range(2))
-    y = y.astype(np.float64)
-    rgb = np.stack([y + 1.403 * cr, y - 0.714 * cr - 0.344 * cb, y + 1.773 * cb], -1)
-    return np.clip(np.round(rgb), 0, 255).astype(np.uint8)
+    shift = np.stack([1.403 * cr, -0.714 * cr - 0.344 * cb, 1.773 * cb], -1)
+    room = np.where(shift > 0, 255 - y[..., None], y[..., None])
+    size = np.abs(shift)
+    factor = (room / np.maximum(size, 1e-9)).min(-1, keepdims=True)
+    return np.clip(y[..., None] + shift * np.minimum(factor, 1), 0, 255)
 
 
 # ---- pseudo-colors -------------------------------------------------------------------------------

@@ -124,6 +124,11 @@ def _not_empty(low: float, high: float) -> Range:
     return Range(low, high if high > low else above)
 
 
+def to_unit(x: np.ndarray, value_range: Range | None) -> np.ndarray:
+    """Values of any type as float32 in [0, 1]: the range's ends (0 and 255 for uint8) become 0 and 1."""
+    return (_scaled(x, value_range or Range(0, 255), 1.0)).astype(np.float32)
+
+
 def to_uint8(x: np.ndarray, value_range: Range | None) -> np.ndarray:
     """Values of any type as 0..255: the range's ends become 0 and 255, what is beyond them too.
 
@@ -133,10 +138,14 @@ def to_uint8(x: np.ndarray, value_range: Range | None) -> np.ndarray:
         return x
     if x.dtype == np.uint16 and value_range == (0, 65535):
         return (x >> 8).astype(np.uint8)
+    return np.round(_scaled(x, value_range, 255.0)).astype(np.uint8)
+
+
+def _scaled(x: np.ndarray, value_range: Range, top: float) -> np.ndarray:
+    """Values of any type, float64: the range's ends become 0 and `top`, what is beyond them too."""
     # All is multiplied by one power of two, which rounds nothing, so that the ends are within -1 and 1:
     # the differences of huge values and the reciprocals of tiny ones are not finite.
     power = -math.frexp(max(map(abs, value_range)))[1]
     low, high = (math.ldexp(end, power) for end in value_range)
     values = np.ldexp(np.clip(x.astype(np.float64), *value_range), power)
-    scaled = (values - low) * (255 / (high - low))
-    return np.round(scaled).astype(np.uint8)
+    return (values - low) * (top / (high - low))

@@ -13,7 +13,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class Pair:
         """The pair of two images (H, W, 3) uint8, its arguments as the fields of a Pair."""
         grays = (color.gray(x)[None] / np.float32(255) for x in (a, b))
         return cls(name, *grays, text, *(x if color.is_color(x) else None for x in (a, b)), rule)
+
+    def replaced(self, **fields: Any) -> Pair:
+        """A pair with other values of some fields."""
+        return replace(self, **fields)
 
     @property
     def chroma(self) -> np.ndarray | None:

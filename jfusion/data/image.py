@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jfusion.config import setting
-from jfusion.data.color import is_color, jet
-from jfusion.data.depth import Range, RangePolicy, to_uint8
+from jfusion.data.color import is_color, jet, luma
+from jfusion.data.depth import Range, RangePolicy, to_uint8, to_unit
 from jfusion.errors import UserError
 from jfusion.files import mark_input, replacing
 
@@ -84,9 +85,14 @@ class Reader:
             raise UserError(f"--max-pixels must be above 0, not {max_pixels:g}")
         self.most = max_pixels * 1e6
         self.ranges: dict[str, Range | None] = {}
-        if self.policy.kind == "auto":
-            self.ranges = {side: r for side, r in (fixed or {}).items() if r is not None}
         self._noted: set[str] = set()
+        self._lock = threading.Lock()
+        self.fix(fixed or {})
+
+    def fix(self, ranges: Mapping[str, Range | None]) -> None:
+        """The ranges of some sides, as a run or a file recorded them; they win over `auto`."""
+        if self.policy.kind == "auto":
+            self.ranges |= {side: r for side, r in ranges.items() if r is not None}
 
     def prepare(self, paths: Iterable[str | Path], side: str) -> Range | None:
         """Chooses one range for all images of a side of the data set, and notes it.
@@ -98,7 +104,7 @@ class Reader:
             self.ranges[side] = self.policy.resolve(self._deep_images(paths))
         chosen = self.ranges[side]
         if chosen is not None and chosen not in ((0, 1), (0, 255), (0, 65535)):
-            self._note(f"images {side}: values {chosen} become black to white (--range)")
+            self.note(f"images {side}: values {chosen} become black to white (--range)")
         return chosen
 
     def _deep_images(self, paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
@@ -123,6 +129,15 @@ class Reader:
         pixels = to_uint8(pixels, chosen)
         return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
+    def gray(self, path: str | Path, side: str = "") -> np.ndarray:
+        """The luma of an image file with all its bits, (H, W) float32 in [0, 1]; otherwise as `rgb`."""
+        pixels = self._decoded(Path(path))
+        chosen = self.ranges.get(side)
+        if pixels.dtype != np.uint8 and chosen is None:
+            chosen = self.policy.resolve([pixels])
+        unit = to_unit(pixels, chosen)
+        return luma(unit) if unit.ndim == 3 else unit
+
     def pair(
         self, a: str | Path, b: str | Path, pseudo_color: str = "none", background: str = "jet"
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -136,9 +151,7 @@ class Reader:
         images = [self.rgb(a, "a"), self.rgb(b, "b")]
         if pseudo_color != "none":
             i = "ab".index(pseudo_color)
-            if is_color(images[i]):
-                raise UserError(f"{(a, b)[i]} is in color; pseudo-colors are for gray images")
-            images[i] = jet(images[i][..., 0], background)
+            images[i] = pseudo_colored(images[i], (a, b)[i], background)
         sizes = ["x".join(map(str, x.shape[:2])) for x in images]
         if sizes[0] != sizes[1]:
             raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")
@@ -150,21 +163,90 @@ class Reader:
         with _one_line(path):
             pixels, frames = (_deep_reader(path) or _pillow)(path, self.most)
         if frames > 1:
-            self._note(f"{path.name} holds {frames} images; the first is used")
+            self.note(f"{path.name} holds {frames} images; the first is used")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
         return pixels
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Prints a note, unless one of its kind was printed; also from several threads."""
         kind = text.partition(" holds ")[2] or text
-        if kind not in self._noted:
-            self._noted.add(kind)
-            print(f"note: {text}")
+        with self._lock:
+            if kind not in self._noted:
+                self._noted.add(kind)
+                print(f"note: {text}")
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
     """One image file as RGB, (H, W, 3) uint8, by the default policy: see `Reader.rgb`."""
     return Reader().rgb(path)
+
+
+def pseudo_colored(rgb: np.ndarray, path: str | Path, background: str = "jet") -> np.ndarray:
+    """A gray image (H, W, 3) uint8 in the colors of `color.jet`. Raises UserError for one in color."""
+    if is_color(rgb):
+        raise UserError(f"{path} is in color; pseudo-colors are for gray images")
+    return jet(rgb[..., 0], background)
+
+
+class Header(NamedTuple):
+    """What a file says about its first image: its size in pixels as it is shown, its bits, its channels.
+
+    bits: 8, 16 or 32 per value; 32 also stands for floating point. channels: 1 for gray, 3 for color
+    (alpha is not counted, and a palette is color).
+    """
+
+    height: int
+    width: int
+    bits: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} {self.bits} bit {'gray' if self.channels == 1 else 'color'}"
+
+
+def header(path: str | Path, most: float = MAX_PIXELS * 1e6) -> Header:
+    """The header of an image file, whose pixels are not decoded; of a PNG all checksums are checked.
+
+    most: as many pixels at most. Raises UserError for a file that is missing, no image, or too large.
+    """
+    path = Path(path)
+    mark_input(path)
+    with _one_line(path):
+        if _is_deep_tiff(path):
+            found = _tiff_header(path)
+        elif netpbm := _deep_netpbm_header(path):
+            found = Header(int(netpbm[3]), int(netpbm[2]), 16, 3 if netpbm[1] in b"36" else 1)
+        else:
+            found = _pillow_header(path)
+    _check_size(path, found.width, found.height, most)
+    return found
+
+
+def _tiff_header(path: Path) -> Header:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        channels = 3 if page.samplesperpixel > 2 else 1
+        return Header(page.imagelength, page.imagewidth, page.bitspersample, channels)
+
+
+def _pillow_header(path: Path) -> Header:
+    with _opened(path) as image:
+        size = image.size
+        # A PNG has its orientation in front of the pixels, or Pillow would have to decode them.
+        rotated = (image.format != "PNG" or "exif" in image.info) and image.getexif().get(
+            274, 1
+        ) > 4
+        width, height = reversed(size) if rotated else size
+        deep_png = _is_deep_png(path)
+        bits = 16 if deep_png or ";16" in image.mode else 32 if image.mode[0] in "IF" else 8
+        gray = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
+        if image.format == "PNG":
+            bits = 16 if image.mode == "I" else bits
+            image.verify()
+        return Header(height, width, bits, 1 if gray else 3)
 
 
 def is_deep(path: str | Path) -> bool:
@@ -406,12 +488,72 @@ def resize_8bit(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return ((((first * upper) >> 16) + ((second * lower) >> 16) + 2) >> 2).astype(np.uint8)
 
 
-def write(path: str | Path, pixels: np.ndarray, kind: str = "png") -> None:
-    """Writes pixels (H, W) or (H, W, 3) uint8 in Pillow's format `kind`, under a temporary name first.
+def resample(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Another size, by Pillow's bicubic filter, which averages where the image shrinks.
 
-    Raises UserError when the file cannot be written.
+    x (H, W, 3) uint8, or (H, W) float32 in [0, 1] -> the same type; `x` itself where the size is the same.
+    """
+    from PIL import Image
+
+    if x.shape[:2] == (height, width):
+        return x
+    size, bicubic = (width, height), Image.Resampling.BICUBIC
+    if x.dtype == np.uint8:
+        return np.asarray(Image.fromarray(x).resize(size, bicubic))
+    return np.clip(np.asarray(Image.fromarray(x, "F").resize(size, bicubic)), 0, 1)
+
+
+WRITTEN = {  # the endings of images that are written, and Pillow's names of their formats
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".bmp": "bmp",
+    ".webp": "webp",
+}
+DEEP = ("png", "tiff")  # those that hold 16 bits
+
+
+def format_of(path: str | Path, bits: int = 8) -> str:
+    """The format of an image to be written, by its ending. Raises UserError for another, or too few bits."""
+    known = {k: v for k, v in WRITTEN.items() if bits == 8 or v in DEEP}
+    kind = known.get(Path(path).suffix.lower())
+    if kind is None:
+        endings = ", ".join(k[1:] for k in known)
+        raise UserError(
+            f"an image of {bits} bits cannot be written to {path}; use one of {endings}"
+        )
+    return kind
+
+
+def write(path: str | Path, pixels: np.ndarray, kind: str = "png") -> None:
+    """Writes pixels (H, W) or (H, W, 3) in Pillow's format `kind`, under a temporary name first.
+
+    pixels: uint8, or uint16 for png and tiff. Raises UserError when the file cannot be written.
     """
     from PIL import Image
 
     with replacing(path, "the image", "image") as temporary:
-        Image.fromarray(pixels).save(temporary, format=kind)
+        if pixels.dtype == np.uint16 and kind == "tiff":
+            import tifffile
+
+            photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+            tifffile.imwrite(temporary, pixels, photometric=photometric)
+        elif pixels.dtype == np.uint16 and pixels.ndim == 3:
+            temporary.write_bytes(_deep_rgb_png(pixels))
+        else:
+            Image.fromarray(pixels).save(temporary, format=kind)
+
+
+def _deep_rgb_png(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits in color, which Pillow does not write: (H, W, 3) uint16; each row is unfiltered."""
+    height, width = pixels.shape[:2]
+    rows = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
+    data = np.concatenate([np.zeros((height, 1), np.uint8), rows], 1).tobytes()
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x10\2\0\0\0"
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(data, 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+        for name, body in chunks
+    )

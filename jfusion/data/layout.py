@@ -107,12 +107,8 @@ def find_samples(root: Path, task_name: str, dataset: str, split: str) -> list[S
     return list(samples.values())
 
 
-def find_pairs(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
-    """The name and the files of each pair: two files, or all images of one name in two folders.
-
-    Raises UserError when a path does not exist, two files of a folder have one name, or an image has no
-    partner.
-    """
+def check_inputs(a: str | Path, b: str | Path) -> tuple[Path, Path]:
+    """The paths of images A and B. Raises UserError unless both are files, or both are folders."""
     a, b = check_path(a, "images A"), check_path(b, "images B")
     for path in (a, b):
         try:
@@ -121,11 +117,21 @@ def find_pairs(a: str | Path, b: str | Path) -> list[tuple[str, Path, Path]]:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         if not there:
             raise UserError(f"{path} does not exist")
-    if a.is_file() and b.is_file():
-        return [(check_part(sample_name(a), str(a)), a, b)]
-    if a.is_file() or b.is_file():
+    if a.is_dir() != b.is_dir():
         raise UserError(f"{a} and {b} must both be files or both be folders")
-    return pair_by_name(_images(a), _images(b), f"{a} and {b}")
+    return a, b
+
+
+def find_pairs(a: str | Path, b: str | Path, exact: bool = True) -> list[tuple[str, Path, Path]]:
+    """The name and the files of each pair: two files, or all images of one name in two folders.
+
+    Raises UserError when a path does not exist, two files of a folder have one name, or an image has no
+    partner; with `exact` off, such an image is left out with a note.
+    """
+    a, b = check_inputs(a, b)
+    if not a.is_dir():
+        return [(check_part(sample_name(a), str(a)), a, b)]
+    return pair_by_name(_images(a), _images(b), f"{a} and {b}", exact)
 
 
 def _images(folder: Path) -> dict[str, Path]:

@@ -93,6 +93,8 @@ class System:
     Config: ClassVar[type[SystemConfig]] = SystemConfig
     # The channels of the arrays that `preprocess` gives for a and b.
     CHANNELS: ClassVar[tuple[int, int]] = (1, 1)
+    # Whether `postprocess` is more than rounding, so that a result has 8 bits and no more.
+    EIGHT_BITS: ClassVar[bool] = False
     # The authors' parameter names, and where to get their files.
     WEIGHTS: ClassVar[WeightMap] = WeightMap({})
 

@@ -159,7 +159,7 @@ def test_pairs_that_do_not_match_are_named(run, tmp_path, capsys):
         )
         == 2
     )
-    assert "one size" in capsys.readouterr().err
+    assert "another aspect" in capsys.readouterr().err
 
 
 def test_what_is_not_trained_or_sampled_says_so(photographs, run, tmp_path, capsys):

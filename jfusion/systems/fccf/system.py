@@ -78,6 +78,7 @@ class FCCF(SamplingSystem):
     """The network, its diffusion process, the loss of three color channels and the staged inference."""
 
     Config = Config
+    EIGHT_BITS = True
     CHANNELS = (1, 3)
     WEIGHTS = WeightMap(
         _official(),

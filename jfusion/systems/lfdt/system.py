@@ -64,6 +64,7 @@ class LFDT(NetworkSystem):
     """The encoder, the denoiser, the fusion head and the decoder, trained together."""
 
     Config = Config
+    EIGHT_BITS = True
     WEIGHTS = WeightMap(
         official(levels=3),
         ignored=("fusion_loss.",),  # four constant Sobel kernels

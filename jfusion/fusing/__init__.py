@@ -1,0 +1,10 @@
+"""What `jfusion fuse` does, step by step; `commands/fuse.py` holds its options alone.
+
+inputs    which kind of input two paths are: images, videos, volumes
+plan      the pairs, what is wrong with them, where the results go: all before the first is fused
+task      which task the images are of, where nobody says it
+method    the system of the task, with its weights and texts, ready to fuse
+text      the features of a sentence, of files, or of the task's neutral paragraph
+result    the fused image in 8 or 16 bits, and its color
+images    fuses the pairs of a plan: reads ahead, fuses, writes behind
+"""

@@ -1,0 +1,235 @@
+"""Two images, or two folders of images: the plan, then every pair of it.
+
+The next pair is read and the last result written while one is fused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jfusion import inference
+from jfusion.data import color, image
+from jfusion.data.h5 import Pair
+from jfusion.data.layout import find_pairs
+from jfusion.data.layout import task as task_called
+from jfusion.data.names import listed
+from jfusion.errors import UserError
+from jfusion.fusing import plan as planning
+from jfusion.fusing import task as tasks
+from jfusion.fusing.method import Method, choose
+from jfusion.fusing.plan import Item, Plan
+from jfusion.fusing.result import color_rule
+
+if TYPE_CHECKING:
+    from jfusion.commands.fuse import Options
+
+AHEAD = 2  # pairs that are read before they are needed, and results that wait to be written
+
+
+def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
+    """Fuses all pairs of two paths. Raises UserError for what is wrong before the first is fused."""
+    pairs = find_pairs(options.a, options.b, exact=not options.skip_bad)
+    names = [name for name, *_ in pairs]
+    single = Path(options.a).is_file()
+    outputs = planning.output_files(options.out, names, options.samples, single, options.bits)
+    reader = image.Reader(options.range, options.max_pixels)
+    guess = tasks.find(options.task, options.a_alias, options.b_alias, pairs, reader)
+    if guess.swapped:
+        pairs = [(name, b, a) for name, a, b in pairs]
+    sizes = planning.Sizes.parse(options.size_of, options.size)
+    plan = planning.make(pairs, outputs, sizes, options.overwrite, reader.most)
+    weights, system = choose(options.weights, options.system, guess)
+    if options.dry_run:
+        print(plan.table())
+        return Outcome()
+    _report(plan, options.skip_bad)
+    kept = [path for item in plan.kept for path in item.outputs]
+    if not plan.todo:
+        return Outcome(kept=kept)
+    planning.check_room(plan.todo, options.out, options.bits)
+    method = Method.find(weights, system)
+    reader.fix(method.ranges)
+    for side in "ab":
+        reader.prepare([getattr(item, side) for item in plan.todo], side)
+    names = [item.name for item in plan.todo]
+    text = {"text": options.text, "task": guess.task, "names": names}
+    method.build(settings, options.allow_partial, **text)
+    inference.check_sampling_options(method.system, options.samples, options.record)
+    outcome = fuse_all(plan.todo, _reading(options, guess.task, reader), _fusing(options, method))
+    outcome.kept = kept
+    return outcome
+
+
+def _report(plan: Plan, skip_bad: bool) -> None:
+    """Prints what is resampled, kept and skipped. Raises UserError for bad pairs, unless they are skipped."""
+    bad, kept = plan.bad, plan.kept
+    if bad and len(plan.items) == 1:
+        raise UserError(bad[0].problem)
+    if bad and not skip_bad:
+        first = "; ".join(f"{x.name}: {x.problem}" for x in bad[:3])
+        more = f" (and {len(bad) - 3} more)" if len(bad) > 3 else ""
+        raise UserError(
+            f"{len(bad)} of {len(plan.items)} pairs cannot be fused; {first}{more}; --skip-bad leaves them out"
+        )
+    if bad:
+        print(f"note: {len(bad)} of {len(plan.items)} pairs are skipped:\n{planning.listed(bad)}")
+    if kept:
+        results = "1 result is" if len(kept) == 1 else f"{len(kept)} results are"
+        print(
+            f"note: {results} there already and stay (--overwrite): {listed(x.name for x in kept)}"
+        )
+    changed = [item for item in plan.todo if item.resampled]
+    if changed:
+        sides = " and ".join(sorted(set("".join(x.resampled for x in changed)))).upper()
+        sizes = {item.size for item in changed}
+        to = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "the size of its partner"
+        count = f"{len(changed)} pairs: " if len(changed) > 1 else ""
+        print(f"note: {count}{sides} resampled to {to} (--size-of, --size)")
+
+
+def _reading(options: Options, task: str, reader: image.Reader) -> Callable[[Item], Pair]:
+    """What reads a pair, and checks its alignment."""
+    source = Source(
+        reader,
+        task,
+        options.color,
+        options.pseudo_color,
+        options.background,
+        options.bits > 8,
+    )
+
+    def read(item: Item) -> Pair:
+        pair = source.read(item)
+        if options.check_alignment:
+            inference.warn_if_misaligned(pair)
+        return pair
+
+    return read
+
+
+def _fusing(options: Options, method: Method) -> Callable[[Item, Pair], list[np.ndarray]]:
+    """What fuses a pair, and records its steps where this is wanted."""
+
+    def fuse_one(item: Item, pair: Pair) -> list[np.ndarray]:
+        pair = pair.replaced(text=method.text_of(item.name))
+        steps = item.outputs[0].parent / "steps"
+        with ExitStack() as stack:
+            callback = inference.step_callback(method.system, pair, stack, options.record, steps)
+            return method.fuse(pair, options.seed, options.samples, callback, options.bits)
+
+    return fuse_one
+
+
+@dataclass
+class Source:
+    """How the files of a pair become a `Pair`.
+
+    color: whose color is kept, as `color_rule` has it. deep: keep more than 8 bits of the input.
+    """
+
+    reader: image.Reader
+    task: str
+    color: str = "auto"
+    pseudo_color: str = "none"
+    background: str = "jet"
+    deep: bool = False
+
+    def read(self, item: Item) -> Pair:
+        """Both images, on the pair's grid. Raises UserError for a file that cannot be read."""
+        files = {"a": item.a, "b": item.b}
+        rgb = {side: self.reader.rgb(path, side) for side, path in files.items()}
+        if self.pseudo_color != "none":
+            side = self.pseudo_color
+            rgb[side] = image.pseudo_colored(rgb[side], files[side], self.background)
+        rgb = {side: image.resample(x, *item.size) for side, x in rgb.items()}
+        colored = color.is_color(rgb["a"]), color.is_color(rgb["b"])
+        if (
+            all(colored)
+            and self.color == "auto"
+            and (kept := task_called(self.task).chroma) in "ab"
+        ):
+            self.reader.note(f"both images have color; that of {kept.upper()} is kept (--color)")
+        rule = color_rule(self.task, colored, self.color)
+        pair = Pair.of_images(item.name, rgb["a"], rgb["b"], None, rule)
+        if self.color != "auto":  # a system that fuses colors gets no others
+            pair = pair.replaced(**{f"rgb_{side}": None for side in "ab" if side != rule})
+        if not self.deep:
+            return pair
+        grays = {s: self.reader.gray(p, s) for s, p in files.items() if self.pseudo_color != s}
+        grays = {s: image.resample(x, *item.size)[None] for s, x in grays.items()}
+        return pair.replaced(**grays)
+
+
+@dataclass
+class Outcome:
+    """The files that were written, those that were there and stay, and the pairs that failed: name -> why."""
+
+    written: list[Path] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def fuse_all(
+    items: list[Item],
+    read: Callable[[Item], Pair],
+    fuse: Callable[[Item, Pair], list[np.ndarray]],
+) -> Outcome:
+    """Reads, fuses and writes every pair; one that fails is noted, and the others are done.
+
+    read, and the writing, run in threads of their own; fuse runs in the caller's. Ctrl-C ends all three.
+    """
+    from tqdm import tqdm
+
+    outcome, waiting = Outcome(), deque()
+    pool = ThreadPoolExecutor(2)
+    bar = tqdm(total=len(items), desc="fusing", unit="pair", disable=len(items) == 1)
+    try:
+        for item, pair in _read_ahead(pool, items, read):
+            try:
+                images = fuse(item, pair.result())
+            except (UserError, MemoryError) as error:
+                outcome.failed[item.name] = str(error) or "it needs more memory than there is"
+                bar.update()
+                continue
+            waiting.append((item, pool.submit(_write, item, images)))
+            while len(waiting) > AHEAD:
+                _collect(*waiting.popleft(), outcome, bar)
+        while waiting:
+            _collect(*waiting.popleft(), outcome, bar)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        bar.close()
+    return outcome
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, items: list[Item], read: Callable[[Item], Pair]
+) -> Iterator[tuple[Item, Future]]:
+    pending: deque[tuple[Item, Future]] = deque()
+    for item in items:
+        pending.append((item, pool.submit(read, item)))
+        if len(pending) > AHEAD:
+            yield pending.popleft()
+    yield from pending
+
+
+def _write(item: Item, images: list[np.ndarray]) -> list[Path]:
+    for path, pixels in zip(item.outputs, images, strict=True):
+        image.write(path, pixels, image.format_of(path))
+    return item.outputs
+
+
+def _collect(item: Item, done: Future, outcome: Outcome, bar: Any) -> None:
+    try:
+        outcome.written += done.result()
+    except UserError as error:
+        outcome.failed[item.name] = str(error)
+    bar.update()

@@ -1,0 +1,111 @@
+"""The system that fuses a task, with its weights and texts, ready to fuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jfusion import inference
+from jfusion.data.depth import Range, recorded_ranges
+from jfusion.data.h5 import Pair
+from jfusion.fusing.result import check_bits, to_uint16
+from jfusion.fusing.task import Guess
+from jfusion.systems.base import System
+
+if TYPE_CHECKING:
+    from jfusion.fusing.text import Texts
+
+# The best method without weights for a task; guided for all others (docs/fuse.md has the figures).
+WITHOUT_WEIGHTS = {"MEF": "mertens"}
+
+
+def default_of(task: str) -> tuple[str | None, str | None]:
+    """What fuses a task where nobody says it: the name of shipped weights, or else a system without any.
+
+    Returns the name of the weights and that of the system, one of which is None.
+    """
+    return None, WITHOUT_WEIGHTS.get(task, "guided")
+
+
+def choose(weights: str | None, system: str | None, guess: Guess) -> tuple[str | None, str | None]:
+    """The weights and the system that fuse; prints in one line what nobody said and how to say it."""
+    reason = f"task {guess.task} ({guess.reason})" if guess.reason else ""
+    chosen = weights, system
+    if weights is None and system is None:
+        chosen = default_of(guess.task)
+        reason = ", ".join(filter(None, (f"method {chosen[0] or chosen[1]}", reason)))
+    ways = ["--task"] if guess.reason else []
+    ways += ["--method", "--weights"] if chosen != (weights, system) else []
+    if reason:
+        print(f"note: {reason}; change it with {', '.join(ways)}")
+    return chosen
+
+
+@dataclass
+class Method:
+    """A system ready to fuse, and what it needs of a pair.
+
+    Made in two steps, so that a missing thing is reported before the network is built: `Method.find`
+    reads the checkpoint, `build` makes the network and encodes nothing yet.
+    """
+
+    name: str
+    path: Path | None
+    content: dict[str, Any]
+    system: System | None = None
+    texts: Texts | None = None
+
+    @classmethod
+    def find(cls, weights: str | None, system: str | None) -> Method:
+        """The checkpoint of the weights, or a system without weights. Raises UserError if there is none."""
+        path = inference.find_checkpoint(weights, system)
+        content = inference.read_checkpoint(path)
+        return cls(inference.resolve_system(content, system), path, content)
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The ranges of values that the training recorded for deep images of "a" and "b"."""
+        return recorded_ranges(self.content)
+
+    def build(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        partial: bool = False,
+        *,
+        text: str | None = None,
+        task: str = "IVF",
+        names: Iterable[str] = (),
+    ) -> None:
+        """Creates the system; text, task, names: see `Texts`. Raises UserError for what does not fit."""
+        record = {k: v for k, v in self.content.items() if k != "model"}
+        self.system = inference.from_checkpoint(
+            self.path, self.content, self.name, settings, partial
+        )
+        if self.system.reads_text:
+            from jfusion.fusing.text import Texts
+
+            self.texts = Texts(text, task, record, self.system.config.text_dim, names)
+
+    def text_of(self, name: str) -> np.ndarray | None:
+        """The features of a pair's paragraph; None for a system that reads none."""
+        return None if self.texts is None else self.texts.of(name)
+
+    def fuse(
+        self,
+        pair: Pair,
+        seed: int | None = None,
+        samples: int = 1,
+        callback: Callable[[int, Any, Any], None] | None = None,
+        bits: int = 8,
+    ) -> list[np.ndarray]:
+        """The fused images of a pair, (h, w) or (h, w, 3) of uint8 or uint16."""
+        assert self.system is not None
+        check_bits(self.system, bits)
+        arrays = inference.fuse_arrays(self.system, pair, seed, samples, callback)
+        if bits == 16:
+            return [to_uint16(x, pair) for x in arrays]
+        return [self.system.postprocess(x, pair).image for x in arrays]

@@ -1,6 +1,7 @@
-"""Conversion of medical volumes (.mha, NIfTI, DICOM) to folders of 8-bit slices.
+"""Medical volumes (.mha, NIfTI, DICOM): reading, and conversion to folders of 8-bit slices.
 
-The libraries that read them are the optional extra `medical`.
+The libraries that read them are the optional extra `medical`. Where a volume is in the patient is the
+subject of space.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,39 @@ from jfusion.files import mark_input
 
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
 NAN = ("refuse", "lowest")
+TO_RAS = np.diag([-1.0, -1, 1, 1])  # DICOM and MetaImage count to the left and to the back
+SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".dcm")
+
+
+class Volume(NamedTuple):
+    """The values of a volume, and where they are in the patient.
+
+    values: (x, y, z) float64 in the order in which the file has its voxels, or (x, y, z, 3) uint8 for color.
+    affine: (4, 4), from the index of a voxel to millimeters right, anterior and superior (RAS+); None
+    where the file does not say. uneven: why a series of slices has no affine, "" otherwise.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray | None
+    uneven: str = ""
+
+
+def is_volume(path: str | Path) -> bool:
+    """Whether a path is a volume: a file of a known format, or a folder that holds DICOM and no image."""
+    path = Path(path)
+    if path.is_file():
+        return path.name.lower().endswith(SUFFIXES) or _is_dicom(path)
+    if not path.is_dir():
+        return False
+    files = [f for f in path.iterdir() if f.is_file() and not f.name.startswith(".")]
+    return not any(map(image.is_image_name, files)) and any(map(_is_dicom, files))
+
+
+def volume_name(path: str | Path) -> str:
+    """The name of a volume without its ending: `brain.nii.gz` is "brain"."""
+    name = Path(path).resolve().name
+    ending = next((e for e in reversed(SUFFIXES) if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)]
 
 
 def read_volume(path: str | Path, *, nan: str = "refuse", series: str | None = None) -> np.ndarray:
@@ -33,6 +67,15 @@ def read_volume(path: str | Path, *, nan: str = "refuse", series: str | None = N
     several DICOM series in a folder, the one whose UID or description begins so. Raises UserError when
     the file is missing, of another format, damaged, or holds values that are not finite.
     """
+    volume = read_in_space(path, nan=nan, series=series)
+    values = volume.values
+    if Path(path).name.lower().endswith((".nii", ".nii.gz")):
+        values = canonical(volume).values[:, ::-1]
+    return values.transpose(2, 1, 0, *range(3, values.ndim))
+
+
+def read_in_space(path: str | Path, *, nan: str = "refuse", series: str | None = None) -> Volume:
+    """A volume as it is stored, and where it is. Arguments and errors are those of `read_volume`."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"volume {path} does not exist")
@@ -50,17 +93,35 @@ def read_volume(path: str | Path, *, nan: str = "refuse", series: str | None = N
     for file in path.iterdir() if path.is_dir() else (path,):
         mark_input(file)
     try:
-        volume = np.asarray(read(path))
+        volume = read(path)
     except UserError:
         raise
     except Exception as error:  # the libraries raise many kinds
         reason = printable(" ".join(str(error).split()), 300)
         raise UserError(f"volume {path} cannot be read: {reason}") from error
-    if volume.ndim == 4 and volume.shape[3] == 3 and volume.dtype == np.uint8:
+    values = np.asarray(volume.values)
+    if values.ndim == 4 and values.shape[3] == 3 and values.dtype == np.uint8:
         return volume
-    if volume.ndim != 3 or not volume.size:
-        raise UserError(f"volume {path} has the shape {volume.shape}, not (slices, height, width)")
-    return _finite(volume.astype(np.float64), path, nan)
+    if values.ndim != 3 or not values.size:
+        shape = values.shape[::-1]
+        raise UserError(f"volume {path} has the shape {shape}, not (slices, height, width)")
+    affine = volume.affine
+    if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-9):
+        affine = None
+    return volume._replace(values=_finite(values.astype(np.float64), path, nan), affine=affine)
+
+
+def canonical(volume: Volume) -> Volume:
+    """The volume with its axes rotated to the nearest of right, anterior and superior."""
+    if volume.affine is None:
+        return volume
+    _library("nibabel", "volumes")
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(volume.affine)
+    values = orientations.apply_orientation(volume.values, turn)
+    back = orientations.inv_ornt_aff(turn, volume.values.shape[:3])
+    return volume._replace(values=values, affine=volume.affine @ back)
 
 
 def _finite(volume: np.ndarray, path: Path, nan: str) -> np.ndarray:
@@ -135,7 +196,7 @@ def _library(name: str, what: str) -> ModuleType:
 # ---- MetaImage, NIfTI --------------------------------------------------------------------------
 
 
-def _metaimage(path: Path) -> np.ndarray:
+def _metaimage(path: Path) -> Volume:
     sitk = _library("SimpleITK", "MetaImage (.mha, .mhd)")
     header = path.open("rb").read(1 << 16).decode("latin1")
     place = re.search(r"^ElementDataFile\s*=\s*(.*?)\s*$", header, re.M)
@@ -147,16 +208,29 @@ def _metaimage(path: Path) -> np.ndarray:
             f"volume {path} has its values in another file, {printable(elsewhere, 60)!r}, which jfusion "
             "does not open for it"
         )
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    content = sitk.ReadImage(str(path))
+    values = sitk.GetArrayFromImage(content)
+    order = (*range(content.GetDimension())[::-1], *range(content.GetDimension(), values.ndim))
+    if content.GetDimension() != 3:
+        return Volume(values.transpose(order), None)
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(content.GetDirection(), (3, 3)) * content.GetSpacing()
+    affine[:3, 3] = content.GetOrigin()
+    return Volume(values.transpose(order), TO_RAS @ affine)
 
 
-def _nifti(path: Path) -> np.ndarray:
+def _nifti(path: Path) -> Volume:
     nibabel = _library("nibabel", "NIfTI")
-    # x right, y anterior, z up
-    volume = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()
-    while volume.ndim > 3 and volume.shape[-1] == 1:
-        volume = volume[..., 0]
-    return volume[:, ::-1].transpose(2, 1, 0) if volume.ndim == 3 else volume
+    content = nibabel.load(path)
+    stored = content.dataobj.dtype if hasattr(content.dataobj, "dtype") else np.dtype(float)
+    if stored.names == ("R", "G", "B"):
+        values = np.asarray(content.dataobj)
+        values = np.stack([values[c] for c in stored.names], -1)
+    else:
+        values = content.get_fdata()
+        while values.ndim > 3 and values.shape[-1] == 1:
+            values = values[..., 0]
+    return Volume(values, np.asarray(content.affine, float))
 
 
 # ---- DICOM -------------------------------------------------------------------------------------
@@ -168,7 +242,7 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
 
 
-def _dicom(path: Path, series: str | None) -> np.ndarray:
+def _dicom(path: Path, series: str | None) -> Volume:
     pydicom = _library("pydicom", "DICOM")
     if path.is_file():
         files = [path]
@@ -180,11 +254,39 @@ def _dicom(path: Path, series: str | None) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         headers = _one_series(path, [(f, pydicom.dcmread(f)) for f in files], series)
-        slices = [_pixels(f, header) for f, header in _ordered(path, headers)]
+        headers = _ordered(path, headers)
+        slices = [_pixels(f, header) for f, header in headers]
     sizes = {s.shape for s in slices}
     if len(sizes) > 1:
         raise UserError(f"{path}: the slices have different sizes: {sorted(sizes)}")
-    return slices[0] if len(slices) == 1 and _has_frames(slices[0]) else np.stack(slices)
+    if len(slices) == 1 and _has_frames(slices[0]):
+        values, affine, uneven = slices[0], None, "one file holds all slices"
+    else:
+        values, (affine, uneven) = np.stack(slices), _dicom_affine([h for _, h in headers])
+    return Volume(values.transpose(2, 1, 0, *range(3, values.ndim)), affine, uneven)
+
+
+def _dicom_affine(headers: list[Any]) -> tuple[np.ndarray | None, str]:
+    """The affine of ordered slices (PS3.3, C.7.6.2.1.1), or None and why there is none."""
+    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    if not all(getattr(h, tag, None) for h in headers for tag in needed):
+        return None, "its files do not give position, orientation and spacing"
+    first = headers[0]
+    places = np.array([h.ImagePositionPatient for h in headers], float)
+    along_row, along_column = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
+    between_rows, between_columns = map(float, first.PixelSpacing)
+    steps = np.diff(places, axis=0)
+    if len(steps):
+        step = steps.mean(0)
+        if np.linalg.norm(steps - step, axis=1).max() > 0.1 * np.linalg.norm(step):
+            return None, "its slices are not evenly spaced; some may be missing"
+    else:
+        thickness = float(getattr(first, "SliceThickness", None) or 1)
+        step = np.cross(along_row, along_column) * thickness
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([along_row * between_columns, along_column * between_rows, step], 1)
+    affine[:3, 3] = places[0]
+    return TO_RAS @ affine, ""
 
 
 def _has_frames(x: np.ndarray) -> bool:

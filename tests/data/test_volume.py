@@ -43,7 +43,13 @@ def test_nifti_slices_are_axial_with_anterior_up(values, tmp_path):
 
 
 def write_dicom(
-    path, pixels, position, slope=2.0, intercept=-1000.0, orientation=(1, 0, 0, 0, 1, 0)
+    path,
+    pixels,
+    position,
+    slope=2.0,
+    intercept=-1000.0,
+    orientation=(1, 0, 0, 0, 1, 0),
+    spacing=None,
 ):
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
@@ -55,6 +61,8 @@ def write_dicom(
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
     d.ImagePositionPatient = [float(v) for v in position]
     d.ImageOrientationPatient = [float(v) for v in orientation]
+    if spacing is not None:
+        d.PixelSpacing = [float(v) for v in spacing]  # between rows, between columns
     d.RescaleSlope, d.RescaleIntercept = slope, intercept
     d.PixelData = pixels.tobytes()
     pydicom.dcmwrite(path, d)

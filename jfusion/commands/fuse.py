@@ -16,7 +16,7 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.layout import task as check_task
 from jfusion.errors import UserError, printable
-from jfusion.fusing import images, inputs
+from jfusion.fusing import images, inputs, volumes
 from jfusion.fusing.images import Outcome
 from jfusion.fusing.plan import LISTED
 from jfusion.fusing.task import SIDES
@@ -161,5 +161,5 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> Outcome
 
     Raises UserError for anything that is known to be wrong before the first pair is fused.
     """
-    handlers = {"images": images.fuse}
+    handlers = {"images": images.fuse, "volumes": volumes.fuse}
     return handlers[inputs.kind_of(options.a, options.b)](options, settings or {})

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jfusion.data import image
+from jfusion.data.depth import Range, RangePolicy, to_uint8
 from jfusion.data.volume import TO_RAS, Volume, canonical
 from jfusion.errors import UserError, optional
 from jfusion.files import replacing
@@ -80,42 +81,50 @@ def _smoothed(moving: Volume, to_moving: np.ndarray) -> np.ndarray:
     return np.stack(each, 3)
 
 
-def to_levels(values: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:
-    """Values as 0..255 over a window, by default from the 0.5th to the 99.5th percentile; uint8 as it is.
+def window_of(values: np.ndarray, policy: RangePolicy) -> Range | None:
+    """The values of a volume that become black and white; None for color.
 
-    Where more than half of a volume is its background, the percentiles are those of the rest.
+    With the policy "auto" from the 0.5th to the 99.5th percentile; where more than half of the volume is
+    its lowest value (air, no measurement), of the rest. "full" is from the lowest value to the highest.
     """
-    if values.dtype == np.uint8:
-        return values
-    if window is None:
-        low = values.min()
-        seen = values[values > low] if np.mean(values == low) > 0.5 else values
-        seen = seen if seen.size else values
-        low = low if seen.size < values.size else np.percentile(seen, PERCENTILE)
-        window = (float(low), float(np.percentile(seen, 100 - PERCENTILE)))
-    low, high = window
-    if not high > low:
-        return np.zeros(values.shape, np.uint8)
-    return np.round((np.clip(values, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    if values.dtype == np.uint8 and values.ndim == 4:
+        return None
+    low, high = float(values.min()), float(values.max())
+    if policy.kind == "auto":
+        empty = np.mean(values == low) > 0.5
+        seen = values[values > low] if empty and high > low else values
+        ends = np.percentile(seen, [PERCENTILE, 100 - PERCENTILE])
+        low, high = (low if empty else float(ends[0])), float(ends[1])
+    elif policy.kind != "full":
+        low, high = policy.resolve([values])
+    return Range(low, high if high > low else low + 1)
 
 
 def fuse_volumes(
     a: Volume,
     b: Volume,
     fuse: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    windows: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None),
+    windows: tuple[Range | None, Range | None],
+    colormaps: tuple[Callable | None, Callable | None] = (None, None),
+    measure: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> Volume:
     """The fused volume in A's space, (x, y, z) or (x, y, z, 3) uint8.
 
     fuse: two axial slices (H, W, 3) uint8, anterior up and the patient's right on the left -> the fused
-    one, (H, W) or (H, W, 3) uint8. windows: see `to_levels`. Where B has no voxel, A stands in for it.
+    one, (H, W) or (H, W, 3) uint8. windows: see `window_of`. colormaps: what gives gray levels of any shape
+    a last axis of RGB. measure: sees all slices of both before. Where B has no voxel, A stands in for it.
     """
     from tqdm import tqdm
 
     moved, inside = resample(b, a)
-    levels = [_rgb(to_levels(x, w)) for x, w in zip((a.values, moved), windows, strict=True)]
+    levels = [
+        _rgb(to_uint8(x, window), colormap)
+        for x, window, colormap in zip((a.values, moved), windows, colormaps, strict=True)
+    ]
     levels[1][~inside] = levels[0][~inside]
     views = [axial(a._replace(values=x)) for x in levels]
+    if measure is not None:
+        measure(*views)
     pairs = zip(*views, strict=True)
     slices = [fuse(x, y) for x, y in tqdm(pairs, "fusing", len(views[0]), unit="slice", delay=2)]
     if len({s.ndim for s in slices}) > 1:  # a slice without color in a colored volume
@@ -123,8 +132,11 @@ def fuse_volumes(
     return a._replace(values=from_axial(np.stack(slices), a))
 
 
-def _rgb(levels: np.ndarray) -> np.ndarray:
-    return levels.copy() if levels.ndim == 4 else np.repeat(levels[..., None], 3, 3)
+def _rgb(levels: np.ndarray, colormap: Callable | None = None) -> np.ndarray:
+    """Levels (..., 3) of levels (x, y, z), (y, x), or of colors (x, y, z, 3), which are copied."""
+    if levels.ndim == 4:
+        return levels.copy()
+    return np.repeat(levels[..., None], 3, -1) if colormap is None else colormap(levels)
 
 
 def axial(volume: Volume) -> np.ndarray:
@@ -160,7 +172,9 @@ def write_nifti(path: str | Path, volume: Volume) -> None:
     content.set_sform(affine, 1)
     content.header.set_xyzt_units("mm")
     with replacing(path, "the volume") as temporary:
-        temporary.write_bytes(gzip.compress(content.to_bytes(), 6, mtime=0))
+        data = content.to_bytes()
+        packed = Path(path).suffix.lower() == ".gz"
+        temporary.write_bytes(gzip.compress(data, 6, mtime=0) if packed else data)
 
 
 def mosaic(volume: Volume) -> np.ndarray:
@@ -188,9 +202,7 @@ def mosaic(volume: Volume) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def write_fused(folder: str | Path, name: str, volume: Volume) -> list[Path]:
-    """Writes <name>.nii.gz and <name>.png, the mosaic; returns their paths."""
-    paths = [Path(folder, f"{name}.nii.gz"), Path(folder, f"{name}.png")]
-    write_nifti(paths[0], volume)
-    image.write(paths[1], mosaic(volume))
-    return paths
+def write_fused(path: str | Path, picture: str | Path, volume: Volume) -> None:
+    """Writes a fused volume as NIfTI, and its mosaic as PNG. Raises UserError."""
+    write_nifti(path, volume)
+    image.write(picture, mosaic(volume))

@@ -7,4 +7,5 @@ method    the system of the task, with its weights and texts, ready to fuse
 text      the features of a sentence, of files, or of the task's neutral paragraph
 result    the fused image in 8 or 16 bits, and its color
 images    fuses the pairs of a plan: reads ahead, fuses, writes behind
+volumes   fuses two medical volumes, slice by slice
 """

@@ -10,6 +10,7 @@ from jfusion.arrays import is_var
 from jfusion.checkpoint import weights
 from jfusion.errors import UserError
 from jfusion.runtime import jt, nn
+from jfusion.systems import stretch
 from jfusion.systems.base import Batch, OptimizerConfig, Stage, System
 
 
@@ -80,8 +81,11 @@ class SamplingSystem(NetworkSystem):
 def min_max_normalize(fused: jt.Var) -> jt.Var:
     """Min-max normalization of each image (C, H, W) of the batch to [0, 1]; a flat one gives 0.
 
+    Of a clip or a volume, by the extremes that hold for all of it (stretch.py).
+
     In NumPy: Jittor's kernels may multiply by a reciprocal, and then the maximum is not 1.
     """
     pixels = fused.numpy()
-    low, high = (f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    return jt.array((pixels - low) / np.maximum(high - low, np.float32(1e-12)))
+    low, high = stretch.ends(*(f(pixels, (1, 2, 3), keepdims=True) for f in (np.min, np.max)))
+    normalized = (pixels - low) / np.maximum(high - low, np.float32(1e-12))
+    return jt.array(np.clip(normalized, 0, 1))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jfusion.data import space, volume
+from jfusion.data.depth import Range, RangePolicy, to_uint8
 from jfusion.data.volume import TO_RAS, Volume
 from jfusion.errors import UserError
 from tests.data.test_volume import write_dicom
@@ -111,8 +112,10 @@ def test_the_fused_volume_is_in_as_voxels_and_the_file_keeps_its_affine(tmp_path
     shape = (20, 24, 16)
     a = phantom(affine_of("PIR", (2, 2, 2), shape), shape, (200, 0, 0))
     b = phantom(affine_of("LPS", (3, 3, 3), (12, 12, 10)), (12, 12, 10), (0, 200, 0))
-    fused = space.fuse_volumes(a, b, lambda x, y: np.maximum(x, y)[..., 0])
-    paths = space.write_fused(tmp_path, "f", fused)
+    windows = tuple(space.window_of(x.values, RangePolicy()) for x in (a, b))
+    fused = space.fuse_volumes(a, b, lambda x, y: np.maximum(x, y)[..., 0], windows)
+    paths = tmp_path / "f.nii.gz", tmp_path / "f.png"
+    space.write_fused(*paths, fused)
     back = volume.read_in_space(paths[0])
     np.testing.assert_allclose(back.affine, a.affine, atol=1e-5)
     assert back.values.shape == shape and nibabel.load(paths[0]).get_data_dtype() == np.uint8
@@ -137,10 +140,11 @@ def test_color_is_written_as_rgb_and_read_again(tmp_path):
 def test_where_b_has_no_voxel_a_stands_in():
     shape = (12, 12, 8)
     a = phantom(affine_of("RAS", (3, 3, 3), shape), shape)
-    half = Volume(np.full((12, 12, 4), 7.0), affine_of("RAS", (3, 3, 3), shape))
-    fused = space.fuse_volumes(a, half, lambda x, y: y[..., 0])
-    np.testing.assert_array_equal(fused.values[..., 5:], space.to_levels(a.values)[..., 5:])
-    assert not fused.values[..., :3].any()  # a constant is black
+    half = Volume(np.full((12, 12, 4), 7.0), affine_of("RAS", (3, 3, 3), (12, 12, 4)))
+    fused = space.fuse_volumes(a, half, lambda x, y: y[..., 0], (Range(0, 220), Range(7, 8)))
+    expected = to_uint8(a.values, Range(0, 220))
+    np.testing.assert_array_equal(fused.values[..., [0, 1, 6, 7]], expected[..., [0, 1, 6, 7]])
+    assert not fused.values[..., 2:6].any()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_volumes_that_say_nothing_are_taken_voxel_by_voxel():
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_a_window_by_percentiles_uses_all_levels(low, span):
     values = (np.linspace(0, 1, 1000) * span + low).reshape(10, 10, 10)
-    levels = space.to_levels(values)
+    levels = to_uint8(values, space.window_of(values, RangePolicy()))
     assert (
         levels.min() == 0
         and levels.max() == 255

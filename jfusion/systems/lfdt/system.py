@@ -17,6 +17,7 @@ from jfusion.diffusion.schedule import Schedule
 from jfusion.errors import UserError
 from jfusion.layers.losses import guided_fusion_losses
 from jfusion.runtime import jt, mpi, nn
+from jfusion.systems import stretch
 from jfusion.systems.base import Batch, FusedImage, OptimizerConfig, Stage, floor_to_uint8
 from jfusion.systems.lfdt import color
 from jfusion.systems.lfdt.autoencoder import LATENT, Decoder, Encoder
@@ -252,7 +253,8 @@ class LFDT(NetworkSystem):
         x = np.clip(x, -1, 1)
         if self.config.output_range == "full":
             return np.round((x + 1) / 2 * 255).astype(np.uint8)
-        return floor_to_uint8((x - x.min()) / 2)
+        darkest, _ = stretch.ends(x.min(), x.max())
+        return floor_to_uint8(np.maximum(x - darkest, 0) / 2)
 
     # ---- training
 

@@ -1,0 +1,75 @@
+"""`jfusion fuse` with two volumes."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+
+from jfusion.cli import main
+from jfusion.data import image, volume
+from jfusion.data.volume import Volume
+from jfusion.systems.stretch import Stretch, ends
+from tests.data.test_space import FRONT, RIGHT, affine_of, phantom, saved
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """An MR volume as NIfTI and a coarser PET one as a DICOM series, each with blobs of its own."""
+    mr = phantom(affine_of("LAS", (2, 2, 2), (24, 26, 16)), (24, 26, 16), (200, 0, 90))
+    pet = phantom(affine_of("LPS", (3, 3, 3), (16, 18, 10)), (16, 18, 10), (0, 200, 90))
+    return saved(tmp_path, ".nii.gz", mr), saved(tmp_path, "", pet), mr
+
+
+def test_two_volumes_give_one_in_as_space_and_a_mosaic(pair, tmp_path, capsys):
+    mr, pet, space = pair
+    command = ["fuse", str(mr), str(pet), "-o", str(tmp_path / "out"), "--method", "laplacian"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "task MIF (volumes are medical)" in said and "16x18x10 voxels of 3x3x3 mm" in said
+    fused = nibabel.load(tmp_path / "out/x.nii.gz")
+    np.testing.assert_allclose(fused.affine, space.affine, atol=1e-5)
+    values = np.asarray(fused.dataobj)
+    assert values.dtype == np.uint8 and values.shape == space.values.shape
+    for place in (RIGHT, FRONT):
+        index = np.linalg.inv(space.affine) @ (*place, 1)
+        assert values[tuple(np.round(index[:3]).astype(int))] > 100
+    assert image.read_rgb(tmp_path / "out/x.png").any()
+    assert main(command) == 0 and "is there already" in capsys.readouterr().out
+
+
+def test_pseudo_colors_give_a_volume_in_color(pair, tmp_path):
+    mr, pet, space = pair
+    out = tmp_path / "f.nii"
+    assert main(["fuse", str(mr), str(pet), "-o", str(out), "--pseudo-color", "b"]) == 0
+    assert volume.read_in_space(out).values.shape == (*space.values.shape, 3)
+
+
+def test_mistakes_are_one_line(pair, tmp_path, capsys):
+    mr, pet, _ = pair
+    image.write(tmp_path / "x.png", np.zeros((9, 9), np.uint8))
+    far = Volume(np.ones((4, 4, 4)), np.eye(4) + 900 * np.eye(4, k=3))
+    (tmp_path / "far").mkdir()
+    for b, options, said in (
+        (tmp_path / "x.png", [], "is a medical volume and"),
+        (pet, ["--bits", "16"], "--bits is for images"),
+        (pet, ["-o", str(tmp_path / "f.jpg")], "is written as .nii or .nii.gz"),
+        (pet, ["-o", str(mr), "--overwrite"], "which this command reads"),
+        (saved(tmp_path / "far", ".nii.gz", far), [], "do not overlap"),
+    ):
+        assert main(["fuse", str(mr), str(b), "-o", str(tmp_path / "o"), *options]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "o/x.nii.gz").exists()
+
+
+def test_a_stretch_of_several_images_holds_for_each():
+    stretch = Stretch()
+    with stretch.applied():
+        assert ends(np.float32(0.2), np.float32(0.3)) == (np.float32(0.2), np.float32(0.3))
+    with stretch.measured():
+        for low, high in ((0.2, 0.6), (0.1, 0.5)):
+            assert ends(np.array([low]), np.array([high])) == (low, high)
+    with stretch.applied():
+        assert ends(np.array([0.3]), np.array([0.4])) == (0.1, 0.6)
+    assert ends(0.3, 0.4) == (0.3, 0.4)

@@ -174,9 +174,11 @@ class _Parser(argparse.ArgumentParser):
         self.system: str | None = None  # whose settings are among the options
         self.renamed: dict[str, str] = {}  # options of older versions, and what they are called now
 
-    def add(self, cls: type, group: argparse._ArgumentGroup | None = None) -> None:
+    def add(
+        self, cls: type, group: argparse._ArgumentGroup | None = None, training: bool = True
+    ) -> None:
         """Adds the options of the dataclass `cls`, which stand together in the help in a group."""
-        config.add_options(group or self, cls)
+        config.add_options(group or self, cls, training=training)
         for old, new in getattr(cls, "RENAMED", {}).items():
             if isinstance(new, str):
                 self.renamed[config.option_of(old)] = config.option_of(new)
@@ -196,6 +198,10 @@ class _Parser(argparse.ArgumentParser):
         positive = typed.replace("--no-", "--", 1)
         if positive in self.renamed:
             return f", which is called {self.renamed[positive]} now"
+        if self.system and positive in map(
+            config.option_of, config.type_hints(registry.config_class(self.system))
+        ):
+            return ", which only jfusion train takes"
         for other in registry.SYSTEMS if self.takes_settings else ():
             fields = config.type_hints(registry.config_class(other))
             if positive in map(config.option_of, fields):
@@ -288,7 +294,8 @@ def _add_settings(parser: _Parser, module: ModuleType, arguments: list[str]) -> 
     if system is None:
         return None
     parser.system = system
-    parser.add(registry.config_class(system), parser.add_argument_group(f"settings of {system}"))
+    group, training = parser.add_argument_group(f"settings of {system}"), hasattr(module, "TRAINS")
+    parser.add(registry.config_class(system), group, training)
     return system
 
 

@@ -31,6 +31,7 @@ def setting(
     *,
     aliases: tuple[str, ...] = (),
     hidden: bool = False,
+    training: bool = False,
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
@@ -41,10 +42,11 @@ def setting(
     the command line an argument, not an option. aliases: other options of the same value ("-o"); a hidden
     setting `<name>_alias` of the same class gets the one that was typed, without its dashes. Allowed
     values are a `Literal[...]` in the annotation.
+    training: it only says how a system is trained, and a command that does not train has no option for it.
     least, above, below: the bounds of a number, and of each number of a tuple.
     """
     metadata = {"help": text, "metavar": metavar, "positional": positional}
-    metadata |= {"aliases": aliases, "hidden": hidden}
+    metadata |= {"aliases": aliases, "hidden": hidden, "training": training}
     metadata |= {"least": least, "above": above, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -117,13 +119,18 @@ def option_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_options(parser: argparse._ActionsContainer, cls: type, first: bool = False) -> None:
+def add_options(
+    parser: argparse._ActionsContainer, cls: type, first: bool = False, training: bool = True
+) -> None:
     """One `--option` for each field of the dataclass `cls`; an option that is not given is left out.
 
     An option that the parser already has is shared: the task of a data set is the system's too.
     first: for a first reading, nothing is required and positional arguments are left out.
+    training: with the settings that only say how a system is trained.
     """
     for field in dataclasses.fields(cls):
+        if field.metadata.get("training") and not training:
+            continue
         option, positional = option_of(field.name), field.metadata.get("positional", False)
         if option in parser._option_string_actions or field.metadata.get("hidden"):
             continue
@@ -349,10 +356,15 @@ class SystemConfig:
         None,
         "train on random windows of this size; none: whole images",
         ("HEIGHT", "WIDTH"),
+        training=True,
         least=1,
     )
-    augment: bool = setting(False, "train on random flips and rotations by 90 degrees")
-    drop_last: bool = setting(True, "leave out the incomplete batch at the end of an epoch")
+    augment: bool = setting(
+        False, "train on random flips and rotations by 90 degrees", training=True
+    )
+    drop_last: bool = setting(
+        True, "leave out the incomplete batch at the end of an epoch", training=True
+    )
 
     def __post_init__(self) -> None:
         """Checks the types and the choices of all settings; a subclass calls this before its own checks."""

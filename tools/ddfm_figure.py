@@ -40,7 +40,7 @@ def main(demo: Path) -> None:
                 task="MEF",
                 overwrite=True,
             )
-            (path,) = fuse(options, {"timestep_respacing": STEPS, **settings}).written
+            (path,) = fuse(options, {"inference_steps": STEPS, **settings}).written
             row.append(color.gray(image.read_rgb(path)).round().astype(np.uint8))
     columns = ["a (over-exposed)", "b (under-exposed)", *VARIANTS]
     print(figures.grid(Path(__file__).parents[1] / "docs/ddfm.png", columns, rows, height=150))

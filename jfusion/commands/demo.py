@@ -94,7 +94,7 @@ def _ddfm(out: Path, options: Options) -> tuple[Run, Result]:
     )
     photographs = out / "VLFDataset/Image" / options.task / "Demo/TRUTH"
     run = _train("ddfm", PRIOR, photographs, out, PRIOR_CROP, steps)
-    return run, _test("ddfm", {"timestep_respacing": RESPACING}, run, file, out)
+    return run, _test("ddfm", {"inference_steps": RESPACING}, run, file, out)
 
 
 def _train(

@@ -12,6 +12,7 @@ from jfusion.errors import UserError
 from jfusion.systems import registry
 from jfusion.train.options import Options as TrainOptions
 
+TRAINS = True  # so it offers the settings of a system that only say how it is trained
 _DATA = next(f for f in fields(TrainOptions) if f.name == "data")
 
 

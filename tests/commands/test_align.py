@@ -101,7 +101,7 @@ def test_the_command_writes_images_figures_and_numbers(system, tmp_path, capsys,
 
 def test_fusing_says_that_a_pair_looks_misaligned(system, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = {**to_dict(system.config), "timesteps": 3}
+    config = {**to_dict(system.config), "train_timesteps": 3}
     checkpoint.save("w.pkl", {"model": system.state(), "system": "fccf", "config": config})
     a, b = (gray_rgb(x) for x in scene(0, (64, 72)))
     image.write("a.png", a)

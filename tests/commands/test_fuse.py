@@ -82,7 +82,7 @@ def test_a_resumed_run_continues_exactly(run, photographs, tmp_path):
 
 def test_fuse_records_every_step_of_every_sample(run, tmp_path, capsys):
     where = pair_folders(tmp_path, ("x", "y"))
-    options = ["--timestep-respacing", "4", "--samples", "2", "--record", "gif", "--seed", "5"]
+    options = ["--inference-steps", "4", "--samples", "2", "--record", "gif", "--seed", "5"]
     assert main(["fuse", "--system", "ddfm", "--weights", str(run), *where, *options]) == 0
     out = tmp_path / "out"
     assert {p.name for p in out.glob("*.png")} == {"x_0.png", "x_1.png", "y_0.png", "y_1.png"}
@@ -107,7 +107,7 @@ def test_ddfm_is_tested_like_any_system(run, tmp_path, monkeypatch, capsys):
         PreprocessOptions(root=".", dataset="RoadScene", split="test", text="zeros")
     ).path
     arguments = ["test", "ddfm", "--weights", str(run), "--data", str(data), "--out", "out"]
-    assert main([*arguments, "--timestep-respacing", "3", "--record", "webp"]) == 0
+    assert main([*arguments, "--inference-steps", "3", "--record", "webp"]) == 0
     assert (tmp_path / "out/RoadScene/Gray/one.png").is_file()
     assert (tmp_path / "out/RoadScene/steps/one.webp").is_file()
     assert "published" in capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_two_files_and_a_trained_film(tmp_path):
         (["--weights", "nowhere"], "openai/guided-diffusion"),
         (["--samples", "0"], "--samples"),
         (["--record", "avi"], "gif, webp, png"),
-        (["--timestep-respacing", "2000"], "cannot take 2000"),
+        (["--inference-steps", "2000"], "cannot take 2000"),
         (["--sampler", "dpm"], "ddim or ddpm"),
         (["--task", "IVX"], "IVF"),
     ],
@@ -154,9 +154,7 @@ def test_pairs_that_do_not_match_are_named(run, tmp_path, capsys):
     assert "no partner" in capsys.readouterr().err
     Image.new("L", (5, 7)).save(tmp_path / "b/y.png")
     assert (
-        main(
-            ["fuse", "--system", "ddfm", "--weights", str(run), *where, "--timestep-respacing", "1"]
-        )
+        main(["fuse", "--system", "ddfm", "--weights", str(run), *where, "--inference-steps", "1"])
         == 2
     )
     assert "another aspect" in capsys.readouterr().err
@@ -174,7 +172,7 @@ def test_what_is_not_trained_or_sampled_says_so(photographs, run, tmp_path, caps
 
 def test_the_checkpoints_own_system_fuses_and_has_its_settings(run, tmp_path, capsys):
     where = pair_folders(tmp_path)
-    options = ["--timestep-respacing", "2", "--samples", "2"]
+    options = ["--inference-steps", "2", "--samples", "2"]
     assert main(["fuse", "--weights", str(run), *where, *options]) == 0
     assert "2 fused" in capsys.readouterr().out
 

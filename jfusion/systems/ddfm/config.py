@@ -15,7 +15,7 @@ TINY = {
     "variant": "small",
     "channel_mult": "1,2",
     "attention_resolutions": "32",
-    "timestep_respacing": "2",
+    "inference_steps": "2",
 }
 
 # The settings that a variant of the network decides, where the user does not.
@@ -60,6 +60,8 @@ class Config(UNetConfig, SystemConfig):
 
     RENAMED: ClassVar[dict[str, Any]] = {
         **UNetConfig.RENAMED,
+        "steps": "train_timesteps",
+        "timestep_respacing": "inference_steps",
         "swap": _switch("source_roles", "released", "paper"),
         "textbook": _switch("estimate", "released", "paper"),
         "faithful": _switch("border", "pad", "released"),
@@ -94,10 +96,10 @@ class Config(UNetConfig, SystemConfig):
         "ddim", "the sampler of the released code; ddpm: that of the paper's algorithm 1"
     )
     eta: float = setting(0.0, "amount of fresh noise in ddim's steps, 0 to 1")
-    timestep_respacing: str = setting(
-        "100", "number of steps; or a list of numbers for equal parts; or ddimN"
+    inference_steps: str = setting(
+        "100", "steps of the sampler: a number, a list of numbers for equal parts, or ddimN"
     )
-    steps: int = setting(1000, "steps that the network was trained on", least=1)
+    train_timesteps: int = setting(1000, "steps that the network was trained on", least=1)
     noise_schedule: Literal["linear", "cosine"] = setting(
         "linear", "noise schedule of the training"
     )
@@ -126,9 +128,11 @@ class Config(UNetConfig, SystemConfig):
     border: Literal["pad", "released"] = setting(
         "pad", "pad images to the network's sizes; released: crop them to multiples of 32"
     )
-    epochs: int = setting(200, "training: passes over the images", least=1)
-    batch_size: int = setting(8, "training: images per step (pairs, of an H5 file)", least=1)
-    learning_rate: float = setting(2e-4, "training: learning rate of Adam", above=0)
+    epochs: int = setting(200, "training: passes over the images", least=1, training=True)
+    batch_size: int = setting(
+        8, "training: images per step (pairs, of an H5 file)", least=1, training=True
+    )
+    learning_rate: float = setting(2e-4, "training: learning rate of Adam", above=0, training=True)
 
     def __post_init__(self) -> None:
         for name, value in VARIANTS.get(self.variant, {}).items():

@@ -55,19 +55,19 @@ class DDFM(SamplingSystem):
         self.unet = unet.UNet(config)
         learned = config.model_var_type.startswith("learned")
         self.process = GaussianDiffusion(
-            self.full_schedule.respaced(config.timestep_respacing),
+            self.full_schedule.respaced(config.inference_steps),
             config.model_mean_type,
             # a network of three channels has no learned variance
             "fixed_small" if learned and not config.learn_sigma else config.model_var_type,
             config.clip_denoised,
             config.dynamic_threshold,
-            1000 / config.steps if config.rescale_timesteps else 1.0,
+            1000 / config.train_timesteps if config.rescale_timesteps else 1.0,
         )
 
     @cached_property
     def full_schedule(self) -> Schedule:
         """The schedule that the network is trained on; `process` has the few steps of the sampling."""
-        return named_schedule(self.config.noise_schedule, self.config.steps)
+        return named_schedule(self.config.noise_schedule, self.config.train_timesteps)
 
     # ---- fusion
 

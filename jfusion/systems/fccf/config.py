@@ -11,7 +11,7 @@ from jfusion.config import SystemConfig, setting
 from jfusion.errors import UserError
 
 # A small network of the same kernels, to compile them ahead and to test with.
-TINY = {"width": 32, "timesteps": 3, "group": "pet"}
+TINY = {"width": 32, "train_timesteps": 3, "group": "pet"}
 
 
 class Region(NamedTuple):
@@ -65,7 +65,12 @@ def _present_region(region: str) -> dict[str, Any]:
 class Config(SystemConfig):
     """The published network and recipe."""
 
-    RENAMED: ClassVar[dict[str, Any]] = {"group": _present_group, "region": _present_region}
+    RENAMED: ClassVar[dict[str, Any]] = {
+        "group": _present_group,
+        "region": _present_region,
+        "timesteps": "train_timesteps",
+        "steps": "inference_steps",
+    }
 
     group: Literal["auto", "adni", "spect", "ct", "gfp", "pet"] = setting(
         "auto",
@@ -74,10 +79,10 @@ class Config(SystemConfig):
     )
     width: int = setting(64, "channels at full size, a multiple of 32")
     blocks: int = setting(2, "residual blocks per level", least=1)
-    dropout: float = setting(0.1, "dropout rate in training", least=0, below=1)
-    timesteps: int = setting(2000, "steps of the diffusion process, T")
+    dropout: float = setting(0.1, "dropout rate in training", least=0, below=1, training=True)
+    train_timesteps: int = setting(2000, "steps of the diffusion process, T")
     noise_schedule: Literal["cosine", "linear"] = setting("cosine", "the noise schedule")
-    steps: str = setting(
+    inference_steps: str = setting(
         "", "fewer steps in inference: a number, or ddimN for equal distances (default: all T)"
     )
     sampler: Literal["ddpm", "ddim"] = setting(
@@ -94,15 +99,19 @@ class Config(SystemConfig):
         True,
         "leave a channel unchanged where its region has less than two pixels (released code: NaN)",
     )
-    batch_size: int = setting(4, "pairs per step", least=1)
-    epochs: int = setting(10000, "passes over the training pairs", least=1)
-    learning_rate: float = setting(2e-4, "AdamW's learning rate at the start", above=0)
-    weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
-    decay: float = setting(0.99, "factor of the learning rate every decay_every epochs", above=0)
-    decay_every: int = setting(1000, "epochs between decays", least=1)
-    noise_weight: float = setting(10.0, "weight of the noise term", least=0)
-    quality_weight: float = setting(10.0, "weight of the quality term", least=0)
-    loss_scale: float = setting(128.0, "factor inside the noise term", above=0)
+    batch_size: int = setting(4, "pairs per step", least=1, training=True)
+    epochs: int = setting(10000, "passes over the training pairs", least=1, training=True)
+    learning_rate: float = setting(
+        2e-4, "AdamW's learning rate at the start", above=0, training=True
+    )
+    weight_decay: float = setting(0.01, "AdamW's weight decay", least=0, training=True)
+    decay: float = setting(
+        0.99, "factor of the learning rate every decay_every epochs", above=0, training=True
+    )
+    decay_every: int = setting(1000, "epochs between decays", least=1, training=True)
+    noise_weight: float = setting(10.0, "weight of the noise term", least=0, training=True)
+    quality_weight: float = setting(10.0, "weight of the quality term", least=0, training=True)
+    loss_scale: float = setting(128.0, "factor inside the noise term", above=0, training=True)
 
     reinforce: bool = setting(
         False,
@@ -115,15 +124,18 @@ class Config(SystemConfig):
         least=1,
     )
     policy_rate: float = setting(
-        1e-4, "with --reinforce: learning rate of the policy (AdamW)", above=0
+        1e-4, "with --reinforce: learning rate of the policy (AdamW)", above=0, training=True
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width < 32 or self.width % 32:
             raise UserError(f"fccf: width must be a multiple of 32, not {self.width}")
-        if self.timesteps < 3 or (self.noise_schedule == "linear" and self.timesteps <= 20):
-            raise UserError(f"fccf: {self.timesteps} timesteps are too few")
+        least = 21 if self.noise_schedule == "linear" else 3
+        if self.train_timesteps < least:
+            raise UserError(
+                f"fccf: train_timesteps must be {least} or more with a {self.noise_schedule} schedule, not {self.train_timesteps}"
+            )
 
     @classmethod
     def from_old_run(

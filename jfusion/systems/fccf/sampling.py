@@ -25,7 +25,7 @@ SEED = 0  # the default seed of the initial noise
 
 def noise_schedule(config: Config) -> Schedule:
     """All T steps; the cosine schedule in single precision, which the published numbers depend on."""
-    schedule = named_schedule(config.noise_schedule, config.timesteps)
+    schedule = named_schedule(config.noise_schedule, config.train_timesteps)
     return rounded(schedule) if config.noise_schedule == "cosine" else schedule
 
 
@@ -69,8 +69,8 @@ class StagedSampler:
         chains; by default drawn from a seed with `add_noise`, otherwise 0.
         """
         schedule = noise_schedule(self.config)
-        if self.config.steps:
-            schedule = schedule.respaced(self.config.steps)
+        if self.config.inference_steps:
+            schedule = schedule.respaced(self.config.inference_steps)
         if noise is None:
             noise = self._noise((start.shape[0], 1, *start.shape[2:]))
 
@@ -123,8 +123,8 @@ class StagedSampler:
         """
         s = jt.array(np.concatenate([channel.s_condition for channel in channels]))
         f = jt.array(np.concatenate([channel.f_condition for channel in channels]))
-        third = self.config.timesteps // 3
-        if t > self.config.timesteps - third:
+        third = self.config.train_timesteps // 3
+        if t > self.config.train_timesteps - third:
             return f, f
         return (s, f) if t >= third else (s, s)
 

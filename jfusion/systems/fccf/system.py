@@ -185,7 +185,7 @@ class FCCF(SamplingSystem):
         """
         s, f = (2 * x.numpy() - 1 for x in (batch.a, batch.b))
         shape = (3, len(s))
-        t = (jt.rand(shape).numpy() * self.config.timesteps).astype(int)
+        t = (jt.rand(shape).numpy() * self.config.train_timesteps).astype(int)
         noise = jt.randn((*shape, 1, *s.shape[2:]))
         return self.losses_of(s, f, t, noise, self.group_of(batch.dataset))
 

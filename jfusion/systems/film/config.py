@@ -32,14 +32,20 @@ class Config(SystemConfig):
     normalize: bool = setting(
         True, "min-max normalize each fused image, as the authors' test script does"
     )
-    epochs: int = setting(150, "epochs of training", least=1)
-    batch_size: int = setting(2, "pairs per step", least=1)
-    learning_rate: float = setting(1e-5, "Adam's learning rate at the start", above=0)
-    decay: float = setting(0.6, "factor of the learning rate every decay_every epochs", above=0)
-    decay_every: int = setting(50, "epochs between decays", least=1)
-    gradient_weight: float = setting(20.0, "weight of the gradient term in the loss", least=0)
+    epochs: int = setting(150, "epochs of training", least=1, training=True)
+    batch_size: int = setting(2, "pairs per step", least=1, training=True)
+    learning_rate: float = setting(
+        1e-5, "Adam's learning rate at the start", above=0, training=True
+    )
+    decay: float = setting(
+        0.6, "factor of the learning rate every decay_every epochs", above=0, training=True
+    )
+    decay_every: int = setting(50, "epochs between decays", least=1, training=True)
+    gradient_weight: float = setting(
+        20.0, "weight of the gradient term in the loss", least=0, training=True
+    )
     ssim_weight: float = setting(
-        0.0, "weight of the Lp / SSIM terms, which are logged at 0 too", least=0
+        0.0, "weight of the Lp / SSIM terms, which are logged at 0 too", least=0, training=True
     )
 
     def __post_init__(self) -> None:

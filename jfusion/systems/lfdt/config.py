@@ -45,9 +45,12 @@ class Config(SystemConfig):
         "train on random windows of this size, multiples of 8; none: whole images",
         metavar=("HEIGHT", "WIDTH"),
         least=1,
+        training=True,
     )
-    augment: bool = setting(True, "train on random flips and rotations by quarters")
-    drop_last: bool = setting(False, "leave out the incomplete batch at the end of an epoch")
+    augment: bool = setting(True, "train on random flips and rotations by quarters", training=True)
+    drop_last: bool = setting(
+        False, "leave out the incomplete batch at the end of an epoch", training=True
+    )
     task: Literal[
         "IVF", "MIF", "MEF", "MFF", "NIR", "PIF", "VI-IR", "VI-NIR", "SPECT-MRI", "PET-MRI"
     ] = setting(
@@ -56,7 +59,9 @@ class Config(SystemConfig):
         "the width of the transformer",
     )
     strategy: Literal["MAX", "MEAN"] | None = setting(
-        None, "the target of the intensity loss, of the two sources (default: by task)"
+        None,
+        "the target of the intensity loss, of the two sources (default: by task)",
+        training=True,
     )
     input_order: Literal["ab", "ba"] | None = setting(
         None, "which image the first encoder gets (default: as in the task's test script)"
@@ -94,17 +99,21 @@ class Config(SystemConfig):
         above=0,
     )
     dif_target: Literal["noise", "noised_latent"] = setting(
-        "noise", "what the diffusion loss compares with; noised_latent: the code before August 2024"
+        "noise",
+        "what the diffusion loss compares with; noised_latent: the code before August 2024",
+        training=True,
     )
     output_range: Literal["released", "full"] = setting(
         "released",
         "how images are written: above their darkest value and rounded down, as in the released code, "
         "or the full range, rounded",
     )
-    epochs: int = setting(60, "passes over the training pairs", least=1)
-    batch_size: int = setting(4, "pairs per step (and process)", least=1)
-    learning_rate: float = setting(3e-4, "learning rate of AdamW at the start", above=0)
-    weight_decay: float = setting(1e-4, "weight decay of AdamW", least=0)
+    epochs: int = setting(60, "passes over the training pairs", least=1, training=True)
+    batch_size: int = setting(4, "pairs per step (and process)", least=1, training=True)
+    learning_rate: float = setting(
+        3e-4, "learning rate of AdamW at the start", above=0, training=True
+    )
+    weight_decay: float = setting(1e-4, "weight decay of AdamW", least=0, training=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

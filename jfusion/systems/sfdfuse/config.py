@@ -36,14 +36,16 @@ class Config(TwoPhaseConfig):
         "released",
         "what phase I rebuilds the infrared image from; released: the visible image's details; "
         "paper: its own",
+        training=True,
     )
     skip: Literal["visible", "sum"] = setting("visible", "image added before the sigmoid")
-    phase1_epochs: int = setting(30, "epochs that reconstruct each image", least=1)
-    phase2_epochs: int = setting(60, "epochs that train the fusion", least=1)
-    decay_every: int = setting(10, "epochs between decays", least=1)
+    phase1_epochs: int = setting(30, "epochs that reconstruct each image", least=1, training=True)
+    phase2_epochs: int = setting(60, "epochs that train the fusion", least=1, training=True)
+    decay_every: int = setting(10, "epochs between decays", least=1, training=True)
     drop_path: float = setting(
         0.1,
         "probability that a training step leaves out a ConvFormer branch of a sample",
         least=0,
         below=1,
+        training=True,
     )

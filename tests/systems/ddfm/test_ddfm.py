@@ -20,7 +20,7 @@ from tests.diffusion.test_unet import load, settings
 @pytest.fixture(scope="module")
 def make(recipe):
     def make(**values):
-        values = {"timestep_respacing": "10", **values}
+        values = {"inference_steps": "10", **values}
         system = jfusion.create("ddfm", **settings("small"), **values)
         load(system.unet, recipe, "small")
         return system
@@ -121,7 +121,7 @@ def test_the_run_over_low_noise(make, sources, golden):
     z, watch = golden("ddfm/sampler.npz"), Watch()
     system = make(
         border="released",
-        timestep_respacing=str(z["low_respacing"]),
+        inference_steps=str(z["low_respacing"]),
         lamb=float(z["low_lamb"]),
         rho=float(z["low_rho"]),
     )
@@ -160,7 +160,7 @@ def test_the_papers_algorithm(make, sources, golden):
 def test_any_size_keeps_it_and_samples_of_a_batch_are_those_alone(make):
     rng = np.random.default_rng(0)
     pair = [jt.array(rng.random((1, 1, 13, 21)).astype(np.float32)) for _ in range(2)]
-    system = make(timestep_respacing="3")
+    system = make(inference_steps="3")
     one = system.fuse(*pair)
     assert one.shape == [1, 1, 13, 21] and one.min().item() == 0 and one.max().item() == 1
     two = system.fuse(*(jt.concat([x, x]) for x in pair)).numpy()

@@ -17,7 +17,7 @@ from jfusion.systems.fccf import reinforce as module
 from jfusion.train.optimizer import Adam
 
 SIZE = 8
-TINY = {"width": 32, "timesteps": 4, "group": "pet", "reinforce": True, "policy_size": SIZE}
+TINY = {"width": 32, "train_timesteps": 4, "group": "pet", "reinforce": True, "policy_size": SIZE}
 
 
 def scene(count=4):

@@ -23,7 +23,7 @@ from tests.systems.fccf.golden import CHANNELS, arrays, close, probe, sources, s
 )
 def test_schedules_are_rounded_as_the_reference_rounds_them(golden, kind, steps):
     z = arrays(golden, "schedule")
-    config = Config(noise_schedule=kind, timesteps=steps)
+    config = Config(noise_schedule=kind, train_timesteps=steps)
     made = noise_schedule(config)
     at = z["index"] if steps == 2000 else slice(None)
     for theirs, ours in {
@@ -73,7 +73,7 @@ def test_stages_of_the_conditions(golden, make):
     one = np.full((1, 1, 8, 8), 1.0, np.float32)
     channel = ColorChannel(0, one, 2 * one, one, 2 * one, one, 1.0)
     for steps, stage in ((2000, z["stage2000"]), (9, z["stage_small"])):
-        sampler = sampler_of(make(timesteps=steps), "pet")
+        sampler = sampler_of(make(train_timesteps=steps), "pet")
         for t in range(0, steps, 1 if steps == 9 else 37):
             first, second = (x.numpy().max() for x in sampler.conditions([channel], t))
             assert (first, second) == {1: (2, 2), 2: (1, 2), 3: (1, 1)}[int(stage[t])], t
@@ -94,7 +94,7 @@ def channel_of_the_batch(golden, number, group):
 @pytest.mark.parametrize("group", GROUPS)
 def test_staged_inference(golden, make, group):
     z = arrays(golden, "sampling")
-    system = make(group=group, timesteps=int(z["T"]))
+    system = make(group=group, train_timesteps=int(z["T"]))
     start = np.concatenate(list(z["z_q"].astype(np.float32) / 32), 1)
     schedule, field = noise_schedule(system.config), []
 
@@ -127,7 +127,7 @@ def test_staged_inference(golden, make, group):
 
 def test_added_noise(golden, make):
     z = arrays(golden, "sampling")
-    sampler = sampler_of(make(group="pet", timesteps=3, add_noise=True), "pet")
+    sampler = sampler_of(make(group="pet", train_timesteps=3, add_noise=True), "pet")
     start = np.concatenate(list(z["z_q"].astype(np.float32) / 32), 1)
     maps = iter(z["step_z_q"].astype(np.float32) / 32)
     with jt.no_grad():
@@ -164,7 +164,7 @@ def test_single_steps_back(golden, make):
 
 def test_a_fused_image_is_that_of_the_authors(golden, make, monkeypatch):
     z, sources_of = arrays(golden, "sampling"), arrays(golden, "inputs")
-    system = make("", timesteps=6)
+    system = make("", train_timesteps=6)
     rgb = color.from_ycrcb(sources_of["ycrcb256"][0])
     s, f = (x / 2 + 0.5 for x in sources256(golden))
     maps = iter(list(z["d256_z_q"].astype(np.float32) / 32) * 3)

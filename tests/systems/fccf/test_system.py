@@ -21,7 +21,7 @@ from jfusion.systems.fccf.config import GROUPS, TINY, Config
 @pytest.mark.parametrize("group", GROUPS)
 def test_any_size_and_batch_of_every_group_is_trained_and_fused(make, group):
     """Sides that are no multiples of 8, two images: each with its own region, as if it were alone."""
-    system = jfusion.create("fccf", width=32, timesteps=4, group=group)
+    system = jfusion.create("fccf", width=32, train_timesteps=4, group=group)
     rng = np.random.default_rng(0)
     s, f = (rng.random((2, c, 32, 40)).astype(np.float32) for c in (1, 3))
     (stage,) = system.stages()
@@ -41,21 +41,21 @@ def test_fewer_steps(make, steps, sampler):
     rng = np.random.default_rng(0)
     s, f = (jt.array(rng.random((1, c, 32, 32)).astype(np.float32)) for c in (1, 3))
     seen = []
-    system = make(timesteps=9, steps=steps, sampler=sampler)
+    system = make(train_timesteps=9, inference_steps=steps, sampler=sampler)
     with jt.no_grad():
         fused = system.fuse(s, f, callback=lambda i, x, pred_x0: seen.append(i)).numpy()
     assert seen == [2, 1, 0] and np.isfinite(fused).all()
 
 
 def test_a_region_without_pixels_leaves_the_channel(make):
-    system = make(group="pet", timesteps=3)
+    system = make(group="pet", train_timesteps=3)
     s, f = (np.full((1, c, 16, 16), v, np.float32) for c, v in ((1, 0.3), (3, 0.1)))
     losses = system.losses_of(s, f, np.zeros((3, 1), int), jt.zeros((3, 1, 1, 16, 16)), "pet")
     assert all(np.isfinite(v.item()) for v in losses.values())
     with jt.no_grad():
         fused = system.fuse(jt.array((s + 1) / 2), jt.array((f + 1) / 2)).numpy()
     np.testing.assert_allclose(fused[0, 1:], 0.55, atol=1e-6)
-    unguarded = make(group="pet", timesteps=3, region_guard=False)
+    unguarded = make(group="pet", train_timesteps=3, region_guard=False)
     with pytest.raises(UserError, match="region-guard"):
         unguarded.fuse(jt.array((s + 1) / 2), jt.array((f + 1) / 2))
 
@@ -128,7 +128,7 @@ def test_groups_are_drawn_by_epoch_and_a_resumed_run_draws_the_same(tmp_path):
         make_dataset(tmp_path, pairs, "MIF", dataset, "train")
         out = str(tmp_path / "sets" / f"{dataset}.h5")
         preprocess(Preprocess("MIF", dataset, "train", str(tmp_path), out, text="zeros"))
-    settings = {"width": 32, "timesteps": 3, "batch_size": 1, "epochs": 4}
+    settings = {"width": 32, "train_timesteps": 3, "batch_size": 1, "epochs": 4}
     options = Options(
         data=str(tmp_path / "sets"), exp=str(tmp_path), images=0, seed=1, schedule="pet,spect"
     )
@@ -154,7 +154,7 @@ def test_the_command_line_from_pairs_to_images(tmp_path, monkeypatch):
     make_dataset(tmp_path, pairs, "MIF", "Harvard_PET", "train")
     data = ["--root", ".", "--task", "MIF", "--dataset", "Harvard_PET", "--text", "zeros"]
     assert main(["preprocess", *data, "--out", "x.h5"]) == 0
-    small = "--data x.h5 --width 32 --timesteps 3 --batch-size 2 --crop 32 32 --max-steps 2"
+    small = "--data x.h5 --width 32 --train-timesteps 3 --batch-size 2 --crop 32 32 --max-steps 2"
     assert main(["train", "fccf", *small.split()]) == 0
     assert main(["test", "fccf", "--data", "x.h5", "--out", "out"]) == 0
     rgb = image.read_rgb(tmp_path / "out/Harvard_PET/Color/s1.png")

@@ -15,7 +15,8 @@ demo: $(VENV)/.ready
 
 test: lint
 	$(BIN)/jfusion doctor --quiet
-	$(BIN)/python -m pytest
+	@# two processes, since half of the time goes into compiling; their threads sleep while they wait
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """jfusion: fusing pairs of images into one, on Jittor.
 
     import jfusion
-    film = jfusion.load("exp/<run>")         # a run folder or a checkpoint
+    film = jfusion.load("exp/<run>")         # a run folder, a checkpoint, or a name of `jfusion weights`
     fused = film.fuse(a, b, text)            # NumPy, PIL or Jittor in, the same out
     jfusion.metrics.evaluate(fused, a, b)    # {"EN": ..., "SD": ..., ...}
 
@@ -20,13 +20,13 @@ from jfusion.version import __version__
 if TYPE_CHECKING:
     from jfusion.systems.base import System
 
-__all__ = ["create", "load", "metrics", "register", "__version__"]
+__all__ = ["create", "load", "metrics", "register", "weights", "__version__"]
 
 
 def load(weights: str | Path, system: str | None = None, **settings: Any) -> System:
     """A system with its weights: from a run folder, a checkpoint file, or a folder of runs (its newest).
 
-    A checkpoint of jfusion names its system and settings; an authors' file needs `system` ("film", ...).
+    weights may also be the name of weights that come with jfusion (`jfusion.weights.names()`). A checkpoint of jfusion names its system and settings; an authors' file needs `system` ("film", ...).
     `settings` change the configuration. Raises `jfusion.errors.UserError` in one line when there is no
     such file, or when its tensors do not fit.
     """
@@ -58,6 +58,6 @@ def register(name: str, cls: type[System]) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "metrics":
-        return importlib.import_module("jfusion.metrics")
+    if name in ("metrics", "weights"):
+        return importlib.import_module(f"jfusion.{name}")
     raise AttributeError(f"module 'jfusion' has no attribute {name!r}")

@@ -35,6 +35,7 @@ COMMANDS = {
     "test": "fuse a test set and print its metrics next to the paper's",
     "fuse": "fuse two images, folders, volumes or videos",
     "align": "register the second image of each pair to the first (Diff-FCCF)",
+    "weights": "list the weights that come with jfusion, and their cards",
     "inspect": "show what is in a checkpoint",
     "convert": "write a checkpoint in another format or by other names",
     "metrics": "evaluate folders of fused images",

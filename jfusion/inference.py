@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jfusion import checkpoint
+from jfusion import weights as shipped
 from jfusion.config import renamed
 from jfusion.data.h5 import Pair
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, did_you_mean, printable
 from jfusion.files import check_path
 from jfusion.runs import Run, runs_in
 from jfusion.systems import registry
@@ -21,8 +22,6 @@ from jfusion.systems.base import System
 
 if TYPE_CHECKING:
     from jfusion.systems.base import FusedImage
-
-RUNS = "exp"  # the folder of runs that is searched when no weights are named
 
 
 # ---- a system with its weights -----------------------------------------------------------------
@@ -37,10 +36,10 @@ def load_system(
 ) -> System:
     """A system with its weights, ready to fuse.
 
-    weights: a checkpoint (ours or the authors'), a run folder, or a folder of runs, whose newest run
-    (of the system `name`) is meant; None: the folder `exp`. name: the system, which a checkpoint of ours
-    brings along; without either it is `registry.DEFAULT`. A system without parameters needs its name
-    only. settings: change the configuration; attributes: those of the H5 file to fuse, for settings
+    weights: the name of weights that come with jfusion, a checkpoint (ours or the authors'), a run
+    folder, or a folder of runs, whose newest run (of the system `name`) is meant. name: the system, which
+    a checkpoint of ours brings along; without either it is `registry.DEFAULT`. A system without
+    parameters needs its name only, and so does one whose weights come with jfusion. settings: change the configuration; attributes: those of the H5 file to fuse, for settings
     that the data decide, unless the tensors or the caller do. partial: loads the tensors that fit, and
     prints which do not. Raises UserError if anything does not fit.
     """
@@ -76,6 +75,8 @@ def from_checkpoint(
         raise UserError(f"{kind} has no parameters to load from {path}; leave out --weights")
     if hasattr(system, "eval"):  # a network; others have no mode of training
         system.eval()
+    if system.reads_text:
+        system.neutral_text = shipped.neutral_text(path)
     return system
 
 
@@ -110,47 +111,89 @@ def resolve_system(content: Mapping[str, Any], name: str | None = None) -> str:
     return name or registry.RENAMED_SYSTEMS.get(recorded, recorded)
 
 
-def system_of(weights: str | Path | None = None, name: str | None = None) -> str:
-    """The system that `load_system` would give for the same arguments, without starting Jittor.
+def chosen(
+    weights: str | Path | None, name: str | None, task: str
+) -> tuple[str | Path | None, str | None]:
+    """The weights and the system that a command uses: those that were named, else those of the task.
+
+    A system with networks that was named without weights gets the weights of it that come with jfusion,
+    those for the task first. Where neither was named, both are the default of the task
+    (`jfusion.weights.default_for`): a name of weights, or of a system that needs none.
+    """
+    if weights is not None:
+        return weights, name
+    if name is not None:
+        own = shipped.names(task, name) or shipped.names(system=name)
+        return (own[0] if own else None), name
+    default = shipped.default_for(task)
+    return (default, None) if default in shipped.names() else (None, default)
+
+
+def note_neutral_text() -> None:
+    """Prints that the paragraph of the weights stands for those that were not given."""
+    print("note: the weights bring a paragraph that fits every pair; --text describes yours")
+
+
+def system_of(weights: str | Path | None = None, name: str | None = None, task: str = "IVF") -> str:
+    """The system that a command uses for the same arguments, without starting Jittor.
 
     Where there is nothing to read it is `registry.DEFAULT`; loading says what is wrong.
     """
     if name:
         return name
-    path = Path(weights or RUNS)
     try:
-        run = _newest_run(path, None)
-        return resolve_system(checkpoint.record(path) if run is None else run.record)
+        weights, name = chosen(weights, None, task)
+        if name or weights is None:
+            return name or registry.DEFAULT
+        if str(weights) in shipped.names():
+            return str(shipped.card(str(weights))["system"])
+        run = _newest_run(Path(weights), None)
+        return resolve_system(checkpoint.record(weights) if run is None else run.record)
     except UserError:
         return registry.DEFAULT
 
 
 def find_checkpoint(weights: str | Path | None = None, name: str | None = None) -> Path | None:
-    """The file itself, or the newest checkpoint of a run folder or of a folder of runs.
+    """The file that `weights` means: weights of jfusion's by name, the file itself, or the newest
+    checkpoint of a run folder or of a folder of runs.
 
     Arguments as in `load_system`. None for a system without parameters, when no weights are named.
     Raises UserError where there is none, which says where the authors' weights of `name` are.
     """
-    path = check_path(weights or RUNS, "the checkpoint")
+    if weights is None:
+        return _without_weights(name)
+    path = check_path(shipped.resolve(weights), "the checkpoint")
     if path.is_file():
         return path
     try:
         newest = _newest_checkpoint(path, name)
     except UserError as error:
-        if name is None and weights is None:
-            hint = "or fuse without weights: --system guided"
-            raise UserError(f"{error} with --weights, {hint}") from error
-        if name is None:
-            raise
-        if weights is None and not registry.create(name).needs_weights:
-            return None
-        cls = registry.system_class(name)
-        if cls.needs_weights is System.needs_weights:  # a method without networks
+        if name and registry.system_class(name).needs_weights is System.needs_weights:
             raise UserError(f"{name} has no weights; leave out --weights") from error
-        where = cls.WEIGHTS.card.where
-        raise UserError(f"{error}; weights: {where}" if where else str(error)) from error
+        near = did_you_mean(str(weights), shipped.names()) if not path.exists() else ""
+        raise UserError(f"{error}{near}{_where_to_get(name)}") from error
     print(f"checkpoint: {printable(newest, 4000)}")
     return newest
+
+
+def _without_weights(name: str | None) -> Path | None:
+    """None for a system without parameters, or the weights of it that come with jfusion."""
+    own = shipped.names(system=name) if name else []
+    if own:
+        return shipped.find(own[0])
+    if name and not registry.create(name).needs_weights:
+        return None
+    what = f"no weights of {name} come" if name else "no default weights come"
+    raise UserError(
+        f"{what} with jfusion; name a checkpoint or a run with --weights (exp: the newest run)"
+        f"{_where_to_get(name)}"
+    )
+
+
+def _where_to_get(name: str | None) -> str:
+    """The end of an error about weights that are not there: where the authors' of a system are."""
+    where = registry.system_class(name).WEIGHTS.card.where if name else ""
+    return f"; weights: {where}" if where else ""
 
 
 def _newest_checkpoint(path: Path, name: str | None) -> Path:
@@ -203,11 +246,12 @@ def fuse_arrays(
     a, b = (np.repeat(x[None], samples, 0) for x in system.preprocess(pair))
     text = None
     if system.reads_text:
-        if pair.text is None:
+        text = system.neutral_text if pair.text is None else pair.text
+        if text is None:
             raise UserError(
                 f"sample {pair.name!r} has no paragraph features, which {system.name} needs"
             )
-        text = np.repeat(pair.text[None], samples, 0)
+        text = np.repeat(text[None], samples, 0)
     return system.fuse(a, b, text, seed=seed, callback=callback)
 
 

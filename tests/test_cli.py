@@ -77,7 +77,7 @@ def test_help_of_everything_comes_at_once_without_jittor(helps, case):
 def test_help_of_a_system_lists_its_settings(helps):
     assert "settings of lfdt" in helps["train lfdt"][1] and "--blocks" in helps["train lfdt"][1]
     assert "settings of ddfm" in helps["fuse --system ddfm"][1]
-    assert "settings of film" in helps["test"][1]
+    assert f"settings of {inference.system_of()}" in helps["test"][1]
 
 
 @pytest.mark.parametrize("command", ["fuse a b --system film", "test film"])
@@ -108,7 +108,7 @@ def test_the_command_itself_answers_in_a_second():
         ("fuse --system film --hidden-dim 8", "film", {"hidden_dim": 8}),
         ("test lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
         ("test --out x lfdt --inference-steps 3", "lfdt", {"inference_steps": 3}),
-        ("test --out ddfm --hidden-dim 8", None, {"hidden_dim": 8}),
+        ("test --out ddfm --mean-size 9", None, {"mean_size": 9}),
         ("test --out lfdt", None, {}),
         (
             "train film --no-normalize --token-size 6 8",
@@ -119,6 +119,7 @@ def test_the_command_itself_answers_in_a_second():
 )
 def test_the_system_is_read_from_the_options(monkeypatch, tmp_path, words, system, settings):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jfusion.weights.default_for", lambda task: "guided")
     command, *rest = words.split()
     calls = read_calls(monkeypatch, command)
     required = ["--a", "ddfm", "--b", "film"] if command == "fuse" else []
@@ -212,7 +213,7 @@ def test_the_commands_of_the_documentation_are_understood(monkeypatch, tmp_path,
         ("fuse --a x --b y --wieghts z", "did you mean --weights?"),
         (
             "test --blocks 3",
-            "--blocks, a setting of lfdt; these are those of film",
+            "--blocks, a setting of lfdt; these are those of guided",
         ),
         ("train film --no-reinforce", "a setting of fccf"),
         ("train film --no-stretch", "unknown option --no-stretch, which is called --normalize now"),
@@ -228,6 +229,7 @@ def test_the_commands_of_the_documentation_are_understood(monkeypatch, tmp_path,
 )
 def test_a_wrong_option_shows_the_usage_of_its_command(monkeypatch, tmp_path, capsys, words, text):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jfusion.weights.default_for", lambda task: "guided")
     assert main(words.split()) == 2
     usage, line = capsys.readouterr().err.strip().splitlines()
     command = words.split()[0] if words.split()[0] in COMMANDS else "COMMAND"

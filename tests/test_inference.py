@@ -172,7 +172,9 @@ def test_a_system_without_parameters_needs_no_weights(monkeypatch, tmp_path, wei
     (fused,) = inference.fuse_pair(inference.load_system(name="mean"), pair())
     expected = np.round((pair().a + pair().b)[0] / 2 * 255)
     np.testing.assert_array_equal(fused.gray, expected)
-    with pytest.raises(UserError, match="holds no run of scaled"):
+    with pytest.raises(
+        UserError, match=r"no weights of scaled come with jfusion; .*--weights \(exp"
+    ):
         inference.load_system(name="scaled")
     checkpoint.save("plain.pkl", {"model": {"scale": np.ones(3, np.float32)}})
     with pytest.raises(

@@ -34,7 +34,7 @@ class Options(CommandOptions):
     )
     system: str = setting("fccf", "the system that predicts the displacement", "NAME")
     weights: str | None = setting(
-        None, "a checkpoint, a run folder, or a folder of runs: the newest (default: exp)", "PATH"
+        None, "a checkpoint, a run folder, or a folder of runs such as exp: the newest", "PATH"
     )
     out: str = setting(
         "aligned", "folder for the moved images, the figures and displacement.csv", "DIR"

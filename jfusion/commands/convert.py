@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jfusion import checkpoint
+from jfusion import checkpoint, weights
 from jfusion.config import REQUIRED, CommandOptions, setting, to_dict
 from jfusion.errors import UserError
 from jfusion.files import check_output, mark_input
@@ -32,7 +32,7 @@ def run(options: Options) -> int:
     """Writes the file and prints what is in it."""
     mark_input(options.source)
     check_output(options.target, "the checkpoint")
-    content = checkpoint.load(options.source)
+    content = checkpoint.load(weights.resolve(options.source))
     if options.names and not options.system:
         raise UserError("--names needs --system, whose names are translated")
     if options.system:

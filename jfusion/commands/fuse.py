@@ -73,7 +73,8 @@ class Options(CommandOptions):
     )
     weights: str | None = setting(
         None,
-        "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest",
+        "weights that come with jfusion (jfusion weights), a checkpoint (ours or the authors'), a run "
+        "folder, or a folder of runs such as exp: the newest",
         "PATH",
     )
     text: str | None = setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jfusion import checkpoint
+from jfusion import checkpoint, weights
 from jfusion.config import REQUIRED, CommandOptions, setting
 
 
@@ -13,11 +13,13 @@ class Options(CommandOptions):
     """The file."""
 
     file: str = setting(
-        REQUIRED, ".pkl, .safetensors or PyTorch's .pth; nothing in it can run", positional=True
+        REQUIRED,
+        ".pkl, .safetensors or PyTorch's .pth, or a name of jfusion weights; nothing in it can run",
+        positional=True,
     )
 
 
 def run(options: Options) -> int:
     """Prints the record, and each tensor's name, shape and dtype."""
-    print(checkpoint.summary(options.file))
+    print(checkpoint.summary(weights.resolve(options.file)))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,20 +15,23 @@ from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
-from jfusion.data.depth import Range, recorded_ranges
-from jfusion.data.h5 import PairFile, check_encoder
+from jfusion.data.depth import recorded_ranges
+from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.layout import find_samples
 from jfusion.files import check_output, write_text
-from jfusion.metrics import PRESETS
+from jfusion.metrics import PRESETS, plausibility
+from jfusion.metrics.plausibility import Plausibility
 from jfusion.metrics.table import Table, means
 from jfusion.papers import compare
 from jfusion.report import figures
 from jfusion.systems import registry
+from jfusion.weights import neutral_text
 
 if TYPE_CHECKING:
     from jfusion.systems.base import System
 
 SHOWN = 4  # pairs in grid.png
+CORRELATIONS = ("CC", "SCD")  # a negative of the fused image has good values of most other metrics
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Options(CommandOptions):
 
     weights: str | None = setting(
         None,
-        "a checkpoint (ours or the authors'), a run folder, or a folder of runs: the newest "
-        "(default: exp)",
+        "weights that come with jfusion (jfusion weights), a checkpoint (ours or the authors'), a run "
+        "folder, or a folder of runs such as exp: the newest (default: the best for the task)",
         "PATH",
     )
     data: str | None = setting(
@@ -51,7 +54,7 @@ class Options(CommandOptions):
     text: str | None = setting(
         None,
         "features, zeros (without paragraphs), or an encoder: as jfusion preprocess (default: "
-        "features; zeros where there are none and the system reads no text)",
+        "features; zeros where there are none and the system or its weights need none)",
     )
     out: str = setting("test_output", "folder for the fused images and the table", "DIR")
     allow_partial: bool = setting(
@@ -59,7 +62,7 @@ class Options(CommandOptions):
     )
     metrics: str | None = setting(
         None,
-        "metrics of the table, comma-separated; all: every one (default: the paper's)",
+        "metrics of the table, comma-separated; all: every one (default: the paper's, and CC and SCD)",
         "EN,SD",
     )
     seed: int | None = setting(None, "fixes what is random (default: the paper's)")
@@ -90,7 +93,9 @@ class Result:
 
 def system_of(values: Mapping[str, Any]) -> str:
     """The system whose settings are offered: the one named, the checkpoint's own, or the default."""
-    return inference.system_of(values.get("weights"), values.get("system"))
+    return inference.system_of(
+        values.get("weights"), values.get("system"), values.get("task", Options.task)
+    )
 
 
 def run(options: Options, settings: Mapping[str, Any]) -> int:
@@ -111,40 +116,60 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     """
     metrics.columns(options.metrics)  # before anything is loaded
     check_output(Path(options.out) / "table.md", "the results")
-    path = inference.find_checkpoint(options.weights, options.system)
-    content = inference.read_checkpoint(path)
-    data = PairFile(
-        options.data
-        or _preprocessed(
-            options, inference.resolve_system(content, options.system), recorded_ranges(content)
+    data = PairFile(options.data) if options.data else None
+    task = options.task if data is None else str(data.attributes.get("task", options.task))
+    weights, name = inference.chosen(options.weights, options.system, task)
+    if (weights, name) != (options.weights, options.system):
+        print(
+            f"note: {weights or name} is used for {task}; change it with --weights or a system's name"
         )
-    )
+    path = inference.find_checkpoint(weights, name)
+    content = inference.read_checkpoint(path)
+    data = data or _preprocessed(options, path, name, content)
     system = inference.from_checkpoint(
-        path, content, options.system, settings, options.allow_partial, data.attributes
+        path, content, name, settings, options.allow_partial, data.attributes
     )
     inference.check_sampling_options(system, 1, options.record)
-    if system.reads_text:
+    neutral = system.neutral_text is not None and encoder_of(data)["encoder"] == "zeros"
+    if neutral:
+        inference.note_neutral_text()
+    elif system.reads_text:
         check_encoder(data, content, f"checkpoint {path}")
     preset = options.preset or compare.preset_of(system.name)
-    columns = metrics.columns(options.metrics or metrics.preset(preset).paper, preset)
+    columns = _columns(options, preset)
     folder = Path(options.out) / data.dataset
-    per_image = _fuse_all(system, data, folder, columns, preset, options)
+    per_image, checks = _fuse_all(system, data, folder, columns, preset, options, neutral)
     table, notes = _table(system, data, columns, preset, per_image, options)
     _write_tables(folder, table, per_image)
-    return Result(table, per_image, folder, notes)
+    return Result(table, per_image, folder, notes + plausibility.warnings(checks))
 
 
-def _preprocessed(options: Options, system: str, ranges: Mapping[str, Range]) -> Path:
-    """The H5 file of the data set that the options name; it is made if it is not there."""
+def _columns(options: Options, preset: str) -> list[str]:
+    """The metrics of the table: those of the option, or the paper's with the two that show a negative."""
+    if options.metrics:
+        return metrics.columns(options.metrics, preset)
+    columns = metrics.columns(metrics.preset(preset).paper, preset)
+    return [*columns, *(name for name in CORRELATIONS if name not in columns)]
+
+
+def _preprocessed(
+    options: Options, path: Path | None, name: str | None, content: Mapping[str, Any]
+) -> PairFile:
+    """The H5 file of the data set that the options name; it is made if it is not there.
+
+    path, name, content: the checkpoint, the system that was named, and what the checkpoint holds.
+    """
     chosen = {k: getattr(options, k) for k in ("task", "dataset", "split", "root")}
     text = options.text
     if text is None:
         samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
         complete = all(sample.text.is_file() for sample in samples)
-        reads_text = hasattr(registry.config_class(system), "text_dim")
-        text = "features" if complete or reads_text else "zeros"
+        config = registry.config_class(inference.resolve_system(content, name))
+        needed = hasattr(config, "text_dim") and neutral_text(path) is None
+        text = "features" if complete or needed else "zeros"
     reading = {"range": options.range, "max_pixels": options.max_pixels}
-    return preprocess(PreprocessOptions(**chosen, **reading, text=text), ranges).path
+    preprocessing = PreprocessOptions(**chosen, **reading, text=text)
+    return PairFile(preprocess(preprocessing, recorded_ranges(content)).path)
 
 
 def _fuse_all(
@@ -154,13 +179,19 @@ def _fuse_all(
     columns: list[str],
     preset: str,
     options: Options,
-) -> dict[str, dict[str, float]]:
-    """Fuses, writes and evaluates every pair; returns the metrics by the name of the sample."""
+    neutral: bool,
+) -> tuple[dict[str, dict[str, float]], dict[str, Plausibility]]:
+    """Fuses, writes and evaluates every pair; returns the metrics and the checks by the sample's name.
+
+    neutral: the pairs are fused with the paragraph of the weights, as the file has none.
+    """
     from tqdm import tqdm
 
-    per_image, shown = {}, []
+    per_image, checks, shown = {}, {}, []
     for name in tqdm(data.names, desc="fusing", unit="pair"):
         pair = data.read(name)
+        if neutral:
+            pair = replace(pair, text=None)
         with ExitStack() as stack:
             callback = inference.step_callback(
                 system, pair, stack, options.record, folder / "steps"
@@ -172,10 +203,11 @@ def _fuse_all(
         h, w = fused.gray.shape  # smaller than the sources where the published code drops a border
         a, b = (np.round(x[0, :h, :w] * 255).astype(np.uint8) for x in (pair.a, pair.b))
         per_image[name] = metrics.evaluate(fused.gray, a, b, preset, columns)
+        checks[name] = plausibility.plausibility(fused.gray, a, b)
         if len(shown) < SHOWN:
             shown.append([a, b, fused.image])
     figures.grid(folder / "grid.png", ["A", "B", "fused"], shown)
-    return per_image
+    return per_image, checks
 
 
 def _table(

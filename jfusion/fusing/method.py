@@ -19,24 +19,12 @@ from jfusion.systems.base import System
 if TYPE_CHECKING:
     from jfusion.fusing.text import Texts
 
-# The best method without weights for a task; guided for all others (docs/fuse.md has the figures).
-WITHOUT_WEIGHTS = {"MEF": "mertens"}
-
-
-def default_of(task: str) -> tuple[str | None, str | None]:
-    """What fuses a task where nobody says it: the name of shipped weights, or else a system without any.
-
-    Returns the name of the weights and that of the system, one of which is None.
-    """
-    return None, WITHOUT_WEIGHTS.get(task, "guided")
-
 
 def choose(weights: str | None, system: str | None, guess: Guess) -> tuple[str | None, str | None]:
     """The weights and the system that fuse; prints in one line what nobody said and how to say it."""
     reason = f"task {guess.task} ({guess.reason})" if guess.reason else ""
-    chosen = weights, system
-    if weights is None and system is None:
-        chosen = default_of(guess.task)
+    chosen = inference.chosen(weights, system, guess.task)
+    if chosen != (weights, system):
         reason = ", ".join(filter(None, (f"method {chosen[0] or chosen[1]}", reason)))
     ways = ["--task"] if guess.reason else []
     ways += ["--method", "--weights"] if chosen != (weights, system) else []
@@ -85,13 +73,15 @@ class Method:
         self.system = inference.from_checkpoint(
             self.path, self.content, self.name, settings, partial
         )
-        if self.system.reads_text:
+        if text is None and self.system.neutral_text is not None:
+            inference.note_neutral_text()
+        elif self.system.reads_text:
             from jfusion.fusing.text import Texts
 
             self.texts = Texts(text, task, record, self.system.config.text_dim, names)
 
     def text_of(self, name: str) -> np.ndarray | None:
-        """The features of a pair's paragraph; None for a system that reads none."""
+        """The features of a pair's paragraph; None where the system reads none, or has its own."""
         return None if self.texts is None else self.texts.of(name)
 
     def fuse(

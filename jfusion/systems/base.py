@@ -97,6 +97,9 @@ class System:
     EIGHT_BITS: ClassVar[bool] = False
     # The authors' parameter names, and where to get their files.
     WEIGHTS: ClassVar[WeightMap] = WeightMap({})
+    # Features (L, D) of a paragraph that fits every pair, where the weights bring them: `fuse` uses them
+    # for a caller who has no description.
+    neutral_text: np.ndarray | None = None
 
     def __init__(self, config: SystemConfig | None = None):
         self.config = self.Config() if config is None else config
@@ -182,7 +185,8 @@ class System:
           both, but for systems that say otherwise) -> (N, C, H, W) in [0, 1].
 
         text: the features of the paragraphs, (N, L, text_dim), or (L, text_dim) for one pair, for a
-        system that reads them. seed fixes what is random (default: the paper's). A system that takes many
+        system that reads them; without it, a paragraph that fits every pair is used where the weights
+        bring one. seed fixes what is random (default: the paper's). A system that takes many
         steps calls callback(i, x, pred_x0) after each: the step's index, counting down to 0, the new x,
         and the estimate of the final image. Raises UserError in one sentence for values, ranks or sizes
         that do not fit.
@@ -192,6 +196,8 @@ class System:
             arrays.check_unit_range(x, name)
         _check_sizes(*images)
         text = _read_text(text)
+        if text is None and self.reads_text and self.neutral_text is not None:
+            text = np.repeat(self.neutral_text[None], len(images[0].arrays), 0)
         if all(map(self._is_direct, images)):
             return self._fuse_direct(a, b, text, seed, callback)
         return arrays.write(self._fuse_images(*images, text, seed, callback), images[0])

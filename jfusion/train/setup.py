@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jfusion import config as configs
-from jfusion import runtime
+from jfusion import runtime, weights
 from jfusion.checkpoint import load as load_checkpoint
 from jfusion.checkpoint.weights import load_weights
 from jfusion.config import SystemConfig
@@ -266,7 +266,8 @@ def _check_width(system: NetworkSystem, data: TrainingSet) -> None:
 
 def _start_from(system: NetworkSystem, options: Options, data: TrainingSet) -> None:
     """Loads the weights of the checkpoint `--weights`."""
-    content, where = load_checkpoint(options.weights), f"checkpoint {options.weights}"
+    content = load_checkpoint(weights.resolve(options.weights))
+    where = f"checkpoint {options.weights}"
     if system.reads_text:
         check_encoder(data, content, where)
     load_weights(system, content["model"], where, options.allow_partial, consume=True)

@@ -23,6 +23,8 @@ from jfusion.inference import load_system
 from jfusion.metrics.table import Table, means
 from jfusion.papers.compare import add_published, published
 from jfusion.runs import Run
+from jfusion.systems import registry
+from jfusion.systems.base import System
 from tests.commands.test_preprocess import make_dataset, random_pair
 
 SMALL = {"text_dim": 8, "hidden_dim": 16, "image2text_dim": 4, "token_size": (6, 8)}
@@ -67,7 +69,10 @@ def test_images_and_tables_are_written(dataset, weights, film, tmp_path):
     restored = image.read_rgb(folder / "Color/tall.png")
     assert color.is_color(restored)
     rows = list(csv.reader((folder / "per_image.csv").open()))
-    assert rows[0] == ["", *metrics.PAPER] and [r[0] for r in rows[1:]] == ["color", "tall"]
+    assert rows[0] == ["", *metrics.PAPER, "CC", "SCD"] and [r[0] for r in rows[1:]] == [
+        "color",
+        "tall",
+    ]
     assert (folder / "table.md").read_text() == result.table.markdown()
     assert (folder / "grid.png").is_file()
 
@@ -191,7 +196,7 @@ def test_medical_pairs_without_paragraphs_and_the_row_of_the_setting(tmp_path, m
     expected = {"sum": 88.59, "none": 79.17}
     for skip, value in expected.items():
         (ours, paper, _), notes = run(skip=skip)
-        assert list(ours.values) == ["EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM"]
+        assert list(ours.values) == ["EN", "SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM", "CC"]
         assert paper.label == "published (MMIF-CDDFuse README.md)"
         assert paper.values["SD"] == value
         assert "--skip" not in notes
@@ -209,3 +214,28 @@ def test_a_released_image_may_be_smaller_than_its_sources(tmp_path, monkeypatch)
     for folder in ("Gray", "Color"):
         assert image.read_rgb(tmp_path / f"out/Set/{folder}/one.png").shape[:2] == (20, 24)
     assert set(result.per_image) == {"one"}
+
+
+def test_a_negative_is_warned_of(tmp_path, monkeypatch, capsys):
+    class Negative(System):
+        def _fuse(self, a, b, text, seed, callback):
+            return 1 - (a + b) / 2
+
+    monkeypatch.setitem(registry._registered, "negative", Negative)
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "VLFDataset", {"one": random_pair(1, (30, 40))}, dataset="Mine")
+    assert main(["test", "negative", "--dataset", "Mine"]) == 0
+    printed = capsys.readouterr().out
+    assert "warning: 1 of 1 fused images is anti-correlated with a source: one (-" in printed
+    assert "CC" in printed and "SCD" in printed
+    assert main(["test", "average", "--dataset", "Mine"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_without_weights_the_default_of_the_task_is_tested(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jfusion.weights.default_for", {"MEF": "average"}.get)
+    make_dataset(tmp_path, {"one": random_pair(1, (30, 40))}, task="MEF", dataset="Mine")
+    options = PreprocessOptions(task="MEF", root=".", dataset="Mine", split="test", text="zeros")
+    assert main(["test", "--data", str(preprocess(options).path)]) == 0
+    assert "average is used for MEF" in capsys.readouterr().out

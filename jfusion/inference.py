@@ -14,6 +14,7 @@ from jfusion import checkpoint
 from jfusion import weights as shipped
 from jfusion.config import renamed
 from jfusion.data.h5 import Pair
+from jfusion.data.image import resample
 from jfusion.errors import UserError, did_you_mean, printable
 from jfusion.files import check_path
 from jfusion.runs import Run, runs_in
@@ -22,6 +23,8 @@ from jfusion.systems.base import System
 
 if TYPE_CHECKING:
     from jfusion.systems.base import FusedImage
+
+CHECKED_SIDE = 1280  # pixels of the longer side at which the alignment is checked, at most
 
 
 # ---- a system with its weights -----------------------------------------------------------------
@@ -303,7 +306,12 @@ def warn_if_misaligned(pair: Pair) -> None:
 
     from jfusion.data.alignment import find_shift
 
-    shift = find_shift(pair.a[0], pair.b[0])
+    a, b = pair.a[0], pair.b[0]
+    step = -(-max(a.shape) // CHECKED_SIDE)
+    if step > 1:  # a large image is checked at a fraction of its size
+        a, b = (resample(x, x.shape[0] // step, x.shape[1] // step) for x in (a, b))
+    shift = find_shift(a, b)
+    shift = shift._replace(rows=shift.rows * step, columns=shift.columns * step)
     if shift.suspicious:
         tqdm.write(
             f"note: {pair.name} looks misaligned: {shift} (jfusion align, docs/alignment.md)"

@@ -5,6 +5,8 @@ Each function says whose arithmetic it follows, since results of 8 bits depend o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from jfusion.errors import UserError
@@ -24,7 +26,10 @@ def gray(rgb: np.ndarray) -> np.ndarray:
 
     rgb (H, W, 3) uint8 -> (H, W) float32 with whole numbers 0..255.
     """
-    return np.round(luma(rgb.astype(np.float32)))
+    out = np.empty(rgb.shape[:2], np.float32)
+    for rows in _bands(*out.shape):
+        out[rows] = np.round(luma(rgb[rows].astype(np.float32)))
+    return out
 
 
 def gray_by_pillow(rgb: np.ndarray) -> np.ndarray:
@@ -75,10 +80,13 @@ def chroma(rgb: np.ndarray) -> np.ndarray:
 
     rgb (H, W, 3) uint8 -> (2, H, W) uint8; 128 is gray.
     """
-    r, g, b = (rgb[..., i].astype(np.float64) for i in range(3))
-    y = 0.299 * r + 0.587 * g + 0.114 * b
-    both = np.stack([(r - y) * 0.713 + 128, (b - y) * 0.564 + 128])
-    return np.clip(np.round(both), 0, 255).astype(np.uint8)
+    out = np.empty((2, *rgb.shape[:2]), np.uint8)
+    for rows in _bands(*rgb.shape[:2]):
+        r, g, b = (rgb[rows, :, i].astype(np.float64) for i in range(3))
+        y = 0.299 * r + 0.587 * g + 0.114 * b
+        both = np.stack([(r - y) * 0.713 + 128, (b - y) * 0.564 + 128])
+        out[:, rows] = np.clip(np.round(both), 0, 255)
+    return out
 
 
 def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -87,10 +95,20 @@ def weighted_chroma(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b (2, H, W) uint8 -> (2, H, W) uint8. The rule of multi-exposure fusion (Prabhakar et al.,
     DeepFuse, ICCV 2017, equation 4); where both are gray, the result is gray.
     """
-    wa, wb = np.abs(a.astype(np.float64) - 128), np.abs(b.astype(np.float64) - 128)
-    total = wa + wb
-    merged = np.where(total == 0, 128, (wa * a + wb * b) / np.where(total == 0, 1, total))
-    return np.round(merged).astype(np.uint8)
+    out = np.empty_like(a)
+    for rows in _bands(*a.shape[1:]):
+        x, y = a[:, rows], b[:, rows]
+        wa, wb = np.abs(x.astype(np.float64) - 128), np.abs(y.astype(np.float64) - 128)
+        total = wa + wb
+        merged = np.where(total == 0, 128, (wa * x + wb * y) / np.where(total == 0, 1, total))
+        out[:, rows] = np.round(merged)
+    return out
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """Rows of about a megapixel: in float64, a large image at once would take gigabytes."""
+    step = max(1, (1 << 20) // max(1, width))
+    return (slice(top, top + step) for top in range(0, height, step))
 
 
 def pair_chroma(a: np.ndarray | None, b: np.ndarray | None, rule: str) -> np.ndarray | None:
@@ -107,25 +125,21 @@ def pair_chroma(a: np.ndarray | None, b: np.ndarray | None, rule: str) -> np.nda
 
 
 def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
-    """The RGB image of a luma y (H, W) uint8 and a chroma (2, H, W) uint8: `recombined`, rounded.
+    """The RGB image of a luma y (H, W) and a chroma (2, H, W) uint8, by OpenCV's inverse formula.
 
-    Returns (H, W, 3) uint8.
+    Where a channel would leave its range, the chroma of that pixel is reduced until it fits: clipping
+    would change the luma, which is what was fused. y is uint8 or uint16; returns (H, W, 3) of its type.
     """
-    return np.round(recombined(y.astype(np.float64), crcb)).astype(np.uint8)
-
-
-def recombined(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
-    """The colors of a luma y (H, W) in 0..255 and a chroma (2, H, W) uint8, by OpenCV's inverse formula.
-
-    Where a channel would leave 0..255, the chroma of that pixel is reduced until it fits: clipping would
-    change the luma, which is what was fused. Returns (H, W, 3) float64 in 0..255.
-    """
-    cr, cb = (crcb[i].astype(np.float64) - 128 for i in range(2))
-    shift = np.stack([1.403 * cr, -0.714 * cr - 0.344 * cb, 1.773 * cb], -1)
-    room = np.where(shift > 0, 255 - y[..., None], y[..., None])
-    size = np.abs(shift)
-    factor = (room / np.maximum(size, 1e-9)).min(-1, keepdims=True)
-    return np.clip(y[..., None] + shift * np.minimum(factor, 1), 0, 255)
+    top = np.iinfo(y.dtype).max
+    out = np.empty((*y.shape, 3), y.dtype)
+    for rows in _bands(*y.shape):
+        cr, cb = (crcb[i, rows].astype(np.float64) - 128 for i in range(2))
+        shift = np.stack([1.403 * cr, -0.714 * cr - 0.344 * cb, 1.773 * cb], -1) * (top / 255)
+        luma = y[rows, :, None].astype(np.float64)
+        room = np.where(shift > 0, top - luma, luma)
+        factor = (room / np.maximum(np.abs(shift), 1e-9)).min(-1, keepdims=True)
+        out[rows] = np.clip(np.round(luma + shift * np.minimum(factor, 1)), 0, top)
+    return out
 
 
 # ---- pseudo-colors -------------------------------------------------------------------------------

@@ -34,13 +34,12 @@ def to_uint16(fused: np.ndarray, pair: Pair) -> np.ndarray:
     if fused.shape[0] == 3:
         unit = np.moveaxis(fused, 0, 2)
         return _rounded(unit if color.is_color(unit) else unit[..., 0])
-    gray = fused[0]
+    gray = _rounded(fused[0])
     if pair.chroma is None:
-        return _rounded(gray)
+        return gray
     h, w = gray.shape
-    rgb = color.recombined(gray.astype(np.float64) * 255, pair.chroma[:, :h, :w])
-    return _rounded(rgb / 255)
+    return color.with_chroma(gray, pair.chroma[:, :h, :w])
 
 
 def _rounded(unit: np.ndarray) -> np.ndarray:
-    return np.round(np.clip(unit, 0, 1).astype(np.float64) * 65535).astype(np.uint16)
+    return np.round(np.clip(unit, 0, 1) * np.float32(65535)).astype(np.uint16)

@@ -5,9 +5,9 @@ From CDDFuse (Zhao et al., CVPR 2023), on which SFDFuse builds.
 
 from __future__ import annotations
 
+from jfusion.layers import tiles
 from jfusion.layers.norm import LayerNorm2d
 from jfusion.ops.activation import gelu_gate, relu6
-from jfusion.ops.channel_attention import cosine_attention
 from jfusion.ops.conv import conv, conv1x1, depthwise3x3
 from jfusion.ops.depthwise import depthwise
 from jfusion.ops.matmul import matmul
@@ -65,7 +65,7 @@ class BaseAttention(nn.Module):
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W), normalized, to the same shape."""
         qkv = conv(x, self.kernel())
-        return conv1x1(cosine_attention(qkv, self.scale), self.project.weight)
+        return conv1x1(tiles.cosine_attention(qkv, self.scale), self.project.weight)
 
     def kernel(self) -> jt.Var:
         """Returns the product of the two convolutions, (3 channels, channels, 3, 3)."""

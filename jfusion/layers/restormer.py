@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from jfusion.layers import tiles
 from jfusion.layers.norm import LayerNorm2d
 from jfusion.ops.channel_attention import channel_attention
 from jfusion.ops.conv import conv1x1
-from jfusion.ops.expand import gated_feed_forward
+from jfusion.ops.expand import expand_depthwise, gated_feed_forward
 from jfusion.runtime import jt, nn
 
 # The authors' names of one block's parameters, and ours.
@@ -35,6 +36,9 @@ class ChannelAttention(nn.Module):
 
     def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
         """Maps x (N, channels, H, W), not yet normalized, to the same shape."""
+        if tiles.active():
+            qkv = expand_depthwise(norm(x), self.qkv.weight, self.depthwise.weight)
+            return conv1x1(tiles.cosine_attention(qkv, self.temperature), self.project.weight)
         return self.attend(x, norm)[0]
 
     def attend(self, x: jt.Var, norm: LayerNorm2d) -> tuple[jt.Var, jt.Var]:
@@ -75,5 +79,6 @@ class Restormer(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W) to the same shape."""
+        (x,) = tiles.cut(x)
         x = x + self.attention(x, self.norm1)
         return x + self.feed_forward(x, self.norm2)

@@ -26,7 +26,7 @@ def nearest(x: jt.Var, height: int, width: int) -> jt.Var:
     h, w = x.shape[2:]
     if (h, w) == (height, width):
         return x
-    return _gather(x, nearest_index(h, height), nearest_index(w, width))
+    return gather(x, nearest_index(h, height), nearest_index(w, width))
 
 
 def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
@@ -46,7 +46,7 @@ def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
             f"{padding}"
         )
     rows, columns = (np.pad(np.arange(n, dtype=np.int32), padding, mode=mode) for n in x.shape[2:])
-    return _gather(x, rows, columns)
+    return gather(x, rows, columns)
 
 
 def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
@@ -63,7 +63,7 @@ def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
     if not any(n % multiple for n in sides):
         return x
     indices = (np.pad(np.arange(n, dtype=np.int32), (0, -n % multiple), mode) for n in sides)
-    return _gather(x, *indices)
+    return gather(x, *indices)
 
 
 def _check_map(op: str, x: jt.Var) -> None:
@@ -79,7 +79,8 @@ def _check_resize(op: str, x: jt.Var, height: int, width: int) -> None:
         raise UserError(f"{op}: height and width must be 1 or more, not {height} and {width}")
 
 
-def _gather(x: jt.Var, rows: np.ndarray, columns: np.ndarray) -> jt.Var:
+def gather(x: jt.Var, rows: np.ndarray, columns: np.ndarray) -> jt.Var:
+    """The rows and columns of x (N, C, H, W) by their indices, int32: (N, C, len(rows), len(columns))."""
     rows, columns = jt.array(rows).stop_grad(), jt.array(columns).stop_grad()
     return _Gather()(x, rows, columns) if use_kernel(x) else gather_reference(x, rows, columns)
 

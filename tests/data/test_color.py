@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jfusion.data import color
 from jfusion.errors import UserError
@@ -55,3 +57,29 @@ def test_pseudo_colors_rise_from_a_black_background_where_it_is_wanted():
     np.testing.assert_array_equal(table[32:], black[32:])
     with pytest.raises(UserError, match="--background must be one of jet, black"):
         color.jet(levels, "white")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@given(seed=st.integers(0, 1000))
+def test_recombined_colors_keep_the_luma_within_a_level(dtype, seed):
+    rng = np.random.default_rng(seed)
+    top = np.iinfo(dtype).max
+    y = rng.choice([0, 1, top // 2, top - 1, top, *rng.integers(0, top, 3)], (9, 11)).astype(dtype)
+    crcb = color.chroma(rng.integers(0, 256, (9, 11, 3), np.uint8))
+    rgb = color.with_chroma(y, crcb)
+    assert rgb.dtype == dtype
+    assert abs(color.luma(rgb.astype(np.float64)) - y).max() < 1 + top / 255 * 0.2
+
+
+def test_large_images_are_recolored_band_by_band_with_the_same_result(monkeypatch):
+    rng = np.random.default_rng(0)
+    rgb, other = rng.integers(0, 256, (2, 40, 30, 3), np.uint8)
+
+    def everything():
+        chroma = color.weighted_chroma(color.chroma(rgb), color.chroma(other))
+        return color.gray(rgb), chroma, color.with_chroma(rgb[..., 0], chroma)
+
+    whole = everything()
+    monkeypatch.setattr(color, "_bands", lambda h, w: (slice(i, i + 7) for i in range(0, h, 7)))
+    for found, expected in zip(everything(), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)

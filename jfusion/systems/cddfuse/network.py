@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.layers import restormer
+from jfusion.layers import restormer, tiles
 from jfusion.layers.decomposition import (
     OFFICIAL_BASE,
     OFFICIAL_DETAIL,
@@ -30,6 +30,7 @@ class Encoder(nn.Module):
         x = conv(x, self.patch.weight)
         for block in self.blocks:
             x = block(x)
+        (x,) = tiles.cut(x)
         return self.base(x), self.detail(x), x
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from jfusion.checkpoint import WeightCard, WeightMap
 from jfusion.data.h5 import Pair
+from jfusion.layers import tiles
 from jfusion.layers.decomposition import BaseExtractor, DetailExtractor, sum_of_halves
 from jfusion.layers.losses import kornia_ssim_loss
 from jfusion.runtime import jt
@@ -29,6 +30,7 @@ class CDDFuse(TwoPhaseSystem):
             "Image Fusion, CVPR 2023",
         ),
     )
+    TILING = tiles.Tiling(limit=500_000, passes=11, channels=256)
     config: Config
 
     def __init__(self, config: Config):
@@ -48,7 +50,7 @@ class CDDFuse(TwoPhaseSystem):
     def decode_fused(self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var) -> jt.Var:
         """Fuses the sums of the features, decodes them, and adds the image that `skip` names."""
         image = {"visible": b, "sum": a + b, "none": None}[self.config.skip]
-        base, detail = sum_of_halves(base), sum_of_halves(detail)
+        base, detail = tiles.cut(sum_of_halves(base), sum_of_halves(detail))
         return self.decoder(image, self.base_fusion(base), self.detail_fusion(detail))
 
     def ssim_loss(self, x: jt.Var, y: jt.Var) -> jt.Var:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
+from jfusion.layers import tiles
 from jfusion.layers.losses import (
     decomposition_loss,
     fusion_loss,
@@ -29,6 +31,8 @@ class TwoPhaseSystem(NetworkSystem):
     """
 
     config: TwoPhaseConfig
+    # How large images are fused; None: in one piece.
+    TILING: ClassVar[tiles.Tiling | None] = None
 
     def encode(self, a: jt.Var, b: jt.Var) -> tuple[jt.Var, jt.Var]:
         """Returns the base and the detail features of both images, (2N, C, H, W) each."""
@@ -59,7 +63,8 @@ class TwoPhaseSystem(NetworkSystem):
         callback: Callable | None,
     ) -> jt.Var:
         """The output of the network, min-max normalized per image."""
-        return min_max_normalize(self(a, b))
+        fused = tiles.whole(self, a, b, tiling=self.TILING) if self.TILING else self(a, b)
+        return min_max_normalize(fused)
 
     # ---- training
 

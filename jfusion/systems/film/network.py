@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jfusion.layers import tiles
 from jfusion.layers.restormer import Restormer
 from jfusion.ops.activation import prelu
 from jfusion.ops.conv import conv, conv1x1
@@ -32,7 +33,7 @@ class Branch(nn.Module):
 
     def execute(self, x: jt.Var, text: jt.Var) -> jt.Var:
         """Maps x (N, C, H, W) and text (N, T, E), projected, to (N, 32, H, W)."""
-        encoded = self.encode(x)
+        (encoded,) = tiles.cut(self.encode(x))
         tokens = self.tokens(encoded)
         guided = self.modulate(tokens, self.guidance(tokens, text), encoded.shape)
         skip = prelu(guided, self.from_tokens_slope) + encoded
@@ -50,7 +51,7 @@ class Branch(nn.Module):
 
         Each is E consecutive values of the map of D channels, resampled to the token size (th, tw).
         """
-        grid = nearest(
+        grid = tiles.sample(
             conv1x1(encoded, self.to_tokens.weight, self.to_tokens.bias), *self.token_size
         )
         return grid.reshape(grid.shape[0], -1, self.dim)
@@ -69,9 +70,9 @@ class Branch(nn.Module):
         n, _, h, w = shape
         grid = (tokens * vector).reshape(n, -1, *self.token_size)
         size, weights = (h, w), (self.from_tokens.weight, self.from_tokens.bias)
-        if h * w < self.token_size[0] * self.token_size[1]:
+        if h * w < self.token_size[0] * self.token_size[1] and not tiles.active():
             return conv1x1(nearest(grid, *size), *weights)
-        return nearest(conv1x1(grid, *weights), *size)
+        return tiles.spread(tiles.once(lambda: conv1x1(grid, *weights)), *size)
 
 
 class GuidedBlock(nn.Module):
@@ -83,7 +84,7 @@ class GuidedBlock(nn.Module):
 
     def execute(self, a: jt.Var, b: jt.Var, text: jt.Var) -> tuple[jt.Var, jt.Var]:
         """Maps a, b (N, C, H, W) and text (N, T, E), projected, to two maps (N, 32, H, W)."""
-        return self.A(a, text), self.B(b, text)
+        return tiles.branches(lambda: self.A(a, text), lambda: self.B(b, text))
 
 
 class Decoder(nn.Module):

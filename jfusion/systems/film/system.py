@@ -9,7 +9,7 @@ import numpy as np
 
 from jfusion.checkpoint import WeightCard, WeightMap
 from jfusion.data.h5 import Pair
-from jfusion.layers import restormer
+from jfusion.layers import restormer, tiles
 from jfusion.layers.losses import fusion_loss, lp_ssim_loss
 from jfusion.runtime import jt
 from jfusion.systems.base import (
@@ -64,6 +64,8 @@ class FILM(NetworkSystem):
         ),
     )
 
+    TILING = tiles.Tiling(limit=1_000_000, passes=10, channels=128)
+
     def __init__(self, config: Config):
         super().__init__(config)
         self.text_projection = TextProjection(config)
@@ -84,7 +86,7 @@ class FILM(NetworkSystem):
         self, a: jt.Var, b: jt.Var, text: jt.Var, seed: int | None, callback: Callable | None
     ) -> jt.Var:
         """The output of the network, min-max normalized per image unless `normalize` is off."""
-        fused = self(a, b, text)
+        fused = tiles.whole(self, a, b, text, tiling=self.TILING)
         return min_max_normalize(fused) if self.config.normalize else fused
 
     def postprocess(self, fused: np.ndarray, pair: Pair) -> FusedImage:

@@ -2,6 +2,6 @@
 
 import sys
 
-from jfusion.cli import main
+from jfusion.__main__ import start
 
-sys.exit(main(["test", *sys.argv[1:]]))
+sys.exit(start(["test", *sys.argv[1:]]))

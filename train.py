@@ -2,6 +2,6 @@
 
 import sys
 
-from jfusion.cli import main
+from jfusion.__main__ import start
 
-sys.exit(main(["train", *sys.argv[1:]]))
+sys.exit(start(["train", *sys.argv[1:]]))

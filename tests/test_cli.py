@@ -190,7 +190,7 @@ def documented():
                 yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
 
 
-@pytest.mark.parametrize("words", documented())
+@pytest.mark.parametrize("words", list(documented()))
 def test_the_commands_of_the_documentation_are_understood(monkeypatch, tmp_path, words):
     monkeypatch.chdir(tmp_path)
     calls = read_calls(monkeypatch, words[0])
@@ -270,3 +270,23 @@ def test_the_exit_code_says_how_a_command_ended(monkeypatch):
 def test_every_command_is_a_file_of_its_name():
     files = (ROOT / "jfusion/commands").glob("*.py")
     assert {path.stem for path in files} - {"__init__"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("module", ["argparse", "jfusion.files", "jfusion.systems.registry"])
+def test_ctrl_c_is_silent_while_modules_are_imported(module):
+    code = f"""
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            signal.raise_signal(signal.SIGINT)
+
+sys.modules.pop("{module}", None)
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["jfusion", "systems"]
+import runpy
+runpy.run_module("jfusion", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -1,10 +1,13 @@
 """Alignment of a pair: the check for a shift between its images, and warping one of them.
 
-The check computes the normalized mutual information of the two images over small whole-pixel shifts.
+The check (`find_shift`) computes the normalized mutual information of the two images over small
+whole-pixel shifts. What moves an image (`estimate_shift`) searches farther, by the phase correlation of the
+directions of edges and by mutual information together, in one pair or in several of one shift.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +18,10 @@ COARSE_SIDE = 160  # images with a longer side are searched at half the size fir
 MIN_LENGTH = 2.0  # shorter shifts are not reported
 # by how much the shared information must rise; measured, see docs/alignment.md
 VALUE_GAIN, EDGE_GAIN = 0.1, 0.25
+NEAR = 3  # how far a shift is refined at full size
+REFINED = 3  # pairs whose mutual information refines a common shift
+FAR = 32  # the largest shift that `estimate_shift` tries, in pixels
+SURE = 3.5  # height of its peak over the other shifts, in their deviations; measured, see there too
 
 
 class Shift(NamedTuple):
@@ -69,6 +76,64 @@ def find_shift(a: np.ndarray, b: np.ndarray, max_shift: int = MAX_SHIFT) -> Shif
     return max(candidates, key=lambda s: (s.suspicious, s.certainty))
 
 
+def estimate_shift(pairs: Iterable[tuple[np.ndarray, np.ndarray]], far: int = FAR) -> Shift:
+    """The whole-pixel shift that all pairs of gray images (H, W) have in common, at most `far` pixels.
+
+    Each pair adds two maps over all shifts: the correlation of the directions of edges, by FFT (Fitch et
+    al., "Orientation Correlation", BMVC 2002, with directions doubled, so that an edge from dark to bright
+    fits one from bright to dark), and the normalized mutual information of the values at a quarter of
+    the size. The highest place of their sum, refined at full size, is the shift. Images with a side of 4
+    `far` or less are searched less far; raises ValueError without a pair.
+    """
+    coarse, fine, corners = 0.0, 0.0, []
+    for a, b in pairs:
+        reach = min(far, min(a.shape) // 4) // 4 * 4
+        if reach < 4:
+            return Shift(0, 0, 0.0)
+        halves = [_half_size(x) for x in (a, b)]
+        edges = _standardized(orientation_correlation(*halves, reach // 2))
+        values = _standardized(_information_map(*map(_half_size, halves), reach // 4))
+        coarse = coarse + _enlarged(edges, 2 * reach + 1) + _enlarged(values, 2 * reach + 1)
+        fine = fine + _standardized(orientation_correlation(a, b, reach))
+        corners.append((a, b))
+    if not corners:
+        raise ValueError("no pair of images")
+    coarse = _standardized(coarse)
+    row, column = np.unravel_index(coarse.argmax(), coarse.shape)
+    certainty = float(coarse[row, column]) / SURE
+    row, column = _refined(fine, corners[:REFINED], int(row), int(column))
+    return Shift(row - reach, column - reach, certainty)
+
+
+def orientation_correlation(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
+    """How well the directions of edges fit at each shift of b, (2 reach + 1, 2 reach + 1).
+
+    The place (reach + rows, reach + columns) is that of the shift (rows, columns).
+    """
+    from scipy import fft
+
+    shape = [fft.next_fast_len(n + reach) for n in a.shape]
+    first, second = (fft.fft2(_orientations(x), shape) for x in (a, b))
+    fit = fft.ifft2(np.conj(first) * second).real
+    return np.roll(fit, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+
+
+def move(image: np.ndarray, shift: Shift, fill: np.ndarray) -> np.ndarray:
+    """a moved by a shift, so that it fits b: out(y + rows, x + columns) = a(y, x).
+
+    image, fill (H, W, ...) of one shape: where nothing of the image comes to lie, `fill` shows.
+    """
+    out = fill.copy()
+    h, w = image.shape[:2]
+    if abs(shift.rows) < h and abs(shift.columns) < w:
+        (to_y, from_y), (to_x, from_x) = (
+            (slice(max(d, 0), n + min(d, 0)), slice(max(-d, 0), n + min(-d, 0)))
+            for d, n in ((shift.rows, h), (shift.columns, w))
+        )
+        out[to_y, to_x] = image[from_y, from_x]
+    return out
+
+
 def warp(image: np.ndarray, field: np.ndarray) -> np.ndarray:
     """The image moved by a displacement field: out(y, x) = image(y + field_y, x + field_x), bilinear.
 
@@ -83,6 +148,62 @@ def warp(image: np.ndarray, field: np.ndarray) -> np.ndarray:
     channels = np.moveaxis(image.astype(np.float64), 2, 0)
     moved = [ndimage.map_coordinates(c, places, order=1, mode="grid-constant") for c in channels]
     return np.stack(moved, 2)
+
+
+def _orientations(x: np.ndarray) -> np.ndarray:
+    """The doubled direction of each pixel's gradient as a complex number of length sqrt(gradient)."""
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(x.astype(np.float32), 1.0)
+    gradient = ndimage.sobel(smooth, 1) + 1j * ndimage.sobel(smooth, 0)
+    gradient[[0, 1, -2, -1]] = gradient[:, [0, 1, -2, -1]] = 0
+    length = np.abs(gradient)
+    return (gradient * gradient / np.maximum(length, 1e-6) ** 1.5).astype(np.complex64)
+
+
+def _information_map(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
+    """The normalized mutual information at each shift of b, as in `orientation_correlation`."""
+    shifts = range(-reach, reach + 1)
+    _, values = _best(_binned(a), _binned(b), [(0, 0)], reach, reach)
+    return np.array([[values[y, x] for x in shifts] for y in shifts])
+
+
+def _standardized(x: np.ndarray) -> np.ndarray:
+    """Values as distances from their median, in robust standard deviations."""
+    middle = np.median(x)
+    return (x - middle) / (1.4826 * np.median(np.abs(x - middle)) + 1e-12)
+
+
+def _enlarged(x: np.ndarray, side: int) -> np.ndarray:
+    """A square map at more places, its corners kept."""
+    from scipy import ndimage
+
+    return ndimage.zoom(x, side / x.shape[0], order=1)
+
+
+def _refined(
+    fine: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]], row: int, column: int
+) -> tuple[int, int]:
+    """The best place of the map `fine` and of the mutual information at most NEAR from a place."""
+    reach = fine.shape[0] // 2
+    rows, columns = (slice(max(c - NEAR, 0), c + NEAR + 1) for c in (row, column))
+    fits = fine[rows, columns]
+    places = np.mgrid[rows, columns][:, : fits.shape[0], : fits.shape[1]].reshape(2, -1)
+    information = np.zeros(fits.size)
+    for a, b in pairs:
+        h, w = a.shape
+        one, two = _binned(a), _binned(b)
+        inner = one[reach : h - reach, reach : w - reach]
+        values = [
+            _shared(inner, two[y : y + h - 2 * reach, x : x + w - 2 * reach]) for y, x in places.T
+        ]
+        information += _zero_to_one(np.array(values))
+    best = places[:, np.argmax(_zero_to_one(fits.ravel()) + information / len(pairs))]
+    return int(best[0]), int(best[1])
+
+
+def _zero_to_one(x: np.ndarray) -> np.ndarray:
+    return (x - x.min()) / max(float(np.ptp(x)), 1e-12)
 
 
 def _search(a: np.ndarray, b: np.ndarray, max_shift: int) -> tuple[tuple[int, int], float]:

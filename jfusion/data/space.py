@@ -128,7 +128,7 @@ def fuse_volumes(
     pairs = zip(*views, strict=True)
     slices = [fuse(x, y) for x, y in tqdm(pairs, "fusing", len(views[0]), unit="slice", delay=2)]
     if len({s.ndim for s in slices}) > 1:  # a slice without color in a colored volume
-        slices = [_rgb(s) for s in slices]
+        slices = [s if s.ndim == 3 else _rgb(s) for s in slices]
     return a._replace(values=from_axial(np.stack(slices), a))
 
 

@@ -11,7 +11,13 @@ from scipy import ndimage
 from jfusion.cli import main
 from jfusion.commands.preprocess import Options, preprocess
 from jfusion.data import h5
-from jfusion.data.alignment import find_shift, normalized_mutual_information
+from jfusion.data.alignment import (
+    Shift,
+    estimate_shift,
+    find_shift,
+    move,
+    normalized_mutual_information,
+)
 from tests.commands.test_preprocess import make_dataset
 
 
@@ -38,6 +44,42 @@ def test_large_images_are_searched_from_small_to_large():
     shift = find_shift(a, np.roll(b, (7, -10), (0, 1)))
     assert (shift.rows, shift.columns) == (7, -10)
     assert str(shift) == "b is shifted by -10 columns and +7 rows from a"
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(-24, 24), st.integers(-24, 24), st.integers(0, 3))
+def test_a_far_shift_is_estimated(rows, columns, seed):
+    a, b = scene(seed, (160, 180))
+    shift = estimate_shift([(a, np.roll(b, (rows, columns), (0, 1)))])
+    assert (shift.rows, shift.columns) == (rows, columns) and shift.certainty > 1
+
+
+def test_pairs_of_one_shift_are_estimated_together():
+    rng = np.random.default_rng(0)
+    pairs = []
+    for seed in range(6):
+        a, b = scene(seed, (160, 180))
+        a, b = (x + 0.7 * rng.standard_normal(x.shape) for x in (a, np.roll(b, (9, -14), (0, 1))))
+        pairs.append((a, b))
+    shift = estimate_shift(pairs)
+    assert (shift.rows, shift.columns) == (9, -14)
+    assert shift.certainty > np.mean([estimate_shift([p]).certainty for p in pairs])
+
+
+def test_nothing_is_estimated_of_what_is_too_small_or_unrelated():
+    noise = np.random.default_rng(0).random((2, 160, 160))
+    assert estimate_shift([noise[:, :12, :12]]) == (0, 0, 0)
+    assert np.isfinite(estimate_shift([(np.zeros((80, 80)), np.zeros((80, 80)))]).certainty)
+
+
+@given(st.integers(-5, 5), st.integers(-5, 5))
+def test_a_moved_image_fits_and_the_rest_is_filled(rows, columns):
+    a = np.arange(1, 13).reshape(3, 4)
+    moved = move(a, Shift(rows, columns, 1.0), np.zeros((3, 4), int))
+    for y in range(3):
+        for x in range(4):
+            inside = 0 <= y - rows < 3 and 0 <= x - columns < 4
+            assert moved[y, x] == (a[y - rows, x - columns] if inside else 0)
 
 
 def test_pairs_that_tell_nothing_are_not_suspected():

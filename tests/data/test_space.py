@@ -137,6 +137,13 @@ def test_color_is_written_as_rgb_and_read_again(tmp_path):
     assert back.values.dtype == np.uint8
 
 
+def test_a_slice_without_color_fits_into_a_colored_volume():
+    a = Volume(np.zeros((4, 5, 3)), np.eye(4))
+    colors = iter([np.zeros((5, 4), np.uint8), *np.ones((2, 5, 4, 3), np.uint8)])
+    fused = space.fuse_volumes(a, a, lambda x, y: next(colors), (Range(0, 1), Range(0, 1)))
+    assert fused.values.shape == (4, 5, 3, 3) and not fused.values[:, :, 0].any()
+
+
 def test_where_b_has_no_voxel_a_stands_in():
     shape = (12, 12, 8)
     a = phantom(affine_of("RAS", (3, 3, 3), shape), shape)

@@ -28,6 +28,7 @@ from jfusion.version import __version__
 
 COMMANDS = {
     "preprocess": "make an H5 file from folders of pairs",
+    "describe": "let a vision-language model write a paragraph about each pair",
     "embed": "make paragraph features from texts",
     "slices": "write the slices of a medical volume as 8-bit images",
     "check": "verify an H5 file and print what is in it",

@@ -115,8 +115,8 @@ def _json(text: str) -> Any:
 
 
 def option_of(name: str) -> str:
-    """The option of a setting: batch_size -> --batch-size."""
-    return "--" + name.replace("_", "-")
+    """The option of a setting: batch_size -> --batch-size; from_, a word of Python's -> --from."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def add_options(

@@ -78,8 +78,10 @@ def run(options: Options) -> int:
     return 0
 
 
-def embed(options: Options) -> Result:
+def embed(options: Options, partial: bool = False) -> Result:
     """Writes the features that are missing or out of date; does nothing when there are none.
+
+    partial: paragraphs may be missing.
 
     Raises UserError before anything is written when a paragraph is missing, empty or not UTF-8, when
     the encoder is not there or does not fit its tokenizer, or when the folder holds another
@@ -91,7 +93,7 @@ def embed(options: Options) -> Result:
     source, folder = (
         Path(options.root, k, options.task, options.dataset) for k in ("Text", "TextFeature")
     )
-    texts = _texts(source, options)
+    texts = _texts(source, options, partial)
     check_output(folder / "encoder.json", "the features")
     encoder = Encoder(options.encoder)
     limit = encoder.limit(options.max_length)
@@ -117,11 +119,12 @@ def embed(options: Options) -> Result:
     return Result(folder, record, len(outdated), truncated)
 
 
-def _texts(source: Path, options: Options) -> dict[str, str]:
-    """Sample name -> paragraph, in the order of names. Complete, or a UserError."""
+def _texts(source: Path, options: Options, partial: bool) -> dict[str, str]:
+    """Sample name -> paragraph, in the order of names. Complete unless `partial`, or a UserError."""
     if not source.is_dir():
         raise UserError(
-            f"folder {source} does not exist; write one paragraph a pair: {source}/<name>.txt"
+            f"folder {source} does not exist; write one paragraph a pair: {source}/<name>.txt, or let a "
+            "model write them: jfusion describe"
         )
     texts = {}
     files = list_files(source, lambda path: path.suffix.lower() == ".txt", "paragraph (*.txt)")
@@ -132,7 +135,7 @@ def _texts(source: Path, options: Options) -> dict[str, str]:
                 f"the paragraph {path} is empty; write one, or take the pair off the list"
             )
         texts[name] = text
-    if Path(options.root, "Image", options.task, options.dataset).is_dir():
+    if not partial and Path(options.root, "Image", options.task, options.dataset).is_dir():
         pairs = find_samples(Path(options.root), options.task, options.dataset, "all")
         missing = [s.name for s in pairs if s.name not in texts]
         if missing:
@@ -182,7 +185,8 @@ def _write(
     """Writes features first, then the record that names them: an interruption loses a batch at most."""
     from tqdm import tqdm
 
-    with tqdm(total=len(paragraphs), desc=f"{record.encoder} features", unit="paragraph") as bar:
+    label, count = f"{record.encoder} features", len(paragraphs)
+    with tqdm(total=count, desc=label, unit="paragraph", disable=not count) as bar:
         for batch, features in _batches(record, encoder, paragraphs, batch_size):
             for paragraph, feature in zip(batch, features, strict=True):
                 with replacing(_file(folder, paragraph), "the features", "features") as temporary:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from jfusion.commands import describe as describing
 from jfusion.commands.embed import Options as EmbedOptions
 from jfusion.commands.embed import embed
 from jfusion.config import CommandOptions, setting
@@ -20,16 +21,24 @@ from jfusion.data.alignment import find_shift
 from jfusion.data.depth import Range
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair, created
 from jfusion.data.layout import Sample, find_samples, task
+from jfusion.data.layouts import ALL, DataSet, open_data_set
 from jfusion.data.patches import low_contrast, patches
+from jfusion.data.splits import Hashes, comparison, duplicates, find_list
 from jfusion.errors import UserError
 from jfusion.files import check_output, remove_left, replacing, writing
+from jfusion.text.describe import existing, summary
 from jfusion.text.encoders import check_name
-from jfusion.text.features import Record, read_features
+from jfusion.text.features import Encoder, Record, read_features
 from jfusion.version import __version__
 
 T = TypeVar("T")
 SMALL = (288, 384)  # the size of the reference's training images
-LISTED = 10  # misaligned pairs that are printed
+LISTED = 10  # misaligned pairs, and copies of files, that are printed
+# options that do not change what the file holds, or whose effect is in the files that it is made of
+FREE = {
+    *("out", "root", "from_", "a", "b", "name"),
+    *("describe", "base_url", "model", "api_key_env", "encoder"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,19 @@ class Options(CommandOptions):
         "preflight": "check_alignment",
     }
 
-    task: str = setting("IVF", "IVF, MIF, MEF, MFF, NIR or PIF")
-    dataset: str = setting("MSRS", "folder name of the data set", "NAME")
-    split: str = setting(
-        "train", "name of the list file without .txt; all: every image of the first folder", "NAME"
+    task: str | None = setting(
+        None, "IVF, MIF, MEF, MFF, NIR or PIF (default: IVF; with --from, that of its layout)"
     )
-    root: str = setting("VLFDataset", "the folder that holds Image/ and TextFeature/", "DIR")
+    dataset: str | None = setting(
+        None, "folder name of the data set under --root (default: MSRS)", "NAME"
+    )
+    split: str | None = setting(
+        None,
+        "name of the list file without .txt; all: every image of the first folder (default: train; with "
+        "--from, a file for each split that there is)",
+        "NAME",
+    )
+    root: str = setting("VLFDataset", "the folder that holds Image/, Text/ and TextFeature/", "DIR")
     out: str | None = setting(
         None,
         "the H5 file to write (default: VLFDataset_h5/<dataset>_<split>[_patches<N>].h5)",
@@ -60,7 +76,8 @@ class Options(CommandOptions):
     text: str = setting(
         "features",
         "features: the .npy files under TextFeature; an encoder's name (minilm, blip2, ...): make them "
-        "from the paragraphs under Text first; zeros: placeholders, recorded as such",
+        "from the paragraphs under Text first; 'a sentence of words': the same for every pair; zeros: "
+        "placeholders, recorded as such",
     )
     text_dim: int = setting(768, "width of the features with --text zeros")
     chroma: Literal["auto", "a", "b", "weighted", "none"] = setting(
@@ -87,19 +104,34 @@ class Options(CommandOptions):
     )
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
+    from_: str | None = describing.from_setting()
+    a: str | None = describing.side_setting("a")
+    b: str | None = describing.side_setting("b")
+    name: str | None = describing.name_setting()
+    encoder: str = setting("minilm", "with --text 'a sentence', the encoder that reads it")
+    describe: bool = setting(
+        False,
+        "first let a vision-language model write the paragraphs that are missing, for --text ENCODER "
+        "(jfusion describe has more options)",
+    )
+    base_url: str | None = describing.base_url_setting()
+    model: str | None = describing.model_setting()
+    api_key_env: str | None = describing.key_setting()
 
 
 @dataclass(frozen=True)
 class Result:
     """The file, its number of pairs, and whether it was written now or was up to date.
 
-    skipped: the samples that are not in it, and why; misaligned: those that look misaligned.
+    skipped: the samples that are not in it, and why; misaligned: those that look misaligned; remarks:
+    what the hashes of the files say.
     """
 
     path: Path
     samples: int
     skipped: list[str]
     misaligned: list[str]
+    remarks: list[str]
     written: bool
 
 
@@ -109,11 +141,28 @@ class _Content(NamedTuple):
     samples: int
     skipped: list[str]
     misaligned: list[str]
+    remarks: list[str]
+
+
+class _Source(NamedTuple):
+    """What a file is made from: the samples, those left out before, and what the hashes say."""
+
+    samples: list[Sample]
+    skipped: list[str]
+    remarks: list[str]
 
 
 def run(options: Options) -> int:
-    """Writes the file, and prints what is in it and what is not."""
-    result = preprocess(options)
+    """Writes the files, and prints what is in them and what is not."""
+    data = _opened(options)
+    if options.from_ or options.a:
+        print(data.why)
+    for result in preprocess_all(options, data):
+        _print(result, options)
+    return 0
+
+
+def _print(result: Result, options: Options) -> None:
     state = "written" if result.written else "is up to date"
     print(f"{result.path} {state}: {result.samples} pairs")
     if options.text == "zeros":
@@ -122,25 +171,76 @@ def run(options: Options) -> int:
         )
     for line in result.skipped:
         print(f"  skipped {line}")
+    for line in _shortened(result.remarks):
+        print(f"  {line}")
     if result.misaligned:
-        count, more = len(result.misaligned), len(result.misaligned) - LISTED
-        print(f"note: {count} of {result.samples} pairs look misaligned (see docs/alignment.md):")
-        for line in result.misaligned[:LISTED] + ([f"and {more} more"] if more > 0 else []):
+        print(
+            f"note: {len(result.misaligned)} of {result.samples} pairs look misaligned (see "
+            "docs/alignment.md):"
+        )
+        for line in _shortened(result.misaligned):
             print(f"  {line}")
-    return 0
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = len(lines) - LISTED
+    return lines[:LISTED] + ([f"and {more} more"] if more > 0 else [])
 
 
 def preprocess(options: Options, ranges: Mapping[str, Range] | None = None) -> Result:
-    """Writes the H5 file of one split; does nothing when the file is up to date.
+    """Writes the H5 file of one split, "train" by default; see `preprocess_all`."""
+    (result,) = preprocess_all(replace(options, split=options.split or "train"), ranges=ranges)
+    return result
 
-    ranges: the ranges of values of the sides "a" and "b" that a system was trained with, which win over
-    `--range auto`: a test set is read as the training set was. Raises UserError for the first pair that is missing, unreadable or of unequal size, unless
-    `skip_bad`; the file appears under its name only when it is complete.
+
+def preprocess_all(
+    options: Options, data: DataSet | None = None, ranges: Mapping[str, Range] | None = None
+) -> list[Result]:
+    """Writes the H5 file of each split; does nothing where the file is up to date.
+
+    data: the data set of the options, if it has been opened. ranges: the ranges of values of the sides
+    "a" and "b" that a system was trained with, which win over `--range auto`: a test set is read as the
+    training set was. Raises UserError for the first pair that is missing, unreadable or of unequal size, unless
+    `skip_bad`; a file appears under its name only when it is complete.
     """
     _check_options(options)
-    samples = find_samples(Path(options.root), options.task, options.dataset, options.split)
-    if options.text not in ("features", "zeros"):
-        embed(EmbedOptions(options.task, options.dataset, options.root, options.text))
+    data = data or _opened(options)
+    splits = [options.split] if options.split else list(data.splits)
+    if options.out and len(splits) > 1:
+        raise UserError(
+            f"--out is one file, and {data.name} has the splits {', '.join(splits)}; choose one with --split"
+        )
+    options = replace(options, task=data.task, dataset=options.dataset or data.name)
+    if options.describe:
+        describing.describe(describing.connection(options, options.split or ALL), data)
+    if options.text not in ("features", "zeros") and not _is_sentence(options.text):
+        partial = options.describe or options.skip_bad
+        embed(EmbedOptions(options.task, options.dataset, options.root, options.text), partial)
+    return [_preprocess(replace(options, split=split), data, ranges) for split in splits]
+
+
+def _opened(options: Options) -> DataSet:
+    return open_data_set(
+        options.root,
+        options.task,
+        options.dataset,
+        options.split,
+        folder=options.from_,
+        a=options.a,
+        b=options.b,
+        name=options.name,
+    )
+
+
+def _preprocess(options: Options, data: DataSet, ranges: Mapping[str, Range] | None) -> Result:
+    """Writes the H5 file of the split that the options name."""
+    samples, skipped = data.samples(options.split), []
+    if options.describe:
+        there = existing(_paragraphs(options))
+        skipped = [f"{s.name}: no paragraph" for s in samples if s.name not in there]
+        samples = [s for s in samples if s.name in there]
+        if not samples:
+            raise UserError(f"no pair of {data.name} {options.split} has a paragraph")
     patched = f"_patches{options.patches}" if options.patches else ""
     default = f"VLFDataset_h5/{Path(options.dataset).name}_{options.split}{patched}.h5"
     out = Path(options.out or default)
@@ -153,13 +253,38 @@ def preprocess(options: Options, ranges: Mapping[str, Range] | None = None) -> R
     remove_left(out.parent)
     for side in "ab":
         reader.prepare([getattr(sample, side) for sample in samples], side)
+    source = _Source(samples, skipped, _remarks(options, data))
     write = _write_images if options.patches is None else _write_patches
     with replacing(out, "the H5 file", "H5 file") as temporary:
         try:
-            content = write(temporary, options, samples, fingerprint, reader)
+            content = write(temporary, options, source, fingerprint, reader)
         except RuntimeError as error:  # h5py, when closing a file fails: a full disk
             raise writing("the H5 file", out, error) from error
     return Result(out, *content, written=True)
+
+
+def _remarks(options: Options, data: DataSet) -> list[str]:
+    """What the hashes of the files say: the paper's pairs or others, copies, files of two splits."""
+    splits = dict(data.splits)
+    if not (options.from_ or options.a) and options.split != ALL:
+        for other in {"train", "test"} - {options.split}:
+            try:
+                splits[other] = find_samples(
+                    Path(options.root), options.task, options.dataset, other
+                )
+            except UserError:  # there is no such list, or it is empty
+                continue
+    splits.setdefault(options.split, data.samples(options.split))
+    if options.split == ALL:
+        splits = {ALL: splits[ALL]}
+    hashes = Hashes()
+    for split, samples in splits.items():
+        hashes.compute(samples, f"{data.name} {split}")
+    lines = duplicates(splits, options.split, hashes)
+    known = find_list(data.task, data.name, splits[options.split])
+    if known is not None and options.split in known.splits:
+        lines.insert(0, comparison(known, options.split, splits[options.split], hashes))
+    return lines
 
 
 def _size_of(samples: list[Sample], options: Options) -> int:
@@ -173,9 +298,13 @@ def _size_of(samples: list[Sample], options: Options) -> int:
 
 
 def _check_options(options: Options) -> None:
-    task(options.task)
-    if options.text not in ("features", "zeros"):
-        check_name(options.text)
+    if options.task is not None:
+        task(options.task)
+    encoder = options.encoder if _is_sentence(options.text) else options.text
+    if encoder not in ("features", "zeros"):
+        check_name(encoder)
+    elif options.describe:
+        raise UserError("--describe needs an encoder that reads the paragraphs: --text minilm")
     if options.patches is not None and (options.patches < 2 or options.stride < 1):
         raise UserError("--patches must be 2 or more and --stride 1 or more")
     if not re.fullmatch(r"auto|small|native|\d+x\d+", options.size):
@@ -185,11 +314,22 @@ def _check_options(options: Options) -> None:
         )
 
 
+def _is_sentence(text: str) -> bool:
+    """Whether `--text` is a text itself: it has several words, and is no folder of an encoder."""
+    return len(text.split()) > 1 and not Path(text).is_dir()
+
+
+def _paragraphs(options: Options) -> Path:
+    return Path(options.root, "Text", options.task, options.dataset)
+
+
 def _fingerprint(
     options: Options, samples: list[Sample], ranges: Mapping[str, Range] | None
 ) -> str:
     """A hash that changes when the options or any source file (by size and time of change) do."""
-    chosen = {k: v for k, v in asdict(options).items() if k not in ("out", "root")}
+    chosen = {k: v for k, v in asdict(options).items() if k not in FREE}
+    if _is_sentence(options.text):
+        chosen["encoder"] = options.encoder
     state = [json.dumps([SCHEMA, chosen, dict(ranges or {})], sort_keys=True)]
     for sample in samples:
         for path in (sample.a, sample.b, sample.text):
@@ -206,7 +346,8 @@ def _up_to_date(out: Path, fingerprint: str) -> _Content | None:
         with h5py.File(out, "r") as file:
             if file.attrs.get("fingerprint") == fingerprint:
                 group = PATCH_GROUPS[0] if PATCH_GROUPS[0] in file else "imageA"
-                lists = (json.loads(file.attrs[k]) for k in ("skipped", "misaligned"))
+                lists = [json.loads(file.attrs[k]) for k in ("skipped", "misaligned")]
+                lists.append(json.loads(file.attrs.get("remarks", "[]")))
                 return _Content(len(file[group]), *lists)
     except (OSError, KeyError):
         pass
@@ -230,23 +371,20 @@ def _origin(
         "fingerprint": fingerprint,
         "skipped": json.dumps(content.skipped),
         "misaligned": json.dumps(content.misaligned),
+        "remarks": json.dumps(content.remarks),
         **{f"range_{side}": str(r) for side, r in reader.ranges.items() if r is not None},
     }
 
 
 def _readable(
-    samples: list[Sample],
-    options: Options,
-    skipped: list[str],
-    read: Callable[[Sample, Options, image.Reader], T],
-    reader: image.Reader,
+    samples: list[Sample], options: Options, skipped: list[str], read: Callable[[Sample], T]
 ) -> Iterator[tuple[Sample, T]]:
     """Each sample with what `read` makes of it; with `skip_bad`, the others go to `skipped`."""
     from tqdm import tqdm
 
     for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
         try:
-            value = read(sample, options, reader)
+            value = read(sample)
         except UserError as error:
             if not options.skip_bad:
                 raise UserError(
@@ -258,13 +396,19 @@ def _readable(
 
 
 def _write_images(
-    path: Path, options: Options, samples: list[Sample], fingerprint: str, reader: image.Reader
+    path: Path, options: Options, source: _Source, fingerprint: str, reader: image.Reader
 ) -> _Content:
     """The whole images with their features, by the schema of `data/h5.py`."""
-    skipped, misaligned, shapes = [], [], set()
+    skipped, misaligned, names, shapes = list(source.skipped), [], [], set()
+    text_of, encoder = _texts(options)
+
+    def read(sample: Sample) -> dict[str, np.ndarray]:
+        return {**_arrays(sample, options, reader), "text": text_of(sample)}
+
     with created(path) as file:
-        for sample, arrays in _readable(samples, options, skipped, _arrays, reader):
+        for sample, arrays in _readable(source.samples, options, skipped, read):
             shapes.add(arrays["text"].shape[1:])
+            names.append(sample.name)
             if options.check_alignment:
                 shift = find_shift(arrays["imageA"][0], arrays["imageB"][0])
                 misaligned += [f"{sample.name}: {shift}"] if shift.suspicious else []
@@ -272,16 +416,17 @@ def _write_images(
                 file.require_group(group).create_dataset(sample.name, data=array)
         if not shapes:
             raise UserError(
-                f"none of the {len(samples)} pairs can be used; the first: {skipped[0]}"
+                f"none of the {len(source.samples)} pairs can be used; the first: {skipped[0]}"
             )
         if len({width for _, width in shapes}) > 1:
             raise UserError(
                 f"paragraph features of several widths: {sorted(shapes)}; make them with one encoder"
             )
-        content = _Content(len(samples) - len(skipped), skipped, misaligned)
+        content = _Content(len(names), skipped, misaligned, source.remarks)
         file.attrs.update(
             **_origin(options, fingerprint, content, reader),
-            **_encoder(options),
+            **encoder,
+            **_written_by(options, names),
             text_dim=next(iter(shapes))[1],
             text_length=max(length for length, _ in shapes),
             size=_size(options),
@@ -290,13 +435,17 @@ def _write_images(
 
 
 def _write_patches(
-    path: Path, options: Options, samples: list[Sample], fingerprint: str, reader: image.Reader
+    path: Path, options: Options, source: _Source, fingerprint: str, reader: image.Reader
 ) -> _Content:
     """Patches, by the schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", ..."""
-    skipped, count, rejected = [], 0, 0
+    skipped, count, rejected = list(source.skipped), 0, 0
+
+    def read(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        return _both(sample, options, reader)
+
     with created(path) as file:
         groups = [file.create_group(name) for name in PATCH_GROUPS]
-        for _, rgb in _readable(samples, options, skipped, _both, reader):
+        for _, rgb in _readable(source.samples, options, skipped, read):
             pair = [_gray(x) for x in rgb]
             for a, b in patches(*pair, options.patches, options.stride):
                 if low_contrast(a) or low_contrast(b):
@@ -307,10 +456,10 @@ def _write_patches(
                 count += 1
         if not count:
             raise UserError(
-                f"no patch of {options.patches} pixels with enough contrast in {len(samples)} pairs "
+                f"no patch of {options.patches} pixels with enough contrast in {len(source.samples)} pairs "
                 f"({rejected} without); choose smaller --patches"
             )
-        content = _Content(count, skipped, [])
+        content = _Content(count, skipped, [], source.remarks)
         file.attrs.update(
             **_origin(options, fingerprint, content, reader),
             patches=options.patches,
@@ -320,10 +469,41 @@ def _write_patches(
     return content
 
 
+# ---- the text ----------------------------------------------------------------------------------
+
+
+def _texts(options: Options) -> tuple[Callable[[Sample], np.ndarray], dict[str, str]]:
+    """What gives the features of a sample, (1, L, D) float32, and the attributes of their encoder."""
+    if options.text == "zeros":
+        zeros = np.zeros((1, 1, options.text_dim), np.float32)
+        return lambda sample: zeros, {"encoder": "zeros"}
+    if _is_sentence(options.text):
+        encoder = Encoder(options.encoder)
+        tokens, limit = encoder.tokens(options.text), encoder.limit(None)
+        if len(tokens) > limit:
+            raise UserError(
+                f"the sentence of --text has {len(tokens)} tokens, and {options.encoder} takes {limit}"
+            )
+        features = encoder.encode([tokens], len(tokens))
+        return lambda sample: features, {
+            "encoder": encoder.source.name,
+            "encoder_revision": encoder.source.revision,
+            "encoder_hash": encoder.hash,
+            "sentence": options.text,
+        }
+    return lambda sample: _features(sample, options), _encoder(options)
+
+
+def _written_by(options: Options, names: list[str]) -> dict[str, str]:
+    """Who wrote the paragraphs of these samples, as `jfusion describe` recorded it."""
+    if options.text == "zeros" or _is_sentence(options.text):
+        return {}
+    found = summary(_paragraphs(options), names)
+    return {} if found is None else {"paragraphs": json.dumps(found)}
+
+
 def _encoder(options: Options) -> dict[str, str]:
     """The encoder that made the features: its name, its commit, the hash of its weights."""
-    if options.text == "zeros":
-        return {"encoder": "zeros"}
     record = Record.read(Path(options.root, "TextFeature", options.task, options.dataset))
     if record is None:
         return {"encoder": "not recorded"}
@@ -344,18 +524,17 @@ def _size(options: Options) -> str:
 
 
 def _arrays(sample: Sample, options: Options, reader: image.Reader) -> dict[str, np.ndarray]:
-    """What the file holds of one sample, by group."""
+    """What the file holds of one sample's images, by group."""
     rgb = _both(sample, options, reader)
-    text = _text(sample, options)
     if "x" in options.size:
         rgb = [image.resize_8bit(x, *map(int, options.size.split("x"))) for x in rgb]
     if _size(options) == "small":
         a, b = (x[None] / np.float32(255) for x in _shrink(*(color.gray(x) for x in rgb)))
-        return {"imageA": a, "imageB": b, "text": text}
+        return {"imageA": a, "imageB": b}
     pair = Pair.of_images(sample.name, *rgb, None, "none")
     colors = {"rgbA": pair.rgb_a, "rgbB": pair.rgb_b}
     stored = {k: v for k, v in colors.items() if v is not None}
-    return {"imageA": pair.a, "imageB": pair.b, "text": text, **stored}
+    return {"imageA": pair.a, "imageB": pair.b, **stored}
 
 
 def _both(sample: Sample, options: Options, reader: image.Reader) -> tuple[np.ndarray, np.ndarray]:
@@ -376,13 +555,12 @@ def _shrink(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return image.resize(a, *SMALL[::-1]).T, image.resize(b, *SMALL[::-1]).T
 
 
-def _text(sample: Sample, options: Options) -> np.ndarray:
-    """(1, L, D) float32."""
-    if options.text == "zeros":
-        return np.zeros((1, 1, options.text_dim), np.float32)
+def _features(sample: Sample, options: Options) -> np.ndarray:
+    """The stored features of a sample's paragraph, (1, L, D) float32."""
     if not sample.text.is_file():
         raise UserError(
             f"paragraph features {sample.text} do not exist; make them with: jfusion embed --task "
-            f"{options.task} --dataset {options.dataset} (--text zeros does without paragraphs)"
+            f"{options.task} --dataset {options.dataset}, from paragraphs that you write or that jfusion "
+            "describe lets a model write (--text zeros does without paragraphs)"
         )
     return read_features(sample.text)[None]

@@ -259,11 +259,17 @@ def is_deep(path: str | Path) -> bool:
             return image.mode.startswith(("I", "F"))
 
 
-def pixels_of(path: str | Path) -> int:
-    """The number of pixels that a file's header states; UserError when it cannot be read."""
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Width and height that a file's header states; UserError when it cannot be read."""
     path = Path(path)
     with _one_line(path), _opened(path) as image:
-        return image.width * image.height
+        return image.size
+
+
+def pixels_of(path: str | Path) -> int:
+    """The number of pixels that a file's header states; UserError when it cannot be read."""
+    width, height = size_of(path)
+    return width * height
 
 
 @contextlib.contextmanager

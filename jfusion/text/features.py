@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import numpy as np
 from jfusion.errors import UserError, printable
 from jfusion.files import mark_input, write_text
 from jfusion.text import encoders
+from jfusion.text.config import Config
 
 if TYPE_CHECKING:
     from jfusion.text.bert import Bert
@@ -80,7 +83,7 @@ class Encoder:
 
     def __init__(self, name: str):
         from jfusion.checkpoint.safetensors_file import Tensors
-        from jfusion.text.bert import Config
+        from jfusion.text.config import Config
 
         self.source = encoders.find(name)
         self.config = Config.read(self.source.folder)
@@ -115,6 +118,23 @@ class Encoder:
             row[: len(paragraph)] = paragraph
         with jt.no_grad():
             return self._network(tokens, np.array([len(p) for p in batch])).numpy()
+
+
+def token_counter(name: str) -> tuple[Callable[[str], int], int]:
+    """How many tokens a text has for an encoder, and how many the encoder takes; the weights stay unread.
+
+    Raises UserError when the encoder called `name` is not there or does not fit its tokenizer.
+    """
+    folder = encoders.find(name).folder
+    config = Config.read(folder)
+    tokenizer = _tokenizer(folder, config.vocab_size)
+    lock = threading.Lock()  # a tokenizer serves one thread at a time
+
+    def count(text: str) -> int:
+        with lock:
+            return len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+    return count, config.max_position_embeddings
 
 
 def _tokenizer(folder: Path, vocabulary: int) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.layout import task as check_task
 from jfusion.errors import UserError, printable
-from jfusion.fusing import images, inputs, volumes
+from jfusion.fusing import inputs
 from jfusion.fusing.images import Outcome
 from jfusion.fusing.plan import LISTED
 from jfusion.fusing.task import SIDES
@@ -160,7 +161,8 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
 def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> Outcome:
     """Fuses what A and B hold, and returns what was written; `settings` change those of the system.
 
-    Raises UserError for anything that is known to be wrong before the first pair is fused.
+    Each kind of input is a module of `jfusion.fusing` that has such a function, imported when it is
+    needed. Raises UserError for anything that is known to be wrong before the first pair is fused.
     """
-    handlers = {"images": images.fuse, "volumes": volumes.fuse}
-    return handlers[inputs.kind_of(options.a, options.b)](options, settings or {})
+    kind = import_module(f"jfusion.fusing.{inputs.kind_of(options.a, options.b)}")
+    return kind.fuse(options, settings or {})

@@ -136,10 +136,18 @@ def with_chroma(y: np.ndarray, crcb: np.ndarray) -> np.ndarray:
         cr, cb = (crcb[i, rows].astype(np.float64) - 128 for i in range(2))
         shift = np.stack([1.403 * cr, -0.714 * cr - 0.344 * cb, 1.773 * cb], -1) * (top / 255)
         luma = y[rows, :, None].astype(np.float64)
-        room = np.where(shift > 0, top - luma, luma)
-        factor = (room / np.maximum(np.abs(shift), 1e-9)).min(-1, keepdims=True)
-        out[rows] = np.clip(np.round(luma + shift * np.minimum(factor, 1)), 0, top)
+        rgb = np.round(luma + shift)
+        outside = ((rgb < 0) | (rgb > top)).any(-1)
+        rgb[outside] = np.round(_fitting(luma[outside], shift[outside], top))
+        out[rows] = rgb
     return out
+
+
+def _fitting(y: np.ndarray, shift: np.ndarray, top: float) -> np.ndarray:
+    """The sum of y (n, 1) and as much of shift (n, 3) as stays within 0 and `top` in every channel."""
+    room = np.where(shift > 0, top - y, y)
+    factor = (room / np.maximum(np.abs(shift), 1e-9)).min(-1, keepdims=True)
+    return np.clip(y + shift * np.minimum(factor, 1), 0, top)
 
 
 # ---- pseudo-colors -------------------------------------------------------------------------------

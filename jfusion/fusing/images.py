@@ -63,7 +63,9 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     text = {"text": options.text, "task": guess.task, "names": names}
     method.build(settings, options.allow_partial, **text)
     inference.check_sampling_options(method.system, options.samples, options.record)
-    outcome = fuse_all(plan.todo, _reading(options, guess.task, reader), _fusing(options, method))
+    read = Source.of(options, guess.task, reader).read
+    check = inference.warn_if_misaligned if options.check_alignment else None
+    outcome = fuse_all(plan.todo, read, _fusing(options, method), check)
     outcome.kept = kept
     return outcome
 
@@ -95,26 +97,6 @@ def _report(plan: Plan, skip_bad: bool) -> None:
         print(f"note: {count}{sides} resampled to {to} (--size-of, --size)")
 
 
-def _reading(options: Options, task: str, reader: image.Reader) -> Callable[[Item], Pair]:
-    """What reads a pair, and checks its alignment."""
-    source = Source(
-        reader,
-        task,
-        options.color,
-        options.pseudo_color,
-        options.background,
-        options.bits > 8,
-    )
-
-    def read(item: Item) -> Pair:
-        pair = source.read(item)
-        if options.check_alignment:
-            inference.warn_if_misaligned(pair)
-        return pair
-
-    return read
-
-
 def _fusing(options: Options, method: Method) -> Callable[[Item, Pair], list[np.ndarray]]:
     """What fuses a pair, and records its steps where this is wanted."""
 
@@ -141,6 +123,12 @@ class Source:
     pseudo_color: str = "none"
     background: str = "jet"
     deep: bool = False
+
+    @classmethod
+    def of(cls, options: Options, task: str, reader: image.Reader) -> Source:
+        """As the options of the command say."""
+        pseudo = options.pseudo_color, options.background
+        return cls(reader, task, options.color, *pseudo, options.bits > 8)
 
     def read(self, item: Item) -> Pair:
         """Both images, on the pair's grid. Raises UserError for a file that cannot be read."""
@@ -181,29 +169,37 @@ def fuse_all(
     items: list[Item],
     read: Callable[[Item], Pair],
     fuse: Callable[[Item, Pair], list[np.ndarray]],
+    check: Callable[[Pair], None] | None = None,
 ) -> Outcome:
     """Reads, fuses and writes every pair; one that fails is noted, and the others are done.
 
-    read, and the writing, run in threads of their own; fuse runs in the caller's. Ctrl-C ends all three.
+    read, the writing, and then check, which prints notes about a pair, run in threads of their own; fuse
+    runs in the caller's. Ctrl-C ends all.
     """
     from tqdm import tqdm
 
-    outcome, waiting = Outcome(), deque()
+    outcome, waiting, checks = Outcome(), deque(), []
     pool = ThreadPoolExecutor(2)
     bar = tqdm(total=len(items), desc="fusing", unit="pair", disable=len(items) == 1)
     try:
         for item, pair in _read_ahead(pool, items, read):
             try:
-                images = fuse(item, pair.result())
+                pair = pair.result()
+                images = fuse(item, pair)
             except (UserError, MemoryError) as error:
                 outcome.failed[item.name] = str(error) or "it needs more memory than there is"
                 bar.update()
                 continue
             waiting.append((item, pool.submit(_write, item, images)))
+            checks = (
+                [*(c for c in checks if not c.done()), pool.submit(check, pair)] if check else []
+            )
             while len(waiting) > AHEAD:
                 _collect(*waiting.popleft(), outcome, bar)
         while waiting:
             _collect(*waiting.popleft(), outcome, bar)
+        for one in checks:
+            one.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         bar.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,31 +53,38 @@ def find(
 ) -> Guess:
     """The task that the user named, or that the options for A and B name, or that the first pair shows.
 
-    pairs: their names and files. Of pairs that cannot be read, none is guessed: IVF.
+    pairs: their names and files. Where none can be read, it is IVF.
     """
     task = named or by_option(alias_a, alias_b)
     if task:
         return Guess(task, "")
+    found = by_names(pairs[0][1:], len(pairs)) or by_images(pairs, reader)
+    # Options such as --a and --b say which is which.
+    return found._replace(swapped=found.swapped and not (alias_a or alias_b))
+
+
+def by_images(pairs: list[tuple[str, Path, Path]], reader: Reader) -> Guess:
+    """What the first pair that can be read shows."""
     for _, a, b in pairs:
         with contextlib.suppress(UserError):
-            names = (a.parent, b.parent) if len(pairs) > 1 or a.stem == b.stem else (a, b)
-            found = guess(*names, reader.rgb(a), reader.rgb(b))
-            # Options such as --a and --b say which is which.
-            return found._replace(swapped=found.swapped and not (alias_a or alias_b))
+            return guess(reader.rgb(a), reader.rgb(b))
     return Guess("IVF", "no pair can be read")
 
 
-def guess(a: Path, b: Path, rgb_a: np.ndarray, rgb_b: np.ndarray) -> Guess:
-    """The task of two paths (files or folders), and of one pair in them, (H, W, 3) uint8 each.
+def by_names(files: Sequence[Path], count: int) -> Guess | None:
+    """What the names of two folders (`ir`, `vi`) say, or of two files of unequal names; None: nothing."""
+    a, b = files
+    names = (a.parent, b.parent) if count > 1 or a.stem == b.stem else (a, b)
+    return _by_names(*(path.absolute().stem.lower() for path in names))
 
-    The names are looked at first: a folder `ir` and a folder `vi`. Then the images: one gray and one in
-    color are infrared and visible. Two in color, or two gray ones that are much alike, are exposures
-    where their mean lumas differ, otherwise of two focuses. Other gray ones are taken for infrared and
-    visible.
+
+def guess(rgb_a: np.ndarray, rgb_b: np.ndarray) -> Guess:
+    """The task of a pair of images, (H, W, 3) uint8 each.
+
+    One gray and one in color are infrared and visible. Two in color, or two gray ones that are much
+    alike, are exposures where their mean lumas differ, otherwise of two focuses. Other gray ones are
+    taken for infrared and visible.
     """
-    named = _by_names(a.stem.lower(), b.stem.lower())
-    if named:
-        return named
     colored = [_is_colored(x) for x in (rgb_a, rgb_b)]
     if colored == [False, True]:
         return Guess("IVF", "A is gray and B in color")

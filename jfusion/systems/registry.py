@@ -12,7 +12,6 @@ import inspect
 import re
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ from jfusion import config
 from jfusion.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from jfusion.config import SystemConfig
     from jfusion.systems.base import System
 
@@ -50,7 +51,7 @@ def names() -> list[str]:
 
 def check_name(name: str) -> str:
     """`name` itself; UserError names the nearest system for a typo."""
-    if name not in names():
+    if name not in SYSTEMS and name not in names():  # other packages are looked for only then
         raise UserError(f"unknown system {name!r}{did_you_mean(name, names())}")
     return name
 
@@ -118,6 +119,8 @@ def register(name: str, cls: type[System]) -> None:
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group="jfusion.systems")}
 
 

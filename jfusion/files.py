@@ -191,7 +191,8 @@ def check_output(
         raise writing(what, path, error) from error
     if free < needed:
         raise UserError(
-            f"{what} needs about {needed / 1e6:.0f} MB, and the disk of {place} has {free / 1e6:.0f} MB free; "
+            f"no room for {what}: about {needed / 1e6:.1f} MB are needed, and the disk of {place} has "
+            f"{free / 1e6:.1f} MB free; "
             "free some space or choose another folder"
         )
 

@@ -177,7 +177,9 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
         files.check_output(tmp_path / "file/x.h5", "the H5 file")
     files.check_output(tmp_path / "new/deep/x.h5", "the H5 file")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UserError, match=r"needs about .* MB, and the disk of .* MB free"):
+    with pytest.raises(
+        UserError, match=r"no room for .* MB are needed, and the disk of .* MB free"
+    ):
         files.check_output(tmp_path / "x.h5", "the H5 file", needed=1 << 60)
 
 

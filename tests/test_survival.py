@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import signal
 import subprocess
@@ -179,6 +180,47 @@ def test_preprocessing_on_a_full_disk_is_one_line(tmp_path, size):
     assert "the H5 file could not be written" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x.h5").exists() and not list(tmp_path.glob(".*.part"))
+
+
+FULL_WHILE_HDF5_WRITES = """
+import errno, os, sys, numpy as np
+from jfusion.data.h5 import created
+left, write = int(sys.argv[2]), os.write
+
+def write_some(number, data):
+    global left
+    left -= len(data)
+    if left < 0:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return write(number, data)
+
+os.write = write_some
+try:
+    with created(sys.argv[1]) as (file, _):
+        for i in range(4):
+            file.create_dataset(f"imageA/{i}", data=np.zeros((1, 20, 30), np.float32))
+        file.attrs["name"] = "x" * 3000
+except OSError as error:
+    sys.exit(error.errno or 1)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 500, 2000, 4000, 8000, 11_000])
+def test_a_disk_that_is_full_until_the_end_does_not_end_the_process(tmp_path, size):
+    command = [sys.executable, "-c", FULL_WHILE_HDF5_WRITES, str(tmp_path / "x.h5"), str(size)]
+    assert subprocess.run(command).returncode == errno.ENOSPC
+
+
+@pytest.mark.parametrize("suffix", checkpoint.FORMATS)
+def test_converting_on_a_full_disk_is_one_line(tmp_path, suffix):
+    checkpoint.save(tmp_path / "x.pkl", {"model": {"w": np.zeros(4000, np.float32)}})
+    given = ["convert", str(tmp_path / "x.pkl"), str(tmp_path / f"y{suffix}")]
+    command = [sys.executable, "-m", "jfusion", *given]
+    done = subprocess.run(command, preexec_fn=limited(9000), capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "the checkpoint could not be written" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pkl"]
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
+import re
 import reprlib
 import zipfile
 from collections.abc import Mapping
@@ -82,11 +84,18 @@ def save(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     record = {k: json.dumps(v) for k, v in _plain_record(content).items()}
     model = {k: np.ascontiguousarray(v) for k, v in content["model"].items()}
-    save_file(model, path, metadata=record)
+    try:
+        save_file(model, path, metadata=record)
+    except SafetensorError as error:  # a full disk, by the number of the system's error in its text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _plain_record(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -405,7 +405,7 @@ def _write_images(
     def read(sample: Sample) -> dict[str, np.ndarray]:
         return {**_arrays(sample, options, reader), "text": text_of(sample)}
 
-    with created(path) as file:
+    with created(path) as (file, check_written):
         for sample, arrays in _readable(source.samples, options, skipped, read):
             shapes.add(arrays["text"].shape[1:])
             names.append(sample.name)
@@ -414,6 +414,7 @@ def _write_images(
                 misaligned += [f"{sample.name}: {shift}"] if shift.suspicious else []
             for group, array in arrays.items():
                 file.require_group(group).create_dataset(sample.name, data=array)
+            check_written()
         if not shapes:
             raise UserError(
                 f"none of the {len(source.samples)} pairs can be used; the first: {skipped[0]}"
@@ -443,7 +444,7 @@ def _write_patches(
     def read(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         return _both(sample, options, reader)
 
-    with created(path) as file:
+    with created(path) as (file, check_written):
         groups = [file.create_group(name) for name in PATCH_GROUPS]
         for _, rgb in _readable(source.samples, options, skipped, read):
             pair = [_gray(x) for x in rgb]
@@ -454,6 +455,7 @@ def _write_patches(
                 for group, patch in zip(groups, (a, b), strict=True):
                     group.create_dataset(str(count), data=patch[None].astype(np.float32))
                 count += 1
+            check_written()
         if not count:
             raise UserError(
                 f"no patch of {options.patches} pixels with enough contrast in {len(source.samples)} pairs "

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,25 +234,52 @@ class PairFile:
         return self._file
 
 
-@contextlib.contextmanager
-def created(path: str | Path) -> Iterator[Any]:
-    """A new H5 file to write to, closed when the block ends. Raises OSError for a full disk.
+class _Destination(io.FileIO):
+    """The file that HDF5 writes to. It notes a write that fails, as on a full disk, and does not report it.
 
-    HDF5 ends the process when it cannot write what is left on closing. So everything is written first;
-    where that fails, the file is emptied, which gives its space back, and closed.
+    HDF5 ends the process when it cannot write what is left on closing.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes all the bytes, unless a write has failed."""
+        left = memoryview(data).cast("B")
+        size = left.nbytes
+        try:
+            while left and self.error is None:
+                left = left[os.write(self.fileno(), left) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Sets the size of the file, unless a write has failed."""
+        size = self.tell() if size is None else size
+        try:
+            return size if self.error is not None else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return size
+
+    def check(self) -> None:
+        """Raises the OSError that was noted."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.contextmanager
+def created(path: str | Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A new H5 file to write to, closed when the block ends; and a check whether all was written so far.
+
+    The check, and the end of the block, raise OSError for a full disk.
     """
     import h5py
 
-    file = h5py.File(path, "w")
-    try:
-        yield file
-        file.flush()
-    except BaseException:
-        os.truncate(path, 0)
-        with contextlib.suppress(Exception):
-            file.close()
-        raise
-    file.close()
+    with _Destination(path, "w+") as destination:
+        with h5py.File(destination, "w") as file:
+            yield file, destination.check
+        destination.check()
 
 
 def _not_opened(path: Path, error: OSError) -> str:

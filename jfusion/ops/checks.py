@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Integral
 
 from jfusion.errors import UserError
 from jfusion.runtime import jt
@@ -58,11 +59,22 @@ def _fits(shape: tuple[int, ...], pattern: tuple[int | str, ...]) -> bool:
     )
 
 
+def check_count(op: str, name: str, value: object, least: int = 1) -> None:
+    """UserError unless `value` is a whole number of at least `least`.
+
+    `check_count("group_norm", "groups", 2.5)` -> "group_norm: groups must be a whole number of 1 or more, not
+    2.5".
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{op}: {name} must be a whole number of {least} or more, not {value!r}")
+
+
 def check_divisible(op: str, what: str, size: int, divisor: int) -> None:
-    """UserError unless `size` is a multiple of `divisor` (1 or more).
+    """UserError unless `size` is a multiple of `divisor`, a whole number of 1 or more.
 
     `check_divisible("group_norm", "the channels of x", 6, 4)` -> "group_norm: the channels of x must be
     divisible by 4, and there are 6".
     """
-    if divisor < 1 or size % divisor:
+    check_count(op, f"what divides {what}", divisor)
+    if size % divisor:
         raise UserError(f"{op}: {what} must be divisible by {divisor}, and there are {size}")

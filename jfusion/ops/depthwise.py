@@ -8,7 +8,7 @@ four channels, and each weight of the kernel reads one of them, moved by half as
 from __future__ import annotations
 
 from jfusion.errors import UserError
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_count, check_divisible, check_float, check_shape
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
 from jfusion.runtime import jt, nn
 
@@ -29,7 +29,8 @@ def depthwise(x: jt.Var, weight: jt.Var, padding: int | None = None) -> jt.Var:
     check_shape("depthwise", "weight", weight, (c, 1, "K", "K"), f"for an input of {c} channels")
     k = weight.shape[2]
     padding = k // 2 if padding is None else padding
-    if not 0 <= padding < k:
+    check_count("depthwise", "padding", padding, least=0)
+    if padding >= k:
         raise UserError(
             f"depthwise: padding must be 0 to {k - 1} for a kernel of {k}, not {padding}"
         )

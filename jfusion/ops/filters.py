@@ -70,6 +70,7 @@ def separable(x: jt.Var, window: np.ndarray) -> jt.Var:
     """
     check_float("separable", x=x)
     check_shape("separable", "x", x, ("N", "C", "H", "W"))
+    window = np.asarray(window, np.float64)
     if np.ndim(window) != 1 or len(window) % 2 == 0:
         raise UserError(f"separable: window must be one axis of odd length, not {np.shape(window)}")
     padding = len(window) // 2

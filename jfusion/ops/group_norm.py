@@ -7,7 +7,7 @@ zero; this subtracts the mean first.
 from __future__ import annotations
 
 from jfusion.errors import UserError
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_count, check_divisible, check_float, check_shape
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
 from jfusion.runtime import jt
 
@@ -27,6 +27,8 @@ def group_norm(
     shapes, or inputs that are not all of one floating-point type.
     """
     _check("group_norm", x, groups, weight, bias)
+    if not 0 < eps < float("inf"):
+        raise UserError(f"group_norm: eps must be a finite number above 0, not {eps}")
     weight, bias = (v.reshape(-1, x.shape[1]) for v in (weight, bias))
     if use_kernel(x, weight, bias, cuda=True):
         return _GroupNorm(groups, eps, silu)(x, weight, bias)
@@ -57,6 +59,7 @@ def _check(op: str, x: jt.Var, groups: int, weight: jt.Var, bias: jt.Var) -> Non
     check_float(op, x=x, weight=weight, bias=bias)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     n, c, _, _ = x.shape
+    check_count(op, "groups", groups)
     check_divisible(op, "the channels of x", c, groups)
     for name, v in (("weight", weight), ("bias", bias)):
         if tuple(v.shape) not in ((c,), (1, c), (n, c)):

@@ -7,7 +7,7 @@ with the convolution; the gradient computes them again.
 from __future__ import annotations
 
 from jfusion.errors import UserError
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_count, check_divisible, check_float, check_shape
 from jfusion.ops.conv import conv_backward, conv_forward, conv_reference
 from jfusion.ops.group_norm import group_norm, group_norm_backward, group_norm_forward
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
@@ -29,6 +29,7 @@ def norm_silu_conv(
     (N, O, H, W). Raises UserError for other shapes, or inputs that are not all of one floating-point type.
     """
     _check("norm_silu_conv", x, groups, norm, conv)
+    _check_probability("norm_silu_conv", "drop_probability", drop_probability)
     scale, shift = (v.reshape(1, -1) for v in norm)
     seed = jt.rand(1) if drop_probability else jt.zeros(1)
     if not use_kernel(x, scale, conv[0]):
@@ -44,6 +45,7 @@ def _check(
     check_float(op, x=x, norm_weight=scale, norm_bias=shift, conv_weight=weight, conv_bias=bias)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
+    check_count(op, "groups", groups)
     check_divisible(op, "the channels of x", c, groups)
     check_shape(op, "norm_weight", scale, (c,), f"for an input of {c} channels")
     check_shape(op, "norm_bias", shift, (c,), f"for an input of {c} channels")
@@ -52,6 +54,11 @@ def _check(
     if k % 2 == 0:
         raise UserError(f"{op}: conv_weight must have kernels of an odd size, not {k} x {k}")
     check_shape(op, "conv_bias", bias, (o,), f"for an output of {o} channels")
+
+
+def _check_probability(op: str, name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UserError(f"{op}: {name} must be at least 0 and below 1, not {value}")
 
 
 class _NormSiLUConv(Function):
@@ -108,8 +115,7 @@ def dropout(x: jt.Var, seed: jt.Var, probability: float) -> jt.Var:
     check_float("dropout", x=x)
     check_float("dropout", seed=seed)
     check_shape("dropout", "seed", seed, (1,))
-    if not 0 <= probability < 1:
-        raise UserError(f"dropout: probability must be at least 0 and below 1, not {probability}")
+    _check_probability("dropout", "probability", probability)
     return call_kernel(
         'dropout(x_p, seed_p, y_p, x->num, data["probability"])',
         {"x": x, "seed": seed},

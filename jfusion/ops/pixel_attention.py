@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_count, check_divisible, check_float, check_shape
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt, nn
 
@@ -20,6 +20,7 @@ def pixel_attention(qkv: jt.Var, heads: int, heads_first: bool) -> jt.Var:
     """
     check_float("pixel_attention", qkv=qkv)
     check_shape("pixel_attention", "qkv", qkv, ("N", "3C", "H", "W"))
+    check_count("pixel_attention", "heads", heads)
     check_divisible("pixel_attention", "the channels of qkv", qkv.shape[1], 3 * heads)
     if use_kernel(qkv):
         return _PixelAttention(heads, heads_first)(qkv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jfusion.errors import UserError
-from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.checks import check_count, check_float, check_shape
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt
 
@@ -38,8 +38,7 @@ def pad(x: jt.Var, padding: int, mode: str) -> jt.Var:
     _check_map("pad", x)
     if mode not in ("reflect", "edge"):
         raise UserError(f"pad: mode must be 'reflect' or 'edge', not {mode!r}")
-    if padding < 0:
-        raise UserError(f"pad: padding must be 0 or more, not {padding}")
+    check_count("pad", "padding", padding, least=0)
     if mode == "reflect" and padding >= min(x.shape[2:]):
         raise UserError(
             f"pad: padding must be 0 to {min(x.shape[2:]) - 1} to reflect an x of {tuple(x.shape)}, not "
@@ -57,8 +56,7 @@ def pad_to_multiple(x: jt.Var, multiple: int, mode: str) -> jt.Var:
     _check_map("pad_to_multiple", x)
     if mode not in ("reflect", "symmetric"):
         raise UserError(f"pad_to_multiple: mode must be 'reflect' or 'symmetric', not {mode!r}")
-    if multiple < 1:
-        raise UserError(f"pad_to_multiple: multiple must be 1 or more, not {multiple}")
+    check_count("pad_to_multiple", "multiple", multiple)
     sides = x.shape[2:]
     if not any(n % multiple for n in sides):
         return x
@@ -75,8 +73,8 @@ def _check_map(op: str, x: jt.Var) -> None:
 
 def _check_resize(op: str, x: jt.Var, height: int, width: int) -> None:
     _check_map(op, x)
-    if min(height, width) < 1:
-        raise UserError(f"{op}: height and width must be 1 or more, not {height} and {width}")
+    check_count(op, "height", height)
+    check_count(op, "width", width)
 
 
 def gather(x: jt.Var, rows: np.ndarray, columns: np.ndarray) -> jt.Var:

@@ -114,7 +114,29 @@ WRONG = {
         "group_norm: the channels of x must be divisible by 3, and there are 4"),
     "no groups": (
         lambda x, w, b: group_norm.group_norm(x, 0, w, b), [IMAGE, (4,), (4,)],
-        "group_norm: the channels of x must be divisible by 0"),
+        "group_norm: groups must be a whole number of 1 or more, not 0"),
+    "half a group": (
+        lambda x, w, b: group_norm.group_norm(x, 2.0, w, b), [IMAGE, (4,), (4,)],
+        "group_norm: groups must be a whole number of 1 or more, not 2.0"),
+    "an epsilon that is no number": (
+        lambda x, w, b: group_norm.group_norm(x, 2, w, b, float("nan")), [IMAGE, (4,), (4,)],
+        "group_norm: eps must be a finite number above 0, not nan"),
+    "a probability of one": (
+        lambda *x: norm_conv.norm_silu_conv(x[0], 2, x[1:3], x[3:], 1.0),
+        [IMAGE, (4,), (4,), (3, 4, 3, 3), (3,)],
+        "norm_silu_conv: drop_probability must be at least 0 and below 1, not 1.0"),
+    "heads that are a truth": (
+        lambda x: pixel_attention.pixel_attention(x, True, False), [QKV],
+        "pixel_attention: heads must be a whole number of 1 or more, not True"),
+    "half a pixel of padding": (
+        lambda x: resize.pad(x, 0.5, "edge"), [IMAGE],
+        "pad: padding must be a whole number of 0 or more, not 0.5"),
+    "half a row": (
+        lambda x: resize.nearest(x, 3.5, 2), [IMAGE],
+        "nearest: height must be a whole number of 1 or more, not 3.5"),
+    "nothing to multiply": (
+        matmul.linear, [(2, 0), (4, 0)],
+        "linear: x and weight must not be empty, not (2, 0) and (4, 0)"),
     "group norm": (
         lambda x, w, b: group_norm.group_norm(x, 2, w, b), [IMAGE, (8,), (8,)],
         "group_norm: weight must be (4,) or (1, 4) for an input of (1, 4, 6, 5), not (8,)"),
@@ -181,13 +203,13 @@ WRONG = {
         "pixel_attention: the channels of qkv must be divisible by 9, and there are 12"),
     "no heads": (
         lambda qkv: pixel_attention.pixel_attention(qkv, 0, True), [QKV],
-        "pixel_attention: the channels of qkv must be divisible by 0"),
+        "pixel_attention: heads must be a whole number of 1 or more, not 0"),
     "an image of three axes": (
         lambda x: resize.nearest(x, 3, 3), [(4, 6, 5)],
         "nearest: x must be (N, C, H, W), not (4, 6, 5)"),
     "no width": (
         lambda x: resize.bilinear(x, 3, 0), [IMAGE],
-        "bilinear: height and width must be 1 or more, not 3 and 0"),
+        "bilinear: width must be a whole number of 1 or more, not 0"),
     "no pixels": (
         lambda x: resize.bilinear(x, 3, 3), [(1, 4, 0, 5)],
         "bilinear: x must have pixels, not (1, 4, 0, 5)"),
@@ -199,7 +221,7 @@ WRONG = {
         "pad: mode must be 'reflect' or 'edge', not 'wrap'"),
     "multiples of nothing": (
         lambda x: resize.pad_to_multiple(x, 0, "reflect"), [IMAGE],
-        "pad_to_multiple: multiple must be 1 or more, not 0"),
+        "pad_to_multiple: multiple must be a whole number of 1 or more, not 0"),
     "Sobel of colors": (
         filters.sobel_magnitude, [IMAGE], "sobel_magnitude: x must be (N, 1, H, W)"),
     "a pair of derivatives": (

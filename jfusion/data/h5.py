@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -406,7 +407,18 @@ def summary(path: str | Path, result: dict[str, Any]) -> str:
         [
             f"{path}: {result['samples']} pairs, {origin}",
             f"  sizes   {sizes}{more}",
-            f"  text    {text}; encoder: {encoder}",
+            f"  text    {text}; encoder: {encoder}{_authors(attributes)}",
             f"  color   {result['in_color']} samples have an image in color",
         ]
     )
+
+
+def _authors(attributes: dict[str, Any]) -> str:
+    """Who wrote the paragraphs, where `jfusion describe` recorded it."""
+    try:
+        found = json.loads(attributes["paragraphs"])
+        models = [f"{count} by {printable(name)}" for name, count in found["models"].items()]
+        by_hand = [f"{found['by_hand']} by hand"] if found["by_hand"] else []
+        return f"; paragraphs: {', '.join(models + by_hand)}"
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""

@@ -3,7 +3,8 @@
 A sub-command `jfusion NAME` is the module `jfusion/commands/NAME.py`, imported when it is typed. It has
 a dataclass `Options`, whose fields become arguments and options, and `run(options) -> int`. A command
 that also takes the settings of a system has `system_of(values)`, which returns the name of that system from the
-options that were given (None where they name none), and `run(options, settings) -> int`.
+options that were given (None where they name none), and `run(options, settings) -> int`. A command that
+reads options from a file has `from_file(values)`, which adds them to those that were typed.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ def _run(command: str, arguments: list[str]) -> int:
     parser.add(module.Options)
     if not hasattr(module, "system_of"):
         values = config.parsed(parser.parse(arguments), module.Options)
+        values = module.from_file(values) if hasattr(module, "from_file") else values
         return module.run(config.from_dict(module.Options, values, command))
     parser.add_argument("--config", metavar="FILE", help=FILE_HELP)
     parser.takes_settings = True

@@ -38,7 +38,7 @@ def inputs(case: Case) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
 def ours(name: str) -> common.Run:
     """One run of ours."""
     from jfusion import metrics
-    from jfusion.commands.metrics import keep_freed_memory
+    from jfusion.metrics.parallel import keep_freed_memory
 
     keep_freed_memory()  # as `jfusion metrics` does
     fused, a, b = inputs(CASES[name])

@@ -1,48 +1,52 @@
-"""`jfusion metrics`: folders of fused images are evaluated, several methods side by side. Needs no Jittor."""
+"""`jfusion metrics`: fused images are evaluated, several methods and data sets side by side. Needs no Jittor."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal
 
 from jfusion import metrics
-from jfusion.config import REQUIRED, CommandOptions, setting
-from jfusion.data import color, image
-from jfusion.data.names import list_files, natural_key, sample_name
-from jfusion.errors import UserError
-from jfusion.files import check_output, read_text, write_text, written_through
-from jfusion.metrics import DEFAULT_PRESET, PRESETS, fidelity, structure
-from jfusion.metrics.table import Table, deviations, means
-from jfusion.papers.compare import add_published, parse, protocol
-
-TRUTH = ("PSNR_truth", "SSIM_truth")
-LISTED = 10  # unfused pairs that a message names
-WORTH_A_PROCESS = 8  # images; fewer are done before a second process has started
-
+from jfusion.config import CommandOptions, setting
+from jfusion.data import image
+from jfusion.errors import UserError, did_you_mean
+from jfusion.files import check_output, write_text, written_through
+from jfusion.metrics import DEFAULT_PRESET, PRESETS, folders, table_file
+from jfusion.metrics.folders import DataSet, Matched, Triple
+from jfusion.metrics.parallel import TRUTH, evaluate_all
+from jfusion.papers import compare
+from jfusion.report import charts, ranks, strips, table
+from jfusion.report.comparison import Comparison
+from jfusion.report.table import Block
 
 EPILOG = (
-    "Images are matched by name without its suffix. A metric that is not defined for an image (the "
-    "correlation with a constant one) is left out of the mean, and counted. Presets and formulas: "
+    "Images are matched by name without its suffix; DIR/{name}_fused gives a rule, and one prefix or suffix "
+    "of fused images is found without it. With several data sets, {set} in a folder is the name of the set "
+    "(otherwise each method has a folder for each set). A metric that is not defined for an image (the "
+    "correlation with a constant one) is left out of the mean, and counted. Presets, formulas and table.yaml: "
     "docs/metrics.md."
 )
 
 
 @dataclass(frozen=True)
 class Options(CommandOptions):
-    """The folders, the evaluator, and the files that are written."""
+    """The images, the evaluator, and the files that are written."""
 
-    a: str = setting(REQUIRED, "sources A (infrared, MRI, ...)", "DIR")
-    b: str = setting(REQUIRED, "sources B (visible, PET, ...)", "DIR")
-    fused: Sequence[str] = setting(
-        REQUIRED, "fused images, one folder for each method; NAME=DIR names the method", "DIR"
+    table: str | None = setting(
+        None, "sets, methods and options as YAML or JSON", "TABLE.yaml", positional=True
+    )
+    a: str | None = setting(None, "sources A (infrared, MRI, ...)", "DIR")
+    b: str | None = setting(None, "sources B (visible, PET, ...)", "DIR")
+    set: Sequence[str] | None = setting(
+        None,
+        "a data set: its name and its sources; may be repeated, in place of --a and --b",
+        "NAME A B",
+    )
+    fused: Sequence[str] | None = setting(
+        None, "fused images, one folder for each method; NAME=DIR names the method", "DIR"
     )
     truth: str | None = setting(
         None, "ground truth: adds its PSNR and SSIM (default: without)", "DIR"
@@ -50,38 +54,90 @@ class Options(CommandOptions):
     list: str | None = setting(
         None, "evaluate only the names in this list file (default: all)", "FILE"
     )
+    common: bool = setting(True, "evaluate every method on the pairs that all methods have")
     preset: str = setting(DEFAULT_PRESET, f"the evaluator: {', '.join(PRESETS)}", "NAME")
     metrics: str | None = setting(
         None, "columns; all: every one (default: those that the evaluator prints)", "EN,SD,..."
     )
     jobs: int | None = setting(None, "processes (default: one for each core)")
-    paper: str | None = setting(None, "add the published row (default: none)", "SYSTEM/DATASET")
-    csv: str | None = setting(None, "write the table as CSV (default: no file)", "FILE")
-    markdown: str | None = setting(None, "write the table as Markdown (default: no file)", "FILE")
-    latex: str | None = setting(None, "write the table as LaTeX (default: no file)", "FILE")
-    per_image: str | None = setting(
-        None, "write the values of each image as CSV (default: no file)", "FILE"
+    paper: Sequence[str] | None = setting(
+        None,
+        "add published rows: SYSTEM/DATASET, or SYSTEM for the name of each set (default: none)",
+        "SYSTEM/DATASET",
     )
+    std: bool = setting(False, "add standard deviations to the means")
+    decimals: str | None = setting(
+        None, "decimals of the tables: 3, or EN=2,MI=3 (default: 2, of small values 4)", "N"
+    )
+    rank: bool = setting(
+        False, "add mean ranks, and the tests of Friedman, Wilcoxon (Holm) and Nemenyi"
+    )
+    markdown: str | None = setting(None, "write the tables as Markdown (default: no file)", "FILE")
+    html: str | None = setting(None, "write the tables as a web page (default: no file)", "FILE")
+    latex: str | None = setting(None, "write one LaTeX table (default: no file)", "FILE")
+    caption: str = setting("", "caption of the LaTeX table", "TEXT")
+    label: str = setting("", "label of the LaTeX table", "TEXT")
+    layout: Literal["blocks", "columns"] = setting(
+        "blocks", "data sets of the LaTeX table as blocks of rows or groups of columns"
+    )
+    csv: str | None = setting(
+        None, "write dataset,method,image,metric,value as CSV (default: no file)", "FILE"
+    )
+    json: str | None = setting(
+        None, "write values, means, ranks and tests as JSON (default: no file)", "FILE"
+    )
+    figures: str | None = setting(
+        None,
+        "write charts: box, violin, radar, scatter, heat map, ranks, critical differences",
+        "DIR",
+    )
+    scatter: str | None = setting(
+        None, "the two metrics of the scatter chart (default: the first two columns)", "EN,VIF"
+    )
+    strips: str | None = setting(
+        None, "write a strip for each pair: sources, methods, and enlarged regions", "DIR"
+    )
+    zoom: Sequence[str] = setting(
+        ("auto",), "regions of the strips in pixels; auto: where the methods differ most", "X,Y,W,H"
+    )
+    palette: Literal[strips.PALETTES] = setting("gray", "colors of source A in the strips, if gray")
+    format: Literal["png", "pdf"] = setting("png", "of charts and strips")
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
 
+    RENAMED = {"per_image": "csv"}
 
-@dataclass(frozen=True)
+
+@dataclass
 class Result:
-    """The table, every image's values by method, remarks, and what was skipped and why."""
+    """The values, their tables, the ranks if they were asked for, remarks, and what was skipped and why."""
 
-    table: Table
-    per_image: dict[str, dict[str, dict[str, float]]]
-    notes: list[str]
-    skipped: list[str]
+    comparison: Comparison
+    blocks: list[Block]
+    ranks: ranks.Ranks | None = None
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    triples: list[Triple] = field(default_factory=list)
 
 
 def run(options: Options) -> int:
-    """Evaluates, prints and writes the table; 2 when an image was skipped."""
-    _check_outputs([options.csv, options.markdown, options.latex, options.per_image])
+    """Evaluates, prints and writes the tables; 2 when an image was skipped."""
+    _check_outputs([options.csv, options.markdown, options.latex, options.html, options.json])
+    for folder in filter(None, (options.figures, options.strips)):
+        check_output(folder, "the figures", folder=True)
+    strips.parse_zoom(options.zoom)
+    pair = metrics.columns(options.scatter, options.preset) if options.scatter else None
+    if pair and len(pair) != 2:
+        raise UserError(f"--scatter needs two metrics, such as EN,VIF, not {options.scatter!r}")
     result = evaluate(options)
     write(result, options)
-    print(result.table.text())
+    if options.figures:
+        charts.write_all(result.comparison, options.figures, options.format, pair)
+    if options.strips:
+        _write_strips(result, options)
+    print(table.text(result.blocks))
+    if result.ranks:
+        print("\n" + "\n".join(ranks.lines(result.ranks)))
     for line in result.notes:
         print(f"note: {line}")
     for line in result.skipped:
@@ -104,227 +160,200 @@ def _check_outputs(paths: Sequence[str | None]) -> None:
 def evaluate(options: Options) -> Result:
     """Reads, matches and evaluates the images. Raises UserError if none can be evaluated."""
     columns = metrics.columns(options.metrics, options.preset)
-    paper = parse(options.paper) if options.paper else None
-    tasks, skipped = _match(options, columns)
-    per_image: dict[str, dict[str, dict[str, float]]] = {m: {} for m in _methods(options.fused)}
-    for task, (values, errors) in zip(tasks, _run_all(tasks, options.jobs), strict=True):
-        skipped += errors
-        for method, row in values.items():
-            per_image[method][task.name] = row
-    if not any(per_image.values()):
-        raise UserError("no image could be evaluated: " + "; ".join(skipped[:3]))
-    metric = metrics.preset(options.preset).metrics
-    lower = [c for c in columns if not metric[c].higher_is_better]
-    table = Table([*columns, *(TRUTH if options.truth else ())], lower)
-    notes = []
-    for method, images in per_image.items():
-        mean, left_out = means(images.values())
-        table.add(f"{method} ({len(images)})", mean, deviations(images.values()), ranked=True)
-        notes += [f"{method}: {m} is not defined for {n} images" for m, n in left_out.items()]
-    if len({tuple(sorted(images)) for images in per_image.values()}) > 1:
-        notes.append("the methods were not evaluated on the same images")
-    if paper:
-        add_published(table, *paper)
-        notes += protocol(*paper, options.preset, len(images))
-    return Result(table, per_image, notes, skipped)
+    sets, methods, papers = inputs(options)
+    decimals = _decimals(options.decimals, [*columns, *TRUTH])
+    papers = {name: [compare.parse(p) for p in of] for name, of in papers.items()}
+    found = _match(sets, methods, options)
+    notes, skipped = found.notes, found.skipped
+    values: dict[str, Any] = {}
+    for triple in found.triples:
+        for method in triple.fused:
+            values.setdefault(triple.set, {}).setdefault(method, {})
+    for done in evaluate_all(found.triples, options.preset, columns, options.jobs):
+        skipped += done.errors
+        for method, row in done.values.items():
+            values[done.triple.set][method][done.triple.name] = row
+    shown = [*columns, *(TRUTH if any(s.truth for s in sets) else ())]
+    comparison = Comparison(options.preset, shown, values, decimals)
+    if options.common:
+        comparison.keep_common()
+    empty = [name for name, of in values.items() if not any(of.values())]
+    if empty:
+        where = f" of {', '.join(empty)}" if len(sets) > 1 else ""
+        raise UserError(f"no image{where} could be evaluated: " + "; ".join(skipped[:3]))
+    result = Result(comparison, [], None, notes, skipped, found.triples)
+    for data in sets:
+        _add_block(result, data.name, len(sets) > 1, papers.get(data.name, []), options)
+    if options.rank:
+        _add_ranks(result, len(sets) > 1)
+    return result
+
+
+def _match(sets: Sequence[DataSet], methods: Mapping[str, str], options: Options) -> Matched:
+    """The triples of all sets. Raises UserError for a method that has no folder in any of them."""
+    several, total = len(sets) > 1, Matched()
+    for data in sets:
+        reader = image.Reader(options.range, options.max_pixels)
+        found = folders.match(data, methods, reader, several, options.common)
+        total.triples += found.triples
+        total.notes += found.notes
+        total.skipped += found.skipped
+    for label in methods.keys() - {m for triple in total.triples for m in triple.fused}:
+        place = methods[label]
+        raise UserError(
+            f"{label} has no image of any data set; with several sets, {place} must hold a folder for each, "
+            "or {set} in its place"
+        )
+    return total
+
+
+def _add_block(
+    result: Result, name: str, several: bool, papers: list[tuple[str, str]], options: Options
+) -> None:
+    """Adds the table of a data set, with its published rows and notes."""
+    comparison = result.comparison
+    of_set = comparison.table(name, options.std)
+    counts = comparison.pairs(name)
+    pairs = max(counts.values())
+    prefix = f"{name}: " if several else ""
+    notes = [prefix + line for line in comparison.undefined(name)]
+    if len(set(counts.values())) > 1:
+        notes.append(f"{prefix}the methods were not evaluated on the same images")
+    for system, dataset in papers:
+        compare.add_published(of_set, system, dataset, preset=options.preset)
+        notes += [prefix + n for n in compare.protocol(system, dataset, options.preset, pairs)]
+    title = f"{name} ({pairs} pairs)" if several else ""
+    result.blocks.append(Block(title, of_set))
+    result.notes += notes
+
+
+def _add_ranks(result: Result, several: bool) -> None:
+    """Adds mean ranks and tests, if there are two methods to compare."""
+    comparison = result.comparison
+    complete = comparison.complete_methods()
+    if len(complete) < 2:
+        raise UserError(
+            "--rank compares methods: give two or more that have images of every data set"
+        )
+    left_out = [m for m in comparison.methods if m not in complete]
+    if left_out:
+        result.notes.append(f"not ranked, since a data set is missing: {', '.join(left_out)}")
+    result.ranks = ranks.compare(comparison)
+    for title, of_set in ranks.tables(result.ranks, comparison.columns, several):
+        result.blocks.append(Block(title, of_set))
 
 
 def write(result: Result, options: Options) -> None:
     """Writes the formats whose files the options name."""
-    table = result.table
-    for path, text in (
-        (options.csv, table.csv),
-        (options.markdown, table.markdown),
-        (options.latex, table.latex),
+    blocks, notes = result.blocks, result.notes
+    lines = [*notes, *(ranks.lines(result.ranks) if result.ranks else [])]
+    plain = [block for block in blocks if not block.title.startswith(ranks.TITLE)]
+    ranked = result.ranks.to_dict() if result.ranks else None
+    style = (options.caption, options.label, options.layout)
+    for path, make in (
+        (options.markdown, lambda: table.markdown(blocks, lines)),
+        (options.html, lambda: table.page(blocks, lines)),
+        (options.latex, lambda: table.latex(plain, *style, notes)),
+        (options.csv, lambda: table.tidy(result.comparison)),
+        (options.json, lambda: table.as_json(result.comparison, lines, ranked)),
     ):
         if path:
-            write_text(path, text(), "the table")
-    if options.per_image:
-        each = Table(table.columns)
-        for method, images in result.per_image.items():
-            for name, values in images.items():
-                each.add(f"{method}/{name}", values)
-        write_text(options.per_image, each.csv(), "the values of each image")
+            write_text(path, make(), "the table")
 
 
-# ---- which images belong together --------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The files of one pair of sources and of what each method made of it."""
-
-    name: str
-    a: Path
-    b: Path
-    truth: Path | None
-    fused: dict[str, Path]
-    preset: str
-    columns: list[str]
-    reader: image.Reader
-
-
-def _methods(folders: Sequence[str]) -> dict[str, Path]:
-    """Label -> folder. The label is NAME of NAME=DIR, or the shortest end of the path that no other has."""
-    methods: dict[str, Path] = {}
-    plain = [Path(f) for f in folders if "=" not in f or Path(f).is_dir()]
-    depth = next(
-        d
-        for d in range(1, 2 + max((len(p.parts) for p in plain), default=1))
-        if len({p.parts[-d:] for p in plain}) == len({p.parts for p in plain})
-    )
-    for f in folders:
-        label, _, folder = f.rpartition("=") if Path(f) not in plain else ("", "", f)
-        label = label or "/".join(Path(folder).parts[-depth:])
-        if label in methods:
-            raise UserError(f"two methods are called {label!r}; name them: --fused NAME=DIR")
-        methods[label] = Path(folder)
-    return methods
-
-
-def _images(folder: Path, what: str) -> dict[str, Path]:
-    """Sample name -> file, of the images in a folder."""
-    try:
-        return list_files(folder, image.is_image_name, "image")
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from error
-
-
-def _match(options: Options, columns: list[str]) -> tuple[list[_Task], list[str]]:
-    """The pairs that can be evaluated, and a line for each image that cannot."""
-    skipped: list[str] = []
-    sources = {
-        "A": _images(Path(options.a), "--a"),
-        "B": _images(Path(options.b), "--b"),
-    }
-    if options.truth:
-        sources["truth"] = _images(Path(options.truth), "--truth")
-    methods = {m: _images(p, "--fused") for m, p in _methods(options.fused).items()}
-    if options.list:
-        _keep_listed(options.list, sources, methods, skipped)
-    reader = image.Reader(options.range, options.max_pixels)
-    for side, files in (*sources.items(), *methods.items()):
-        reader.prepare(files.values(), side)
-    tasks = []
-    for name in sorted(set().union(*methods.values()), key=natural_key):
-        missing = [what for what, files in sources.items() if name not in files]
-        if missing:
-            skipped.append(f"{name}: no image of that name in {' and '.join(missing)}")
-            continue
-        for method in (m for m, files in methods.items() if name not in files):
-            skipped.append(f"{name}: {method} has no fused image")
-        fused = {m: files[name] for m, files in methods.items() if name in files}
-        truth = sources["truth"][name] if options.truth else None
-        paths = (sources["A"][name], sources["B"][name], truth)
-        tasks.append(_Task(name, *paths, fused, options.preset, columns, reader))
-    if not tasks:
-        raise UserError(
-            f"no name in {', '.join(options.fused)} is also in {options.a} and {options.b}"
-        )
-    unfused = sorted(set(sources["A"]) & set(sources["B"]) - set().union(*methods.values()))
-    if unfused:
-        more = f" and {len(unfused) - LISTED} more" if len(unfused) > LISTED else ""
-        skipped.append(
-            f"{', '.join(unfused[:LISTED])}{more}: no method has fused them (--list FILE evaluates only "
-            "the names in a list)"
-        )
-    return tasks, skipped
-
-
-def _keep_listed(
-    path: str, sources: dict[str, dict], methods: dict[str, dict], skipped: list[str]
-) -> None:
-    """Removes the images whose names are not in the list file."""
-    lines = read_text(path, "--list").splitlines()
-    listed = [sample_name(line.strip()) for line in lines if line.strip()]
-    for files in (*sources.values(), *methods.values()):
-        for name in set(files) - set(listed):
-            del files[name]
-    names = set().union(*sources.values())
-    skipped += [f"{name}: in no folder" for name in listed if name not in names]
-
-
-# ---- the metrics, in several processes ---------------------------------------------------------
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc to keep up to 256 MiB of freed memory for the next image.
-
-    It returns large blocks to the system at once, and fetching them again page by page takes a
-    quarter of the time of FILM's twelve metrics. Does nothing with another C library.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 32 << 20)
-        mallopt(trim_threshold, 256 << 20)
-
-
-def _run_all(tasks: list[_Task], jobs: int | None) -> Iterator[tuple[dict, list[str]]]:
+def _write_strips(result: Result, options: Options) -> None:
+    """Writes `<strips>/<pair>.png`, with several data sets `<strips>/<set>/<pair>.png`, of evaluated pairs."""
     from tqdm import tqdm
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs must be 1 or more, not {jobs}")
-    jobs = jobs or min(os.cpu_count() or 1, max(1, len(tasks) // WORTH_A_PROCESS))
-    bar = {"total": len(tasks), "desc": "evaluating", "unit": "image", "disable": None}
-    if jobs == 1:
-        keep_freed_memory()
-        yield from tqdm(map(_evaluate_one, tasks), **bar)
-        return
-    try:
-        with _one_thread_each(), _pool(jobs) as pool:
-            yield from tqdm(pool.map(_evaluate_one, tasks), **bar)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process that was evaluating images was killed, perhaps for memory; use fewer --jobs"
-        ) from error
-
-
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=keep_freed_memory)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started inside compute with one thread each: the images are the parallel part."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _evaluate_one(task: _Task) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Values by method, and a line for each image that could not be evaluated."""
-    values: dict[str, dict[str, float]] = {}
-    errors: list[str] = []
-    try:
-        a, b = _read(task, task.a, "A"), _read(task, task.b, "B")
-        truth = task.truth and _read(task, task.truth, "truth")
-    except UserError as error:
-        return {}, [f"{task.name}: {error}"]
-    for method, path in task.fused.items():
+    regions = strips.parse_zoom(options.zoom)
+    values = result.comparison.values
+    for triple in tqdm(result.triples, desc="strips", unit="pair", disable=None):
+        methods = [m for m in triple.fused if triple.name in values[triple.set][m]]
+        if not methods:
+            continue
+        a, b = triple.a.parent.name, triple.b.parent.name
+        labels = (a, b) if a != b else ("A", "B")
+        paths = (triple.a, triple.b, *(triple.fused[m] for m in methods))
+        sides = ("A", "B", *methods)
+        images = [triple.reader.levels(p, side) for p, side in zip(paths, sides, strict=True)]
+        folder = Path(options.strips or "") / (triple.set if len(values) > 1 else "")
+        shown = dict(zip((*labels, *methods), images, strict=False))
         try:
-            fused = _read(task, path, method)
-            sizes = {what: x.shape for what, x in (("A", a), ("B", b), ("fused", fused))}
-            if truth:
-                sizes["truth"] = truth.shape
-            if len(set(sizes.values())) > 1:
-                text = ", ".join(f"{what} {h}x{w}" for what, (h, w) in sizes.items())
-                raise UserError(f"sizes differ: {text}")
-            values[method] = metrics.evaluate(fused, a, b, task.preset, task.columns)
-            if truth:
-                truths = (fidelity.truth_psnr(fused, truth), structure.truth_ssim(fused, truth))
-                values[method] |= dict(zip(TRUTH, truths, strict=True))
+            drawn = strips.strip(shown, regions, options.palette)
         except UserError as error:
-            errors.append(f"{task.name} of {method}: {error}")
-    return values, errors
+            raise UserError(f"{triple.title}: {error}") from error
+        strips.write(folder / f"{triple.name}.{options.format}", drawn)
 
 
-def _read(task: _Task, path: Path, side: str) -> metrics.GrayImage:
-    rgb = task.reader.rgb(path, side)
-    by_pillow = metrics.preset(task.preset).gray == "pillow"
-    return metrics.GrayImage(color.gray_by_pillow(rgb) if by_pillow else color.gray(rgb))
+def _decimals(text: str | None, columns: Sequence[str]) -> dict[str, int]:
+    """Column -> decimals, of "3" or "EN=2,MI=3"; raises UserError."""
+    names = {c.lower(): c for c in columns}
+    result: dict[str, int] = {}
+    for part in text.split(",") if text else ():
+        name, equals, digits = part.rpartition("=")
+        if not digits.strip().isdecimal() or int(digits) > 9:
+            raise UserError(f"--decimals must be 0 to 9, or such as EN=2,MI=3, not {text!r}")
+        if equals and name.strip().lower() not in names:
+            raise UserError(f"--decimals: no column {name!r}{did_you_mean(name, columns)}")
+        chosen = [names[name.strip().lower()]] if equals else columns
+        result |= dict.fromkeys(chosen, int(digits))
+    return result
+
+
+# ---- sets and methods ----------------------------------------------------------------------------
+
+
+def from_file(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were typed, over those of the table file that they name. Raises UserError."""
+    if "table" not in values:
+        return dict(values)
+    given = {"table", "a", "b", "set", "fused", "truth", "list"}  # sets and methods say these
+    names = {f.name for f in fields(Options)} - given
+    return {**table_file.options(values["table"], names), **values}
+
+
+def inputs(options: Options) -> tuple[list[DataSet], dict[str, str], dict[str, list[str]]]:
+    """The data sets, label -> place of each method, and the published rows by data set."""
+    sets, papers = _sets(options)
+    if options.fused:
+        methods = folders.methods(options.fused)
+    elif options.table:
+        methods = table_file.methods(options.table)
+    else:
+        raise UserError("give the fused images: --fused DIR, or methods in a table.yaml")
+    for paper in options.paper or ():
+        system, slash, dataset = paper.partition("/")
+        names = [
+            s.name for s in sets if len(sets) == 1 or not slash or compare.same(s.name, dataset)
+        ]
+        if not names:
+            raise UserError(f"--paper {paper}: no data set is called {dataset!r}")
+        for name in names:
+            papers.setdefault(name, []).append(paper if slash else f"{system}/{name}")
+    return sets, methods, papers
+
+
+def _sets(options: Options) -> tuple[list[DataSet], dict[str, list[str]]]:
+    """The data sets of the options or of the file, and the published rows that the file names."""
+    if options.set and (options.a or options.b):
+        raise UserError("give --set NAME A B, or --a and --b, not both")
+    if bool(options.a) != bool(options.b):
+        raise UserError("both sources are needed: --a DIR --b DIR")
+    shared = (options.truth, options.list)
+    if options.a and options.b:
+        name = folders.split_rule(options.a)[0].resolve().parent.name
+        return [DataSet(name, options.a, options.b, *shared)], {}
+    if not options.set and not options.table:
+        raise UserError("give the sources: --a DIR --b DIR, --set NAME A B, or a table.yaml")
+    if not options.set:
+        if any(shared):
+            raise UserError(f"truth and list of a set are written in {options.table}")
+        return table_file.sets(options.table or "")
+    if len(options.set) % 3:
+        raise UserError("--set must be followed by a name and two folders: --set TNO tno/ir tno/vi")
+    sets = [DataSet(*options.set[i : i + 3], *shared) for i in range(0, len(options.set), 3)]
+    if len({s.name for s in sets}) < len(sets):
+        raise UserError("two data sets have one name; name each --set differently")
+    if len(sets) > 1 and any(shared):
+        raise UserError("--truth and --list are for one data set; write several in a table.yaml")
+    return sets, {}

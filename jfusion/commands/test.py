@@ -225,7 +225,7 @@ def _table(
     task = str(data.attributes.get("task", options.task))
     notes = compare.notes(system.name, task, system.config)
     names = compare.published_names(system.name, system.config)
-    compare.add_published(table, system.name, data.dataset, names)
+    compare.add_published(table, system.name, data.dataset, names, preset)
     if len(table.rows) > 1:
         notes += compare.protocol(system.name, data.dataset, preset, len(data))
     notes += [

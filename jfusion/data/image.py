@@ -123,12 +123,16 @@ class Reader:
         Raises UserError for a file that is missing, no image of a known format, too large, or has values
         that are not finite.
         """
+        pixels = self.levels(path, side)
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+    def levels(self, path: str | Path, side: str = "") -> np.ndarray:
+        """As `rgb`, but a file of one channel stays (H, W) uint8: some evaluators ask which it is."""
         pixels = self._decoded(Path(path))
         chosen = self.ranges.get(side)
         if pixels.dtype != np.uint8 and chosen is None:
             chosen = self.policy.resolve([pixels])
-        pixels = to_uint8(pixels, chosen)
-        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+        return to_uint8(pixels, chosen)
 
     def gray(self, path: str | Path, side: str = "") -> np.ndarray:
         """The luma of an image file with all its bits, (H, W) float32 in [0, 1]; otherwise as `rgb`."""

@@ -15,7 +15,7 @@ import numpy as np
 from jfusion import arrays
 from jfusion.data import color
 from jfusion.errors import UserError, did_you_mean
-from jfusion.metrics.gray_image import GrayImage
+from jfusion.metrics.gray_image import ColorImage, GrayImage
 from jfusion.metrics.presets import DEFAULT_PRESET, METRICS, PAPER, PRESETS, Metric, Preset
 
 __all__ = [
@@ -24,10 +24,12 @@ __all__ = [
     "PAPER",
     "PRESETS",
     "Metric",
+    "ColorImage",
     "GrayImage",
     "Preset",
     "columns",
     "evaluate",
+    "prepare",
     "preset",
 ]
 
@@ -67,19 +69,20 @@ def evaluate(
     """The metrics of a fused image and its two sources, by name; a list of them for a batch.
 
     fused, a, b: NumPy arrays, PIL images or Jittor Vars, one pair or a batch, as `System.fuse` accepts
-    and returns them; color becomes gray as the preset's evaluator does it. Values are levels 0..255:
+    and returns them; color becomes gray as the preset's evaluator does it, or is judged channel by
+    channel ("vifb", where the fused image has three channels). Values are levels 0..255:
     uint8, or whole numbers of another type. Anything else, such as fractions in [0, 1], is refused
     unless `value_range` gives the values that mean black and white, for example (0, 1); they are then
     scaled to 0..255 and not rounded. preset: an evaluator of `PRESETS`. names: metrics, "all", or None
     for those that the evaluator prints.
 
-    To compare several methods, pass the sources as `GrayImage`s (H, W) in 0..255: what depends on one
-    image alone is then computed once. NaN where a metric is not defined, as for the correlation with a
+    To compare several methods, pass the sources as `prepare` returns them, or as `GrayImage`s (H, W) in
+    0..255: what depends on one image alone is then computed once. NaN where a metric is not defined, as for the correlation with a
     constant image. Raises UserError for unequal sizes, unknown names and values out of range.
     """
     chosen = columns(names, preset)
     grays = [
-        _grays(x, what, PRESETS[preset].gray, value_range)
+        _prepared(x, what, PRESETS[preset], value_range)
         for x, what in ((fused, "the fused image"), (a, "source A"), (b, "source B"))
     ]
     counts = [len(x) for x in grays]
@@ -91,7 +94,21 @@ def evaluate(
     return values if _is_batch(fused) else values[0]
 
 
-def _evaluate(images: tuple[GrayImage, ...], preset: str, names: list[str]) -> dict[str, float]:
+def prepare(pixels: np.ndarray, preset: str = DEFAULT_PRESET) -> GrayImage | ColorImage:
+    """An image as the evaluator sees it: (H, W) or (H, W, 3), levels 0..255. See `evaluate`."""
+    return _prepare(pixels, PRESETS[preset])
+
+
+def _prepare(pixels: np.ndarray, evaluator: Preset) -> GrayImage | ColorImage:
+    if pixels.ndim == 2:
+        return GrayImage(pixels)
+    gray = _to_gray(pixels, evaluator.gray)
+    return ColorImage(pixels, gray) if evaluator.channels else GrayImage(gray)
+
+
+def _evaluate(
+    images: tuple[GrayImage | ColorImage, ...], preset: str, names: list[str]
+) -> dict[str, float]:
     definitions = PRESETS[preset].metrics
     shapes = [x.shape for x in images]
     if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
@@ -99,17 +116,40 @@ def _evaluate(images: tuple[GrayImage, ...], preset: str, names: list[str]) -> d
             f"metrics need three gray images of one size, not {shapes[0]}, {shapes[1]}, {shapes[2]}"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {name: float(definitions[name].compute(*images)) for name in names}
+        return {name: float(_value(definitions[name], *images)) for name in names}
+
+
+def _value(
+    metric: Metric,
+    fused: GrayImage | ColorImage,
+    a: GrayImage | ColorImage,
+    b: GrayImage | ColorImage,
+) -> float:
+    """A metric of three gray images, or its mean over the channels of a fused image in color.
+
+    A gray source is then compared with each channel, and a gray fused image with the luma of the sources,
+    as in VIFB.
+    """
+    if isinstance(fused, GrayImage):
+        a, b = (x.gray if isinstance(x, ColorImage) else x for x in (a, b))
+        return metric.compute(fused, a, b)
+    if metric.side_by_side:
+        return metric.compute(fused.side_by_side, None, None)
+    sides = [x.channels if isinstance(x, ColorImage) else (x,) * 3 for x in (a, b)]
+    return np.mean([metric.compute(*images) for images in zip(fused.channels, *sides, strict=True)])
 
 
 def _is_batch(x: Any) -> bool:
-    return not isinstance(x, GrayImage) and arrays.read(x, "fused").layout in ("NCHW", "list")
+    prepared = isinstance(x, GrayImage | ColorImage)
+    return not prepared and arrays.read(x, "fused").layout in ("NCHW", "list")
 
 
-def _grays(
-    x: Any, what: str, rule: str, value_range: tuple[float, float] | None
-) -> list[GrayImage]:
-    """The images in x as gray ones of 0..255; GrayImages stay what they are."""
+def _prepared(
+    x: Any, what: str, evaluator: Preset, value_range: tuple[float, float] | None
+) -> list[GrayImage | ColorImage]:
+    """The images in x as the evaluator sees them; those that are prepared stay what they are."""
+    if isinstance(x, ColorImage):
+        return [x]
     if isinstance(x, GrayImage):
         if not np.isfinite(x.pixels).all():
             raise UserError(f"{what} has values that are not finite (NaN or infinity)")
@@ -117,8 +157,7 @@ def _grays(
             raise UserError(f"{what} is a GrayImage with values outside 0..255")
         return [x]
     return [
-        GrayImage(_to_gray(_to_levels(v, what, value_range), rule))
-        for v in arrays.read(x, what).arrays
+        _prepare(_to_levels(v, what, value_range), evaluator) for v in arrays.read(x, what).arrays
     ]
 
 

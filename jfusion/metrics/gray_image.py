@@ -35,6 +35,28 @@ class GrayImage:
         return self._known[key]
 
 
+class ColorImage:
+    """A color image as its channels R, G and B, for evaluators that judge each channel.
+
+    pixels (H, W, 3) in 0..255. gray: the luma, for a comparison with a gray image.
+    """
+
+    def __init__(self, pixels: np.ndarray, gray: np.ndarray):
+        self.shape = pixels.shape[:2]
+        channels = [GrayImage(pixels[..., i]) for i in range(3)]
+        if (
+            pixels == pixels[..., :1]
+        ).all():  # gray after all: what is computed of one serves the others
+            channels = channels[:1] * 3
+        self.channels = tuple(channels)
+        self.gray = GrayImage(gray)
+
+    @property
+    def side_by_side(self) -> GrayImage:
+        """The three channels next to each other, (H, 3 W)."""
+        return GrayImage(np.hstack([channel.pixels for channel in self.channels]))
+
+
 Gray = np.ndarray | GrayImage
 
 

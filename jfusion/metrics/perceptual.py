@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from jfusion.metrics.edges import sobel
-from jfusion.metrics.gray_image import Gray, gray_images, min_max_normalize
+from jfusion.metrics.gray_image import Gray, gray_images, min_max_normalize, valid
 
 BLOCK = 16
 
@@ -37,14 +37,18 @@ def qcv(fused: Gray, a: Gray, b: Gray) -> float:
     Varshney 2007; Z. Liu's metricChen, VIFB.
     """
     fused, a, b = gray_images(fused, a, b)
-    sensitivity = _mannos_sakrison(fused.shape)
     error = weights = 0.0
     for source in (a, b):
         weight = source.get(_saliency)
-        difference = source.get(min_max_normalize) - fused.get(min_max_normalize)
-        error += float((weight * _blocks(_filtered(difference, sensitivity) ** 2)).sum()) / BLOCK**2
+        difference = source.get(_seen) - fused.get(_seen)
+        error += float((weight * _blocks(difference**2)).sum()) / BLOCK**2
         weights += float(weight.sum())
     return error / weights if weights else math.nan
+
+
+def _seen(x: np.ndarray) -> np.ndarray:
+    """The image through the eye's sensitivity; the filter is linear, so that differences may follow it."""
+    return _filtered(min_max_normalize(x), _mannos_sakrison(x.shape))
 
 
 def _masked_contrast(x: np.ndarray) -> np.ndarray:
@@ -55,17 +59,15 @@ def _masked_contrast(x: np.ndarray) -> np.ndarray:
 
 
 def _gaussian_filtered(x: np.ndarray, sigma: float) -> np.ndarray:
-    from scipy.ndimage import correlate1d
-
     offsets = np.arange(-15, 16)
     window = np.exp(-(offsets**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
-    for axis in (0, 1):
-        x = correlate1d(x, window, axis=axis, mode="constant")
-    return x
+    return valid(np.pad(x, 15), tuple(window.tolist()))
 
 
 def _filtered(x: np.ndarray, response: np.ndarray) -> np.ndarray:
-    return np.fft.ifft2(np.fft.fft2(x) * response).real
+    from scipy.fft import irfft2, rfft2
+
+    return irfft2(rfft2(x) * response[:, : x.shape[1] // 2 + 1], x.shape)
 
 
 def _frequencies(shape: tuple[int, int], unit: float) -> np.ndarray:

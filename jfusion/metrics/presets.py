@@ -13,17 +13,24 @@ from jfusion.metrics.gray_image import Gray
 
 @dataclass(frozen=True)
 class Metric:
-    """compute(fused, a, b) -> float; higher_is_better is the direction of the papers' arrows."""
+    """compute(fused, a, b) -> float; higher_is_better is the direction of the papers' arrows.
+
+    decimals: as many as a table shows. side_by_side: where channels are judged, the three channels of the
+    fused image next to each other are one image; otherwise the value is the mean over the channels.
+    """
 
     compute: Callable[[Gray, Gray, Gray], float]
     higher_is_better: bool = True
+    decimals: int = 2
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True)
 class Preset:
-    """An evaluator: its metrics by name, those it prints, and how it makes color images gray.
+    """An evaluator: its metrics by name, those it prints, and what it makes of color images.
 
     gray: "luma", 0.299 R + 0.587 G + 0.114 B rounded half to even, or "pillow", Pillow's integers.
+    channels: a fused image in color is judged channel by channel, a gray one on the luma of the sources.
     paper: the columns of the papers' tables, where they have fewer than the evaluator prints.
     """
 
@@ -32,6 +39,7 @@ class Preset:
     own: dict[str, Metric] = field(default_factory=dict)
     gray: str = "luma"
     paper: tuple[str, ...] | None = None
+    channels: bool = False
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -52,12 +60,12 @@ METRICS = {
     "VIF": Metric(visual.viff),
     "Qabf": Metric(edges.qabf),
     "SSIM": Metric(structure.ssim),
-    "Nabf": Metric(edges.nabf, higher_is_better=False),
+    "Nabf": Metric(edges.nabf, higher_is_better=False, decimals=4),
     "MS_SSIM": Metric(structure.ms_ssim),
     "NMI": Metric(information.normalized_mutual_information),
     "EI": Metric(edges.edge_intensity),
     "CE": Metric(information.cross_entropy, higher_is_better=False),
-    "RMSE": Metric(fidelity.rmse, higher_is_better=False),
+    "RMSE": Metric(fidelity.rmse, higher_is_better=False, decimals=4),
     "Qcb": Metric(perceptual.qcb),
     "Qcv": Metric(perceptual.qcv, higher_is_better=False),
     "FMI_pixel": Metric(feature.fmi_pixel),
@@ -88,17 +96,17 @@ PRESETS = {
             "EN": Metric(partial(information.entropy, guard=1e-7)),
             "MI": Metric(partial(information.mutual_information, base=2)),
             "AG": Metric(partial(sharpness.average_gradient, over_inner=True)),
-            "MSE": Metric(partial(fidelity.mse, unit=True), higher_is_better=False),
+            "MSE": Metric(partial(fidelity.mse, unit=True), higher_is_better=False, decimals=4),
             "PSNR": Metric(partial(fidelity.psnr, peak=255.0**2)),
             "VIF": Metric(partial(visual.viff, guard=False)),
-            "Nabf": Metric(partial(edges.nabf, weak=0.0), higher_is_better=False),
+            "Nabf": Metric(partial(edges.nabf, weak=0.0), higher_is_better=False, decimals=4),
             "SSIM": Metric(partial(structure.ssim, window=structure.GAUSSIAN_FLOAT32)),
             "MS_SSIM": Metric(partial(structure.ms_ssim, window=structure.GAUSSIAN_FLOAT32)),
         },
         gray="pillow",
     ),
     "vifb": Preset(
-        "VIFB's MATLAB metrics, of gray images (it averages over R, G and B of color ones)",
+        "VIFB's MATLAB metrics; of fused images in color, the mean over R, G and B",
         (
             *("AG", "CE", "EI", "EN", "MI", "PSNR", "Qabf"),
             *("Qcb", "Qcv", "RMSE", "SF", "SSIM", "SD"),
@@ -107,8 +115,9 @@ PRESETS = {
             "AG": Metric(partial(sharpness.average_gradient, over_inner=True)),
             "MI": Metric(partial(information.mutual_information, normalized=True)),
             "PSNR": Metric(fidelity.psnr_of_rmse),
-            "SF": Metric(partial(sharpness.spatial_frequency, over_all=True)),
+            "SF": Metric(partial(sharpness.spatial_frequency, over_all=True), side_by_side=True),
             "SSIM": Metric(partial(structure.ssim, window=structure.GAUSSIAN)),
         },
+        channels=True,
     ),
 }

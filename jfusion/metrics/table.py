@@ -1,4 +1,4 @@
-"""Tables of metrics: text for a terminal, Markdown, LaTeX, CSV."""
+"""A table of metrics: text for a terminal, Markdown, CSV. LaTeX and HTML are in report/table.py."""
 
 from __future__ import annotations
 
@@ -60,12 +60,18 @@ class Table:
     """Rows of metrics under a label each; a metric that a row lacks is shown as a dash.
 
     Where two or more rows are ranked, the best and the second best of each column are marked;
-    `lower` names the columns in which less is better.
+    `lower` names the columns in which less is better; `decimals` how many a column shows, 2 if not said.
     """
 
-    def __init__(self, columns: Iterable[str], lower: Iterable[str] = ()):
+    def __init__(
+        self,
+        columns: Iterable[str],
+        lower: Iterable[str] = (),
+        decimals: Mapping[str, int] | None = None,
+    ):
         self.columns = list(columns)
         self.lower = set(lower)
+        self.decimals = dict(decimals or {})
         self.rows: list[Row] = []
 
     def add(
@@ -92,10 +98,14 @@ class Table:
         value = row.values.get(column)
         return order.index(value) + 1 if value in order else 0
 
+    def cell(self, row: Row, column: str, plus_minus: str = "±") -> str:
+        """The value of a row as it is shown, without a mark."""
+        return row.cell(column, self.decimals.get(column, 2), plus_minus)
+
     def text(self) -> str:
         """Aligned columns; ¹ marks the best and ² the second best."""
         body = [
-            [r.label, *(r.cell(c, 2) + ("", "¹", "²")[self.rank(r, c)] for c in self.columns)]
+            [r.label, *(self.cell(r, c) + ("", "¹", "²")[self.rank(r, c)] for c in self.columns)]
             for r in self.rows
         ]
         cells = [["", *self.columns], *body]
@@ -109,22 +119,14 @@ class Table:
         """A Markdown table; the best in bold, the second best in italics."""
         marks = ("{}", "**{}**", "*{}*")
         body = [
-            [r.label, *(marks[self.rank(r, c)].format(r.cell(c, 2)) for c in self.columns)]
+            [
+                r.label.replace("|", r"\|"),
+                *(marks[self.rank(r, c)].format(self.cell(r, c)) for c in self.columns),
+            ]
             for r in self.rows
         ]
-        head, *rest = ("| " + " | ".join(row) + " |" for row in [["", *self._headed()], *body])
+        head, *rest = ("| " + " | ".join(row) + " |" for row in [["", *self.headed()], *body])
         return "\n".join([head, "|" + "---|" * (len(self.columns) + 1), *rest]) + "\n"
-
-    def latex(self) -> str:
-        """A LaTeX tabular (booktabs); the best in bold, the second best underlined."""
-        marks = ("{}", r"\textbf{{{}}}", r"\underline{{{}}}")
-        arrows = (rf"{_tex(c)} $\{'down' if c in self.lower else 'up'}arrow$" for c in self.columns)
-        lines = [rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}", r"\toprule"]
-        lines += [" & ".join(["", *arrows]) + r" \\", r"\midrule"]
-        for r in self.rows:
-            cells = (marks[self.rank(r, c)].format(r.cell(c, 2, r"$\pm$")) for c in self.columns)
-            lines.append(" & ".join([_tex(r.label), *cells]) + r" \\")
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
     def csv(self) -> str:
         """Comma-separated, six digits; the spread in columns of its own."""
@@ -141,18 +143,11 @@ class Table:
             writer.writerow([r.label, *cells])
         return out.getvalue()
 
-    def _headed(self) -> list[str]:
+    def headed(self) -> list[str]:
+        """The names of the columns; where rows compete, with an arrow for the better direction."""
         return [
             f"{c} {'↓' if c in self.lower else '↑'}" if self._ranked() else c for c in self.columns
         ]
 
     def _ranked(self) -> bool:
         return sum(r.ranked for r in self.rows) > 1
-
-
-def _tex(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(
-            character, rf"\{character}" if character != "\\" else r"\textbackslash "
-        )
-    return text

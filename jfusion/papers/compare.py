@@ -2,7 +2,8 @@
 
 All of it is in CSV files of this folder: `names.csv` has the rows of a system in the published
 tables, where a setting may choose other rows; `notes.csv` has remarks on a task, `protocols.csv` the
-evaluator, the number of pairs and a remark for each data set ("*": all others).
+evaluator, the number of pairs and a remark for each data set ("*": all others), and `sources.csv` the
+same for papers that measured the systems of others ("": an evaluator that is not known).
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import csv
 from functools import cache
 
 from jfusion.errors import UserError, did_you_mean
+from jfusion.metrics import PRESETS
 from jfusion.metrics.table import Table
 from jfusion.papers.tables import FOLDER, cells
+
+OF_OTHERS = ("others_2026", "vifb_average")  # tables that measured the systems of others
+PUBLISHED = "published"  # how the label of a published row begins
 
 # Folder names of the VLF layout -> names in the papers' tables.
 ALIASES = {"harvard_ct": "mri_ct", "harvard_pet": "mri_pet", "harvard_spect": "mri_spect"}
@@ -45,14 +50,24 @@ def published(
 ) -> dict[str, dict[str, float]]:
     """Returns source -> {metric: value} of a system on a data set; {} when nothing was published.
 
-    names: what the tables call it, if not by its usual name.
+    The system's own paper comes first, then the papers of others that measured it. names: what the
+    tables call it, if not by its usual name.
     """
-    names = names or published_names(system)
+    names = names or published_names(system) or (system,)
+    plain = {name.lower() for name in names}
+    own = system.lower().replace("-", "_")
     rows: dict[str, dict[str, float]] = {}
-    for c in cells(system.replace("-", "_")):
-        if c.system in names and _plain(c.dataset) == _plain(dataset):
-            rows.setdefault(c.source.split(",")[0], {})[c.metric] = c.value
+    for c in sorted(cells(), key=lambda c: not c.table.startswith(f"{own}_")):
+        of_others = not c.table.startswith(f"{own}_") and c.table not in OF_OTHERS
+        if of_others or c.system.lower() not in plain or not same(c.dataset, dataset):
+            continue
+        rows.setdefault(c.source.split(",")[0], {})[c.metric] = c.value
     return rows
+
+
+def same(dataset: str, other: str) -> bool:
+    """Whether two names mean one data set: MRI-CT, MRI_CT and Harvard_CT do."""
+    return _plain(dataset) == _plain(other)
 
 
 def parse(paper: str) -> tuple[str, str]:
@@ -61,24 +76,42 @@ def parse(paper: str) -> tuple[str, str]:
     Raises UserError when nothing was published on it.
     """
     system, slash, dataset = paper.partition("/")
-    systems = sorted({row["system"] for row in _rows("names")})
-    if system.lower() not in systems or not slash:
+    printed = {c.system.lower(): c.system for c in cells() if c.table in OF_OTHERS}
+    systems = {row["system"]: row["system"] for row in _rows("names")}
+    choices = {**printed, **systems}
+    if system.lower() not in choices or not slash:
         raise UserError(
             f"--paper wants system/dataset, for example film/RoadScene, not {paper!r}"
-            f"{did_you_mean(system, systems)}"
+            f"{did_you_mean(system, choices.values())}"
         )
-    if not published(system.lower(), dataset):
-        sets = {c.dataset for c in cells(system.lower().replace("-", "_"))}
+    system = choices[system.lower()]
+    if not published(system, dataset):
+        names = {name.lower() for name in published_names(system) or (system,)}
+        sets = {c.dataset for c in cells() if c.system.lower() in names}
         raise UserError(f"{system} published nothing on {dataset!r}{did_you_mean(dataset, sets)}")
-    return system.lower(), dataset
+    return system, dataset
 
 
-def add_published(table: Table, system: str, dataset: str, names: tuple[str, ...] = ()) -> Table:
-    """Adds to `table`, whose rows are ours, the first published row and each row's difference."""
-    ours = list(table.rows)
+def add_published(
+    table: Table,
+    system: str,
+    dataset: str,
+    names: tuple[str, ...] = (),
+    preset: str | None = None,
+) -> Table:
+    """Adds to `table`, whose ranked or only rows are ours, a published row and each row's difference.
+
+    It is the first row whose evaluator can be compared with `preset`, and only its metrics of the same
+    definition; preset None: the first row as it is.
+    """
+    ours = [row for row in table.rows if not row.signed and not row.label.startswith(PUBLISHED)]
     for source, row in published(system, dataset, names).items():
+        row = _comparable(row, evaluator(source, system, dataset), preset)
         if set(row) & set(table.columns):
-            table.add(f"published ({source})", row)
+            several = any(r.label.startswith(PUBLISHED) for r in table.rows)
+            table.add(
+                f"{PUBLISHED} {system} ({source})" if several else f"{PUBLISHED} ({source})", row
+            )
             for r in ours:
                 differences = {m: r.values[m] - v for m, v in row.items() if m in r.values}
                 label = "difference" if len(ours) == 1 else f"difference of {r.label}"
@@ -87,12 +120,39 @@ def add_published(table: Table, system: str, dataset: str, names: tuple[str, ...
     return table
 
 
+def evaluator(source: str, system: str, dataset: str) -> str:
+    """Returns the preset that can be compared with the numbers of a source; "" when it is not known."""
+    for row in _rows("sources"):
+        if source.startswith(row["source"]):
+            return row["preset"]
+    return _protocol(system, dataset)["preset"]
+
+
+def _comparable(row: dict[str, float], theirs: str, ours: str | None) -> dict[str, float]:
+    """The values of a row whose metrics have the same definition in both evaluators."""
+    if ours is None or theirs == ours:
+        return row
+    if not theirs or PRESETS[theirs].channels != PRESETS[ours].channels:
+        return {}
+    first, second = PRESETS[theirs].metrics, PRESETS[ours].metrics
+    return {m: v for m, v in row.items() if m in first and first[m] == second[m]}
+
+
 def protocol(system: str, dataset: str, preset: str, pairs: int) -> list[str]:
     """Returns what differs between our evaluation and the paper's, one plain line each.
 
     preset, pairs: the evaluator and the number of pairs of ours.
     """
+    rows = published(system, dataset)
+    shown = [
+        s for s, row in rows.items() if _comparable(row, evaluator(s, system, dataset), preset)
+    ]
+    if rows and not shown:
+        return [_not_shown(s, system, dataset) for s in rows]
     theirs = _protocol(system, dataset)
+    remark = next((r for r in _rows("sources") if shown and shown[0].startswith(r["source"])), None)
+    if remark:
+        theirs = {"pairs": remark["pairs"], "preset": remark["preset"], "note": remark["caveat"]}
     lines = []
     if theirs["pairs"] and int(theirs["pairs"]) != pairs:
         lines.append(f"the published row is over {theirs['pairs']} pairs, ours over {pairs}")
@@ -106,6 +166,22 @@ def protocol(system: str, dataset: str, preset: str, pairs: int) -> list[str]:
     if theirs["note"]:
         lines.append(theirs["note"])
     return lines
+
+
+def _not_shown(source: str, system: str, dataset: str) -> str:
+    theirs = evaluator(source, system, dataset)
+    reason = (
+        f"its definitions are those of --preset {theirs}"
+        if theirs
+        else "its evaluator is not known"
+    )
+    shown = f"jfusion papers show {system}/{dataset}"
+    return f"the row of {system} in {source} is not comparable: {reason} ({shown} prints it)"
+
+
+def caveat(source: str) -> str:
+    """Returns what to know of the numbers of a source; "" when there is nothing."""
+    return next((r["caveat"] for r in _rows("sources") if source.startswith(r["source"])), "")
 
 
 def _protocol(system: str, dataset: str) -> dict[str, str]:

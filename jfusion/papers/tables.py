@@ -11,7 +11,7 @@ from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.table import Table
 
 FOLDER = Path(__file__).parent
-NOT_TABLES = ("names", "notes", "protocols")  # see compare.py
+NOT_TABLES = ("names", "notes", "protocols", "sources")  # see compare.py
 
 
 @dataclass(frozen=True)

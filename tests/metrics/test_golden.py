@@ -104,3 +104,30 @@ def test_the_page_shows_every_metric_and_preset():
     for name, metric in metrics.METRICS.items():
         assert f"**{name}** {'↑' if metric.higher_is_better else '↓'}" in page
     assert all(f"| `{name}` | {p.title} |" in page for name, p in metrics.PRESETS.items())
+
+
+def test_color_images_equal_vifb_channel_by_channel(golden):
+    """VIFB's own code on color images: a gray source, all in color, and three equal channels."""
+    data, octave = golden("metrics/metrics.npz"), golden("metrics/octave_color.npz")
+    names = [str(n).removeprefix("vifb.") for n in octave["metrics"]]
+    for case, row in zip(octave["cases"], octave["values"], strict=True):
+        images = []
+        for side in "FAB":
+            channels = [data[str(n)] for n in octave[f"{case}.{side}"]]
+            images.append(np.dstack(channels) if len(channels) == 3 else channels[0])
+        found = metrics.evaluate(*images, "vifb")
+        for name, expected in zip(names, row, strict=True):
+            name = VIFB.get(name, name)
+            np.testing.assert_allclose(found[name], expected, 1e-6, 1e-9, err_msg=f"{name} {case}")
+
+
+def test_a_gray_fused_image_is_compared_with_the_luma_of_the_sources(golden):
+    data = golden("metrics/metrics.npz")
+    fused, a = data["weighted.F"], data["weighted.A"]
+    b = np.dstack([data[f"{n}.B"] for n in ("weighted", "saturated", "noise")])
+    luma = np.round(b @ np.float32([0.299, 0.587, 0.114]))
+    expected = metrics.evaluate(fused, a, luma, "vifb")
+    assert metrics.evaluate(fused, a, b, "vifb") == pytest.approx(expected)
+    sources = (metrics.prepare(x, "vifb") for x in (a, b))
+    assert metrics.evaluate(fused, *sources, "vifb") == pytest.approx(expected)
+    assert metrics.evaluate(np.dstack([fused] * 3), a, b, "vifb")["MI"] != expected["MI"]

@@ -42,8 +42,39 @@ def test_the_row_of_cddfuse_depends_on_how_it_was_run(skip, names):
 def test_other_systems_have_one_row_or_none():
     assert compare.published_names("sfdfuse", config("sfdfuse", skip="sum")) == ("SFDFuse",)
     assert compare.published_names("film") == ("FILM",)
-    assert compare.published_names("lfdt", config("lfdt")) == ()
-    assert compare.published("lfdt", "MSRS") == {}
+    assert compare.published_names("average", None) == ()
+    assert compare.published("average", "MSRS") == {}
+
+
+def test_rows_of_others_stand_next_to_an_evaluator_that_can_be_compared():
+    rows = compare.published("lfdt", "MSRS")
+    assert list(rows) == ["SMC-Mamba (AAAI 2026)", "FDFusion README (HwangChul/FDFusion)"]
+    table = Table(["EN", "MI", "Qabf"])
+    table.add("ours", {"EN": 6.0, "MI": 3.0, "Qabf": 0.5})
+    compare.add_published(table, "lfdt", "MSRS", preset="film")
+    assert table.rows[1].label == "published (FDFusion README (HwangChul/FDFusion))"
+    assert table.rows[1].values["Qabf"] == 0.69 and "MI" not in table.rows[1].values
+    assert any("FILM's Table 1" in line for line in compare.protocol("lfdt", "MSRS", "film", 361))
+    before = len(table.rows)
+    assert len(compare.add_published(table, "lfdt", "MSRS", preset="vifb").rows) == before
+    first, second = compare.protocol("lfdt", "MSRS", "vifb", 361)
+    assert "its evaluator is not known" in first and "--preset film" in second
+
+
+def test_only_metrics_of_one_definition_stand_next_to_each_other():
+    table = Table(["SD", "SSIM"])
+    table.add("ours", {"SD": 50.0, "SSIM": 1.0})
+    compare.add_published(table, "cddfuse", "RoadScene", preset="film")
+    assert table.rows[1].values == pytest.approx({"EN": 7.44, **table.rows[1].values})
+    assert "SD" in table.rows[1].values and "SSIM" not in table.rows[1].values
+
+
+def test_the_averages_of_vifb_stand_next_to_its_evaluator_alone():
+    assert compare.parse("swinfusion/vifb") == ("SwinFusion", "vifb")
+    table = Table(["EN", "Qcv"])
+    table.add("ours", {"EN": 6.0, "Qcv": 300.0})
+    assert len(compare.add_published(table, "SwinFusion", "VIFB", preset="film").rows) == 1
+    assert len(compare.add_published(table, "SwinFusion", "VIFB", preset="vifb").rows) == 3
 
 
 def test_medical_pairs_with_the_setting_of_infrared_ones_get_a_note():
@@ -102,10 +133,16 @@ def test_every_row_of_the_lists_names_something_that_exists():
     for row in rows("names"):
         assert row["system"] in systems
         prefix = row["system"].replace("-", "_") + "_"
-        assert any(t.startswith(prefix) and s == row["row"] for t, s in tables), row
+        assert any(
+            (t.startswith(prefix) or t in compare.OF_OTHERS) and s == row["row"] for t, s in tables
+        ), row
     for row in rows("names") + rows("notes"):
         if row["setting"]:
             assert hasattr(config(row["system"], **{row["setting"]: row["value"]}), row["setting"])
     for row in rows("protocols"):
         assert row["system"] in systems and row["preset"] in metrics.PRESETS
         assert not row["pairs"] or int(row["pairs"]) > 0
+    sources = {c.source for c in cells()}
+    for row in rows("sources"):
+        assert row["preset"] in ("", *metrics.PRESETS) and row["caveat"]
+        assert any(source.startswith(row["source"]) for source in sources)

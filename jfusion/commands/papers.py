@@ -23,7 +23,7 @@ class Options(CommandOptions):
     )
     row: str | None = setting(
         None,
-        "show: what was published of a system on a data set, with its evaluator (film/RoadScene)",
+        "show: what was published of a system on a data set, with its evaluator",
         "SYSTEM/DATASET",
         positional=True,
     )
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     """Prints the tables."""
     filters = (options.system, options.dataset, options.metric)
     if options.row and (options.action != "show" or any(filters)):
-        raise UserError("SYSTEM/DATASET stands alone: jfusion papers show film/RoadScene")
+        raise UserError("SYSTEM/DATASET stands alone: jfusion papers show SYSTEM/DATASET")
     if options.row:
         _show(*compare.parse(options.row))
         return 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol
+DPI = 200
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -86,7 +87,7 @@ def _figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: Path) -> Path:
     with replacing(path, "the figure") as temporary:
         figure.savefig(
-            temporary, format=path.suffix[1:], dpi=200, bbox_inches="tight", pad_inches=0.03
+            temporary, format=path.suffix[1:], dpi=DPI, bbox_inches="tight", pad_inches=0.03
         )
     return path
 

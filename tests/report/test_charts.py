@@ -26,7 +26,8 @@ def comparison(sets=("S",), methods=("x", "y", "z"), columns=("EN", "SD", "MSE")
     return Comparison("film", list(columns), values)
 
 
-def test_every_chart_of_a_set_and_the_ranks_over_all(tmp_path):
+def test_every_chart_of_a_set_and_the_ranks_over_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(charts, "DPI", 30)
     data = comparison()
     data.values["S"]["x"]["0"]["EN"] = math.nan
     for row in data.values["S"]["y"].values():
@@ -46,7 +47,8 @@ def test_every_chart_of_a_set_and_the_ranks_over_all(tmp_path):
     )
 
 
-def test_several_sets_have_a_folder_each_and_one_method_has_no_ranks(tmp_path):
+def test_several_sets_have_a_folder_each_and_one_method_has_no_ranks(tmp_path, monkeypatch):
+    monkeypatch.setattr(charts, "DPI", 30)
     paths = charts.write_all(comparison(("S", "T"), ("x",), ("EN",), 1), tmp_path, "pdf")
     names = sorted(str(p.relative_to(tmp_path)) for p in paths)
     assert names == sorted(f"{s}/{k}.pdf" for s in "ST" for k in ("box", "violin", "heat"))

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -254,6 +255,9 @@ class _Parser(argparse.ArgumentParser):
         """Prints the usage and what is wrong, unless `quiet`; the exit code is 2."""
         if self.quiet:
             self.exit(2)
+        option = re.match(r"argument (?:-\w/)?(--[\w-]+)\S*: expected one argument", message)
+        if option:
+            message += f"; a value that begins with a dash is written {option[1]}=VALUE"
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
 

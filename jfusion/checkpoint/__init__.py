@@ -134,8 +134,11 @@ def load(path: str | Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
     except Exception as error:
+        if kinds.is_text(path):
+            raise UserError(f"checkpoint {path} is a text file, not a checkpoint") from error
         reason = pickles.plain(" ".join(str(error).split()), 300) or type(error).__name__
         remedy = "; it is truncated: get it again" if _is_truncated(error) else ""
+        remedy = "; it is damaged: get it again" if "does not match" in reason else remedy
         raise UserError(f"checkpoint {path} cannot be read: {reason}{remedy}") from error
     if what:
         raise UserError(f"checkpoint {path} is {what}")
@@ -206,7 +209,15 @@ def _read(path: Path) -> Any:
 
 def _is_truncated(error: Exception) -> bool:
     """Whether an error says that the file ends too early."""
-    words = ("exhausted", "expected", "truncated", "incomplete", "not enough", "end of", "checksum")
+    words = (
+        "exhausted",
+        "expected",
+        "truncated",
+        "incomplete",
+        "not enough",
+        "end of",
+        "is missing",
+    )
     words += ("header too small", "invalid header length")  # safetensors' words
     return isinstance(error, EOFError) or any(w in str(error).lower() for w in words)
 

@@ -44,6 +44,16 @@ def by_content(path: Path) -> str | None:
     return _of_zip(path) if head.startswith(b"PK") else None
 
 
+def is_text(path: Path) -> bool:
+    """Whether the first bytes of a file are text of a person's: UTF-8 without control characters."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    text = head.decode("utf-8", errors="ignore")  # the last character may be cut
+    return len(head) - len(text.encode()) < 4 and all(
+        c.isprintable() or c in "\t\r\n" for c in text
+    )
+
+
 def _of_zip(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return None

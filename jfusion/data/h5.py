@@ -91,6 +91,8 @@ class PairFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._file, self._owner = None, None
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder; name an H5 file, such as one inside it")
         if not self.path.is_file():
             raise UserError(
                 f"H5 file {self.path} does not exist; make it with: jfusion preprocess --task ... --dataset ..."

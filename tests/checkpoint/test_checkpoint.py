@@ -148,6 +148,22 @@ def test_numpy_arrays_of_every_pickle_protocol_are_read(tmp_path, protocol):
         np.testing.assert_array_equal(found[name], value)
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda raw: raw.replace(np.float32(5).tobytes(), np.float32(6).tobytes()), "is damaged"),
+        (lambda raw: raw[:-60], "is truncated"),
+        (lambda raw: raw[:-5], "is truncated"),
+    ],
+)
+def test_a_file_is_called_truncated_only_where_it_is(tmp_path, damage, said):
+    path = tmp_path / "x.pkl"
+    checkpoint.save(path, {"model": MODEL})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{said}: get it again"):
+        checkpoint.load(path)
+
+
 @pytest.mark.parametrize("suffix", ["pkl", "safetensors"])
 def test_damage_inside_a_file_is_found_by_its_hash(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"

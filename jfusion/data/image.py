@@ -90,6 +90,13 @@ class Reader:
         self._lock = threading.Lock()
         self.fix(fixed or {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs of it; a lock stays in its own process."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     def fix(self, ranges: Mapping[str, Range | None]) -> None:
         """The ranges of some sides, as a run or a file recorded them; they win over `auto`."""
         if self.policy.kind == "auto":

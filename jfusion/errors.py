@@ -18,6 +18,10 @@ class UserError(Exception):
     """One line that says what is wrong, where, and the remedy. The command line prints it and exits 2."""
 
 
+class WritingError(UserError):
+    """A file could not be written; the next one most likely cannot be, either."""
+
+
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.5) -> str | None:
     """The known word that is most like `word`, whatever their case; None when none is like it."""
     by_lower = {k.lower(): k for k in sorted(choices)}
@@ -44,14 +48,14 @@ def optional(module: str, package: str, purpose: str, extra: str) -> ModuleType:
         ) from error
 
 
-def writing(what: str, path: object, error: Exception) -> UserError:
+def writing(what: str, path: object, error: Exception) -> WritingError:
     """The error for a write that failed: a full disk, a read-only folder."""
     number = getattr(error, "errno", None)
     if number is None:  # HDF5 gives it in its text, and may raise a RuntimeError on closing
         match = re.search(r"errno = (\d+)", str(error))
         number = int(match[1]) if match else None
     reason = os.strerror(number) if number else " ".join(str(error).split())
-    return UserError(
+    return WritingError(
         f"{what} could not be written to {path}: {reason}; "
         "free some space or choose another folder (nothing that was there before is lost)"
     )

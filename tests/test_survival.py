@@ -211,6 +211,48 @@ def test_a_disk_that_is_full_until_the_end_does_not_end_the_process(tmp_path, si
     assert subprocess.run(command).returncode == errno.ENOSPC
 
 
+WRITING = {
+    "fuse": "fuse {set}/IR {set}/VI --method average -o {out}",
+    "test": "test average --data {root}/x.h5 --out {out}",
+    "metrics": "metrics --a {set}/IR --b {set}/VI --fused {set}/VI --metrics EN --csv {out}/x.csv",
+    "metrics as HTML": "metrics --a {set}/IR --b {set}/VI --fused {set}/VI --metrics EN --html {out}/x.html",
+    "slices": "slices {root}/brain.mha {out}",
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with a data set, its H5 file and a volume."""
+    root = tmp_path_factory.mktemp("inputs")
+    make_dataset(root, {f"s{i}": random_pair(i, (40, 40)) for i in range(3)})
+    given = [
+        "--root",
+        str(root),
+        "--dataset",
+        "Set",
+        "--split",
+        "test",
+        "--out",
+        str(root / "x.h5"),
+    ]
+    assert main(["preprocess", *given, "--no-check-alignment"]) == 0
+    header = "NDims = 3\nDimSize = 9 8 4\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    values = np.random.default_rng(0).integers(0, 256, 9 * 8 * 4, dtype=np.uint8)
+    (root / "brain.mha").write_bytes(header.encode() + values.tobytes())
+    return root
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_full_disk_is_one_line_in_every_command(inputs, tmp_path, name):
+    out = tmp_path / "out"
+    where = {"set": inputs / "Image/IVF/Set", "root": inputs, "out": out}
+    command = [sys.executable, "-m", "jfusion", *WRITING[name].format(**where).split()]
+    done = subprocess.run(command, preexec_fn=limited(20), capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("jfusion: ")]
+    assert done.returncode == 2 and len(lines) == 1 and "could not be written" in lines[0], done
+    assert not [p for p in out.rglob("*") if p.is_file()]
+
+
 @pytest.mark.parametrize("suffix", checkpoint.FORMATS)
 def test_converting_on_a_full_disk_is_one_line(tmp_path, suffix):
     checkpoint.save(tmp_path / "x.pkl", {"model": {"w": np.zeros(4000, np.float32)}})

@@ -21,7 +21,7 @@ from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs
 from jfusion.data.layout import task as task_called
 from jfusion.data.names import listed
-from jfusion.errors import UserError
+from jfusion.errors import UserError, WritingError
 from jfusion.fusing import plan as planning
 from jfusion.fusing import task as tasks
 from jfusion.fusing.method import Method, choose
@@ -173,6 +173,8 @@ def fuse_all(
 ) -> Outcome:
     """Reads, fuses and writes every pair; one that fails is noted, and the others are done.
 
+    Raises WritingError at the first result that cannot be written, as on a full disk.
+
     read, the writing, and then check, which prints notes about a pair, run in threads of their own; fuse
     runs in the caller's. Ctrl-C ends all.
     """
@@ -226,6 +228,8 @@ def _write(item: Item, images: list[np.ndarray]) -> list[Path]:
 def _collect(item: Item, done: Future, outcome: Outcome, bar: Any) -> None:
     try:
         outcome.written += done.result()
+    except WritingError:
+        raise
     except UserError as error:
         outcome.failed[item.name] = str(error)
     bar.update()

@@ -119,7 +119,7 @@ def orientation_correlation(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndar
 
 
 def move(image: np.ndarray, shift: Shift, fill: np.ndarray) -> np.ndarray:
-    """A moved by a shift, so that it fits b: out(y + rows, x + columns) = a(y, x).
+    """Image A moved by a shift, so that it fits b: out(y + rows, x + columns) = a(y, x).
 
     image, fill (H, W, ...) of one shape: where nothing of the image comes to lie, `fill` shows.
     """

@@ -1,0 +1,42 @@
+"""Frames that rest stay: a recursive filter over the results of a clip."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jfusion.metrics.temporal import local_change, rest_limit
+
+NEW = 0.3  # the weight of a new result where both sources rest; it is 1 where one of them moves
+
+
+class Steady:
+    """Smooths results over time, as far as neither source changes around a pixel.
+
+    Where both rest, a result is averaged with those before it, since a difference is noise or a decision
+    of the method; where one moves, the new result shows unchanged. The weight of the new one rises from
+    0.3 to 1 between the change that still counts as rest and three times that.
+    """
+
+    def __init__(self) -> None:
+        self.result: np.ndarray | None = None  # (H, W) or (H, W, 3) float32
+        self._sources: tuple[np.ndarray, np.ndarray] | None = None
+
+    def resume(self, result: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+        """Continues after a frame whose smoothed result and gray sources (H, W) in 0..255 are known."""
+        self.result, self._sources = result.astype(np.float32), (a, b)
+
+    def next(self, result: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The smoothed result, uint8; result (H, W) or (H, W, 3) uint8, a and b gray (H, W) in 0..255."""
+        new = result.astype(np.float32)
+        if self.result is not None and self.result.shape == new.shape:
+            changes = [local_change(*both) for both in zip(self._sources, (a, b), strict=True)]
+            weight = np.max([_weight(x) for x in changes], 0)
+            weight = weight if new.ndim == 2 else weight[..., None]
+            new = self.result + weight * (new - self.result)
+        self.result, self._sources = new, (a, b)
+        return np.round(new).astype(np.uint8)
+
+
+def _weight(change: np.ndarray) -> np.ndarray:
+    limit = rest_limit(change)
+    return NEW + (1 - NEW) * np.clip((change - limit) / (2 * limit), 0, 1)

@@ -41,14 +41,14 @@ class Options(CommandOptions):
 
     a: str = setting(
         "",
-        "images A (infrared, MRI, over-exposed, near, ...): a file or a folder",
+        "A (infrared, MRI, over-exposed, near, ...): an image, a folder of images, a video or a volume",
         "PATH",
         positional=True,
         aliases=_aliases(0),
     )
     b: str = setting(
         "",
-        "images B (visible, PET, under-exposed, far, ...): the same, names as in A",
+        "B (visible, PET, under-exposed, far, ...): the same, names as in A",
         "PATH",
         positional=True,
         aliases=_aliases(1),
@@ -57,7 +57,7 @@ class Options(CommandOptions):
     b_alias: str = setting("", "", hidden=True)
     out: str = setting(
         "fused",
-        "folder for the fused images, or for one pair the name of the image (.png, .jpg, .tif, ...)",
+        "folder for the results, or the name of a single one (.png, .jpg, .tif, .mp4, .nii.gz, ...)",
         "PATH",
         aliases=("-o",),
     )
@@ -94,6 +94,11 @@ class Options(CommandOptions):
         None, "resample both images to this size (default: that of B)", "HEIGHTxWIDTH"
     )
     bits: Literal[8, 16] = setting(8, "bits of the result: 8, or 16 as PNG or TIFF")
+    clip: bool = setting(
+        False, "the images of the two folders are the frames of a clip: one brightness for all"
+    )
+    fps: float = setting(25.0, "frames per second of folders of frames", above=0)
+    steady: bool = setting(True, "of a clip: keep still what rests in both")
     overwrite: bool = setting(False, "replace results that are there already")
     skip_bad: bool = setting(False, "leave out pairs that cannot be fused, and fuse the others")
     dry_run: bool = setting(False, "print what would be done, and do nothing")
@@ -164,5 +169,5 @@ def fuse(options: Options, settings: Mapping[str, Any] | None = None) -> Outcome
     Each kind of input is a module of `jfusion.fusing` that has such a function, imported when it is
     needed. Raises UserError for anything that is known to be wrong before the first pair is fused.
     """
-    kind = import_module(f"jfusion.fusing.{inputs.kind_of(options.a, options.b)}")
+    kind = import_module(f"jfusion.fusing.{inputs.kind_of(options)}")
     return kind.fuse(options, settings or {})

@@ -257,12 +257,11 @@ def matched(a: Clip, b: Clip) -> list[tuple[int, int]]:
                 "give the frames of a moment one name"
             )
         return [(i, i) for i in range(len(b.names))]
-    end = a.duration + 1 / a.rate / 2
-    late = 1 / b.rate / 2  # a frame that comes half a frame later counts as the same moment
+    late = 1 / b.rate / 16  # files round times: a frame that comes so much later is there by then
     return [
-        (max(0, bisect_right(a.times, t + late / 8) - 1), i)
+        (bisect_right(a.times, t + late) - 1, i)
         for i, t in enumerate(b.times)
-        if t < end
+        if t + late < a.duration
     ]
 
 
@@ -325,7 +324,9 @@ def join(path: str | Path, chunks: Sequence[Path]) -> None:
                         stream = target.add_stream_from_template(origin)
                         stream.time_base = UNIT
                     for packet in source.demux(origin):
-                        if packet.dts is None:
-                            continue
-                        packet.stream = stream
-                        target.mux(packet)
+                        if packet.size:
+                            packet.dts = (
+                                packet.pts
+                            )  # NUT may leave it out; without B-frames they are one
+                            packet.stream = stream
+                            target.mux(packet)

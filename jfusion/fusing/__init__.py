@@ -8,4 +8,6 @@ text      the features of a sentence, of files, or of the task's neutral paragra
 result    the fused image in 8 or 16 bits, and its color
 images    fuses the pairs of a plan: reads ahead, fuses, writes behind
 volumes   fuses two medical volumes, slice by slice
+clips     fuses two clips, frame by frame; a video in chunks that can be resumed
+steady    keeps still what rests in both clips
 """

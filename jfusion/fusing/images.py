@@ -137,7 +137,16 @@ class Source:
         if self.pseudo_color != "none":
             side = self.pseudo_color
             rgb[side] = image.pseudo_colored(rgb[side], files[side], self.background)
-        rgb = {side: image.resample(x, *item.size) for side, x in rgb.items()}
+        pair = self.pair(item.name, rgb["a"], rgb["b"], item.size)
+        if not self.deep:
+            return pair
+        grays = {s: self.reader.gray(p, s) for s, p in files.items() if self.pseudo_color != s}
+        grays = {s: image.resample(x, *item.size)[None] for s, x in grays.items()}
+        return pair.replaced(**grays)
+
+    def pair(self, name: str, a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> Pair:
+        """The pair of two images (H, W, 3) uint8 of any size, on a grid of height and width `size`."""
+        rgb = {side: image.resample(x, *size) for side, x in (("a", a), ("b", b))}
         colored = color.is_color(rgb["a"]), color.is_color(rgb["b"])
         if (
             all(colored)
@@ -146,14 +155,10 @@ class Source:
         ):
             self.reader.note(f"both images have color; that of {kept.upper()} is kept (--color)")
         rule = color_rule(self.task, colored, self.color)
-        pair = Pair.of_images(item.name, rgb["a"], rgb["b"], None, rule)
+        pair = Pair.of_images(name, rgb["a"], rgb["b"], None, rule)
         if self.color != "auto":  # a system that fuses colors gets no others
             pair = pair.replaced(**{f"rgb_{side}": None for side in "ab" if side != rule})
-        if not self.deep:
-            return pair
-        grays = {s: self.reader.gray(p, s) for s, p in files.items() if self.pseudo_color != s}
-        grays = {s: image.resample(x, *item.size)[None] for s, x in grays.items()}
-        return pair.replaced(**grays)
+        return pair
 
 
 @dataclass

@@ -6,15 +6,16 @@ import numpy as np
 
 from jfusion.metrics.temporal import local_change, rest_limit
 
-NEW = 0.3  # the weight of a new result where both sources rest; it is 1 where one of them moves
+# The weight of a new result where nothing changes, and at the most change that counts as rest.
+STILL, RESTING = 0.05, 0.2
 
 
 class Steady:
     """Smooths results over time, as far as neither source changes around a pixel.
 
     Where both rest, a result is averaged with those before it, since a difference is noise or a decision
-    of the method; where one moves, the new result shows unchanged. The weight of the new one rises from
-    0.3 to 1 between the change that still counts as rest and three times that.
+    of the method; where one moves, the new result shows unchanged. The weight of the new one is 0.05 where
+    nothing changes at all, 0.2 at the most change that counts as rest, and 1 at three times that.
     """
 
     def __init__(self) -> None:
@@ -39,4 +40,4 @@ class Steady:
 
 def _weight(change: np.ndarray) -> np.ndarray:
     limit = rest_limit(change)
-    return NEW + (1 - NEW) * np.clip((change - limit) / (2 * limit), 0, 1)
+    return np.interp(change / limit, (0, 1, 3), (STILL, RESTING, 1)).astype(np.float32)

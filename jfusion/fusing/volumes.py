@@ -110,16 +110,9 @@ def _colormaps(options: Options, windows: tuple[Range | None, ...]) -> tuple[Cal
 
 
 def _check(options: Options) -> None:
-    """Raises UserError for options of images that volumes do not have."""
-    for name, usual in (
-        ("size", None),
-        ("size_of", None),
-        ("bits", 8),
-        ("samples", 1),
-        ("record", None),
-    ):
-        if getattr(options, name) != usual:
-            raise UserError(f"--{name.replace('_', '-')} is for images; leave it out for volumes")
+    """Raises UserError for a size: the grid is that of A's voxels."""
+    if options.size or options.size_of:
+        raise UserError("--size and --size-of are for images; a volume is fused on A's voxels")
 
 
 def _described(volume: Volume, window: Any) -> str:

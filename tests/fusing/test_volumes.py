@@ -51,7 +51,7 @@ def test_mistakes_are_one_line(pair, tmp_path, capsys):
     far = Volume(np.ones((4, 4, 4)), np.eye(4) + 900 * np.eye(4, k=3))
     (tmp_path / "far").mkdir()
     for b, options, said in (
-        (tmp_path / "x.png", [], "is a medical volume and"),
+        (tmp_path / "x.png", [], "is a volume and"),
         (pet, ["--bits", "16"], "--bits is for images"),
         (pet, ["-o", str(tmp_path / "f.jpg")], "is written as .nii or .nii.gz"),
         (pet, ["-o", str(mr), "--overwrite"], "which this command reads"),

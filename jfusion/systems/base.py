@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from jfusion.runtime import jt
 
 
+BAND_PIXELS = 2_000_000  # of a band of a large image, for a method of limited reach
+
+
 class FusedImage(NamedTuple):
     """A fused image as it is written: gray (H, W) uint8, and rgb (H, W, 3) uint8 where it has color."""
 
@@ -122,6 +125,11 @@ class System:
         return hasattr(self.config, "text_dim")
 
     # ---- what a system may change
+
+    @property
+    def reach(self) -> int | None:
+        """How many pixels away a pixel of the result still depends on the images; None: without a limit."""
+        return None
 
     def preprocess(self, pair: Pair, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The two arrays (C, H, W) float32 in [0, 1] that `fuse` gets of a pair; the gray images here."""
@@ -261,7 +269,7 @@ class System:
     def _run(self, a: Any, b: Any, text: Any | None, seed: int | None, callback: Any) -> Any:
         """`_fuse` on NumPy arrays; a Jittor Var becomes one, and the result a Var again."""
         inputs = [np.asarray(x.numpy() if arrays.is_var(x) else x, np.float32) for x in (a, b)]
-        fused = self._fuse(*map(_read_only, inputs), text, seed, callback)
+        fused = self._fuse_bands(*map(_read_only, inputs), text, seed, callback)
         _check_fused(fused, len(inputs[0]), self.name)
         low, high = fused.min(), fused.max()
         if low < -arrays.TOLERANCE or high > 1 + arrays.TOLERANCE:
@@ -271,6 +279,22 @@ class System:
         from jfusion.runtime import jt
 
         return jt.array(fused)
+
+    def _fuse_bands(
+        self, a: np.ndarray, b: np.ndarray, text: Any | None, seed: int | None, callback: Any
+    ) -> np.ndarray:
+        """`_fuse`, of a large image and a method of limited reach on one band of rows after another."""
+        height, width = a.shape[2:]
+        rows = max(1, BAND_PIXELS // width)
+        if self.reach is None or height <= 2 * rows:
+            return self._fuse(a, b, text, seed, callback)
+        parts = []
+        for first in range(0, height, rows):
+            top, last = max(0, first - self.reach), min(height, first + rows)
+            band = slice(top, last + self.reach)
+            fused = self._fuse(a[:, :, band], b[:, :, band], text, seed, callback)
+            parts.append(fused[:, :, first - top : last - top])
+        return np.concatenate(parts, 2)
 
     def check_text(self, text: Any | None, a: Any) -> None:
         """Raises UserError unless `text` is (N, L, text_dim) for the N images of `a`, where it is read."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jfusion
+from jfusion.systems import base
 from jfusion.systems.guided.system import guided_filter
 from jfusion.systems.laplacian import pyramid
 
@@ -147,3 +148,13 @@ print("jittor" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_large_images_are_fused_band_by_band_without_a_seam(monkeypatch):
+    settings = {"mean_size": 5, "base_radius": 6, "detail_radius": 2, "saliency_radius": 2}
+    system = jfusion.create("guided", **settings)
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1, 1, 90, 23), np.float32)
+    whole = system.fuse(a, b)
+    monkeypatch.setattr(base, "BAND_PIXELS", 23 * 11)
+    np.testing.assert_allclose(system.fuse(a, b), whole, rtol=0, atol=1e-6)

@@ -16,6 +16,13 @@ class GuidedFilterFusion(System):
 
     Config = Config
 
+    @property
+    def reach(self) -> int:
+        """The saliency, and two means in a row of the widest guided filter."""
+        c = self.config
+        weights = 1 + c.saliency_radius + 2 * max(c.base_radius, c.detail_radius)
+        return max(weights, c.mean_size // 2)
+
     def _fuse(
         self, a: np.ndarray, b: np.ndarray, text: None, seed: int | None, callback: Callable | None
     ) -> np.ndarray:

@@ -71,7 +71,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     check_output(out.parent if out.suffix else out, "the fused clip", needed, folder=True)
     text = {"text": options.text, "task": guess.task, "names": ["clip"]}
     method.build(settings, options.allow_partial, **text)
-    source = Source(reader, guess.task, options.color, options.pseudo_color, options.background)
+    source = Source.of(options, guess.task, reader)
     fuser = Fuser(a, b, frames, size, method, source, options.steady, options.seed)
     fuser.look(options.check_alignment)
     write = _write_video if out.suffix else _write_frames
@@ -83,8 +83,8 @@ def _guess(options: Options, a: Clip, b: Clip) -> Guess:
     named = options.task or tasks.by_option(options.a_alias, options.b_alias)
     if named:
         return Guess(named, "")
-    first = (next(clip.frames([0])) for clip in (a, b))
-    found = tasks.guess(a.path, b.path, *first)
+    files = [x.path / "frame" if x.path.is_dir() else x.path for x in (a, b)]
+    found = tasks.by_names(files, 1) or tasks.guess(*(next(x.frames([0])) for x in (a, b)))
     return found._replace(swapped=found.swapped and not (options.a_alias or options.b_alias))
 
 

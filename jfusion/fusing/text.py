@@ -72,6 +72,9 @@ class Texts:
         self, given: str | None, task: str, names: list[str]
     ) -> dict[str, str | Path | None]:
         """Name -> a text, a file of features, or None for zeros."""
+        if given is None and self._record.get("encoder") == "zeros":
+            print("note: the weights were trained without paragraphs, so none are used (--text)")
+            given = "zeros"
         if given is None:
             print(
                 f'note: the text is the neutral paragraph of {task}; describe the scene with --text "..."'
@@ -103,9 +106,9 @@ class Texts:
     def _find_encoder(self) -> Encoder:
         """The encoder of the weights. Raises UserError when it is not there, or is another one."""
         name = str(self._record.get("encoder") or "not recorded")
-        if name in ("not recorded", "zeros"):
-            if name == "zeros":
-                raise UserError("the weights were trained without paragraphs; use --text zeros")
+        if name == "zeros":
+            raise UserError("the weights were trained without paragraphs; leave out --text")
+        if name == "not recorded":
             name = BY_WIDTH.get(self._width, "")
         if not name:
             raise UserError(

@@ -157,7 +157,8 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
     if written:
         print(f"{len(written)} fused: {printable(place, 4000)}")
     if failed:
-        print(f"jfusion: {len(failed)} pairs failed:", file=sys.stderr)
+        pairs = "1 pair" if len(failed) == 1 else f"{len(failed)} pairs"
+        print(f"jfusion: {pairs} failed:", file=sys.stderr)
         for name, reason in list(failed.items())[:LISTED]:
             print(printable(f"  {name}: {reason}", 1000), file=sys.stderr)
     return 2 if failed else 0

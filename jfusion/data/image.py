@@ -561,7 +561,7 @@ def write(path: str | Path, pixels: np.ndarray, kind: str = "png") -> None:
         elif pixels.dtype == np.uint16 and pixels.ndim == 3:
             temporary.write_bytes(_deep_rgb_png(pixels))
         else:
-            options = {"compress_level": PNG_LEVEL} if kind == "png" else {}
+            options = {"png": {"compress_level": PNG_LEVEL}, "jpeg": {"quality": 95}}.get(kind, {})
             Image.fromarray(pixels).save(temporary, format=kind, **options)
 
 

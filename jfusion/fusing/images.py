@@ -26,12 +26,13 @@ from jfusion.fusing import plan as planning
 from jfusion.fusing import task as tasks
 from jfusion.fusing.method import Method, choose
 from jfusion.fusing.plan import Item, Plan
-from jfusion.fusing.result import color_rule
+from jfusion.fusing.result import check_bits, color_rule
 
 if TYPE_CHECKING:
     from jfusion.commands.fuse import Options
 
 AHEAD = 2  # pairs that are read before they are needed, and results that wait to be written
+LARGE = 4_000_000  # pixels of a pair that is read when it is needed, and written before the next
 
 
 def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
@@ -56,6 +57,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
         return Outcome(kept=kept)
     planning.check_room(plan.todo, options.out, options.bits)
     method = Method.find(weights, system)
+    check_bits(method.name, options.bits)
     reader.fix(method.ranges)
     for side in "ab":
         reader.prepare([getattr(item, side) for item in plan.todo], side)
@@ -201,7 +203,7 @@ def fuse_all(
             checks = (
                 [*(c for c in checks if not c.done()), pool.submit(check, pair)] if check else []
             )
-            while len(waiting) > AHEAD:
+            while len(waiting) > _ahead(item):
                 _collect(*waiting.popleft(), outcome, bar)
         while waiting:
             _collect(*waiting.popleft(), outcome, bar)
@@ -219,9 +221,14 @@ def _read_ahead(
     pending: deque[tuple[Item, Future]] = deque()
     for item in items:
         pending.append((item, pool.submit(read, item)))
-        if len(pending) > AHEAD:
+        if len(pending) > _ahead(item):
             yield pending.popleft()
     yield from pending
+
+
+def _ahead(item: Item) -> int:
+    """How many pairs of this size may be in memory besides the one that is fused."""
+    return AHEAD if item.size[0] * item.size[1] <= LARGE else 0
 
 
 def _write(item: Item, images: list[np.ndarray]) -> list[Path]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jfusion import inference
 from jfusion.data.depth import Range, recorded_ranges
 from jfusion.data.h5 import Pair
-from jfusion.fusing.result import check_bits, to_uint16
+from jfusion.errors import UserError
+from jfusion.fusing.result import to_uint16
 from jfusion.fusing.task import Guess
+from jfusion.fusing.text import Texts
+from jfusion.systems import registry
 from jfusion.systems.base import System
-
-if TYPE_CHECKING:
-    from jfusion.fusing.text import Texts
 
 
 def choose(weights: str | None, system: str | None, guess: Guess) -> tuple[str | None, str | None]:
@@ -68,17 +68,24 @@ class Method:
         task: str = "IVF",
         names: Iterable[str] = (),
     ) -> None:
-        """Creates the system; text, task, names: see `Texts`. Raises UserError for what does not fit."""
+        """Creates the system, after a look at the texts; text, task, names: see `Texts`.
+
+        Raises UserError for what does not fit.
+        """
         record = {k: v for k, v in self.content.items() if k != "model"}
+        reads_text = hasattr(registry.config_class(self.name), "text_dim")
+        if text is not None and not reads_text:
+            raise UserError(f"{self.name} reads no text; leave out --text, or use --method film")
+        if text is not None:
+            self.texts = Texts(text, task, record, names)
         self.system = inference.from_checkpoint(
             self.path, self.content, self.name, settings, partial
         )
         if text is None and self.system.neutral_text is not None:
             inference.note_neutral_text()
-        elif self.system.reads_text:
-            from jfusion.fusing.text import Texts
-
-            self.texts = Texts(text, task, record, self.system.config.text_dim, names)
+        elif reads_text:
+            self.texts = self.texts or Texts(None, task, record, names)
+            self.texts.fit(self.system.config.text_dim)
 
     def text_of(self, name: str) -> np.ndarray | None:
         """The features of a pair's paragraph; None where the system reads none, or has its own."""
@@ -94,7 +101,6 @@ class Method:
     ) -> list[np.ndarray]:
         """The fused images of a pair, (h, w) or (h, w, 3) of uint8 or uint16."""
         assert self.system is not None
-        check_bits(self.system, bits)
         arrays = inference.fuse_arrays(self.system, pair, seed, samples, callback)
         if bits == 16:
             return [to_uint16(x, pair) for x in arrays]

@@ -8,7 +8,7 @@ from jfusion.data import color
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import task
 from jfusion.errors import UserError
-from jfusion.systems.base import System
+from jfusion.systems import registry
 
 
 def color_rule(task_name: str, in_color: tuple[bool, bool], chosen: str = "auto") -> str:
@@ -23,10 +23,10 @@ def color_rule(task_name: str, in_color: tuple[bool, bool], chosen: str = "auto"
     return alone.get(in_color) or task(task_name).chroma
 
 
-def check_bits(system: System, bits: int) -> None:
+def check_bits(system: str, bits: int) -> None:
     """Raises UserError for 16 bits of a system whose images have 8 bits by its own rule."""
-    if bits == 16 and system.EIGHT_BITS:
-        raise UserError(f"{system.name} makes images of 8 bits; leave out --bits 16")
+    if bits == 16 and registry.system_class(system).EIGHT_BITS:
+        raise UserError(f"{system} makes images of 8 bits; leave out --bits 16")
 
 
 def to_uint16(fused: np.ndarray, pair: Pair) -> np.ndarray:

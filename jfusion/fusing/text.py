@@ -34,23 +34,21 @@ class Texts:
     """The features of each pair's paragraph, encoded once for each distinct text.
 
     given: what the user said: a sentence, a file (.txt, .npy), a folder of such files named like the
-    pairs, "zeros", or None for the neutral paragraph of the `task`. content: the checkpoint, which
-    records its encoder; width: the system's text_dim. Raises UserError for what is missing, before
-    anything is encoded.
+    pairs, "zeros", or None for the neutral paragraph of the `task`. record: that of the checkpoint, with
+    its encoder. `fit` is called before the first of `of`. Raises UserError for what is missing.
     """
 
     def __init__(
-        self,
-        given: str | None,
-        task: str,
-        content: Mapping[str, Any],
-        width: int,
-        names: Iterable[str],
+        self, given: str | None, task: str, record: Mapping[str, Any], names: Iterable[str]
     ):
-        self._width, self._cache = width, {}
-        self._record = content
+        self._record, self._width = record, 0
+        self._cache: dict[str, np.ndarray] = {}
         self._sources = self._of_names(given, task, list(names))
         self._encoder: Encoder | None = None
+
+    def fit(self, width: int) -> None:
+        """Finds the encoder of a system whose text_dim is `width`, where there is a text to encode."""
+        self._width = width
         if any(isinstance(x, str) for x in self._sources.values()):
             self._encoder = self._find_encoder()
 

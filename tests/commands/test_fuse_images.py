@@ -112,7 +112,7 @@ def test_a_pair_that_fails_later_is_listed_and_the_others_are_done(pairs, capsys
     (pairs / "x/1.jpg").write_bytes(half[: len(half) // 2])  # a JPEG has no checksum
     assert whole and fuse("x", "y") == 2
     said = capsys.readouterr()
-    assert "1 pairs failed:\n  1: image x/1.jpg cannot be read" in said.err
+    assert "1 pair failed:\n  1: image x/1.jpg cannot be read" in said.err
     assert "2 fused" in said.out
 
 
@@ -174,6 +174,8 @@ def test_the_color_that_is_kept_can_be_chosen(pairs, capsys):
         (("x", "y", "--size", "3"), "HEIGHTxWIDTH"),
         (("x", "y", "--method", "guidet"), "did you mean 'guided'"),
         (("x", "y", "--weights", "nowhere.pkl"), "nowhere.pkl"),
+        (("x", "y", "--text", "a street"), "guided reads no text; leave out --text"),
+        (("x", "y", "--bits", "16", "--method", "lfdt", "--weights", "x/0.png"), "x/0.png"),
         (("x", "y", "--levels", "3"), "a setting of laplacian; name the system"),
     ],
 )

@@ -37,7 +37,9 @@ def encoder(monkeypatch):
 
 
 def texts(given, record=RECORD, names=("x", "y"), width=8):
-    return Texts(given, "IVF", record, width, names)
+    found = Texts(given, "IVF", record, names)
+    found.fit(width)
+    return found
 
 
 def test_a_sentence_is_encoded_once_for_all_pairs():

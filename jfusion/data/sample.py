@@ -3,6 +3,8 @@
 Multi-focus: a photograph is blurred where it is far (near focus) or near (far focus), by its
 disparity map where it has one, otherwise by an assumed depth: the lower in the image, the nearer.
 Multi-exposure: it is over- and under-exposed by 1.5 stops through a camera's response curve.
+Infrared and visible, simulated: at night, next to a smooth gray image of how warm its colors are. Medical,
+simulated: the Shepp-Logan phantom, next to spots of color as a tracer would make them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jfusion.data import image
+from jfusion.data import color, image
 from jfusion.data.layout import TASKS
 from jfusion.errors import UserError
 from jfusion.files import write_text
@@ -52,22 +54,26 @@ ENDINGS = {
     "MFF": "One photograph has the near parts in focus, the other the far parts.",
     "MEF": "One photograph is over-exposed and keeps the shadows, the other is under-exposed and keeps "
     "the bright parts.",
+    "IVF": "The infrared image shows what is warm, the visible image the same scene at night.",
+    "MIF": "One image shows the structure of a head, the other where a tracer gathers.",
 }
+PHANTOM = {"phantom": ("test", "A slice of a simulated head.")}
+NIGHT = 3.0  # stops of the visible image in the dark
 
 
 def make(root: Path, task: str, dataset: str = "Demo") -> None:
     """Writes the pairs of `task`, the truth (folder TRUTH), the lists and the paragraphs below `root`.
 
-    task: "MFF" or "MEF"; UserError for any other, and without scikit-image.
+    task: one of `ENDINGS`; UserError for any other, and without scikit-image.
     """
     if task not in ENDINGS:
-        raise UserError(f"demo pairs exist for {' and '.join(ENDINGS)}, not for {task!r}")
+        raise UserError(f"demo pairs exist for {', '.join(ENDINGS)}, not for {task!r}")
     folders = TASKS[task]
     base = root / "Image" / task / dataset
     lists: dict[str, list[str]] = {"train": [], "test": []}
-    for name, (split, text) in PHOTOGRAPHS.items():
+    for name, (split, text) in (PHANTOM if task == "MIF" else PHOTOGRAPHS).items():
         sharp, depth = _photograph(name)
-        first, second = _focus(sharp, depth) if task == "MFF" else _exposure(sharp)
+        first, second = _pair(task, sharp, depth)
         files = ((folders.folder_a, first), (folders.folder_b, second), ("TRUTH", sharp))
         for folder, pixels in files:
             image.write(base / folder / f"{name}.png", pixels)
@@ -79,6 +85,15 @@ def make(root: Path, task: str, dataset: str = "Demo") -> None:
         lists[split].append(f"{name}.png\n")
     for split, lines in lists.items():
         write_text(base / f"{split}.txt", "".join(lines), "the list")
+
+
+def _pair(task: str, sharp: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two images of a task that are made from a photograph."""
+    if task == "MFF":
+        return _focus(sharp, depth)
+    if task == "MEF":
+        return _exposure(sharp)
+    return _night(sharp) if task == "IVF" else _tracer(sharp)
 
 
 def _photograph(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +111,7 @@ def _photograph(name: str) -> tuple[np.ndarray, np.ndarray]:
         depth = _filled(depth)
         depth = (depth - depth.min()) / np.ptp(depth)
     else:
-        pixels = getattr(data, name)()
+        pixels = _phantom() if name in PHANTOM else getattr(data, name)()
         depth = np.repeat(np.linspace(0, 1, pixels.shape[0])[:, None], pixels.shape[1], 1)
     height = round(pixels.shape[0] * WIDTH / pixels.shape[1])
     small = Image.fromarray(pixels[..., :3]).resize((WIDTH, height), Image.Resampling.LANCZOS)
@@ -136,3 +151,35 @@ def _exposure(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     exposed = (np.clip(linear * 2.0**stops, 0, 1) ** (1 / 2.2) for stops in (STOPS, -STOPS))
     over, under = (np.round(x * 255).astype(np.uint8) for x in exposed)
     return over, under
+
+
+def _night(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A simulated infrared image, gray and smooth, and the scene in the dark."""
+    from scipy.ndimage import gaussian_filter
+
+    rgb = scene.astype(np.float32)
+    warm = gaussian_filter(rgb[..., 0] - rgb[..., 2] + 0.3 * rgb.mean(2), 1.5)
+    low, high = np.percentile(warm, (1, 99))
+    infrared = np.round(255 * np.clip((warm - low) / (high - low), 0, 1)).astype(np.uint8)
+    dark = ((scene / 255.0) ** 2.2 * 2.0**-NIGHT) ** (1 / 2.2)
+    return np.repeat(infrared[..., None], 3, 2), np.round(dark * 255).astype(np.uint8)
+
+
+def _tracer(structure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The structure as it is, and spots of color inside it."""
+    h, w = structure.shape[:2]
+    y, x = np.mgrid[:h, :w]
+    places = ((0.35, 0.4, 0.06), (0.4, 0.62, 0.05), (0.66, 0.5, 0.09))
+    spots = (
+        np.exp(-((y / h - r) ** 2 + (x / w - c) ** 2) / (2 * size**2)) for r, c, size in places
+    )
+    amount = np.clip(sum(spots), 0, 1) * (structure[..., 0] > 0)
+    return structure, color.jet(np.round(amount * 255).astype(np.uint8), "black")
+
+
+def _phantom() -> np.ndarray:
+    """The Shepp-Logan phantom, (400, 400, 3) uint8; its soft tissue is spread over the lower grays."""
+    from skimage import data
+
+    levels = np.clip(np.asarray(data.shepp_logan_phantom(), np.float64), 0, 1) ** 0.6
+    return np.repeat(np.round(levels * 255).astype(np.uint8)[..., None], 3, 2)

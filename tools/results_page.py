@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +32,7 @@ from jfusion.metrics.table import Table, means
 from jfusion.papers import tables
 from jfusion.report import figures
 from jfusion.systems import registry
+from jfusion.systems.base import System
 from jfusion.weights import cards
 
 PAGE = ROOT / "docs/results.md"
@@ -222,18 +224,16 @@ def _sheet(name: str) -> list[str]:
     """Draws the contact sheet of a task, of pairs that may be shown; returns the lines of the page."""
     if name not in sample.ENDINGS:
         return []
-    folder = ROOT / "demo/results"
-    sample.make(folder, name)
     systems = {m: _system(m) for m in methods(TestSet("Demo", name))}
-    reader, drawn = image.Reader(), []
-    samples = find_samples(folder, name, "Demo", "all")
-    for item in (x for x in samples if x.name in ON_SHEET):
-        rgb = reader.pair(item.a, item.b)
-        pair = Pair.of_images(item.name, *rgb, None, task(name).chroma)
+    drawn = []
+    for rgb in _shown_pairs(name):
+        pair = Pair.of_images(name, *rgb, None, task(name).chroma)
         fused = [inference.fuse_pair(s, pair)[0].image for s in systems.values()]
         drawn.append([*rgb, *fused])
-    path = FOLDER / f"{name}.png"
-    figures.grid(path, ["A", "B", *systems], drawn, SHEET_HEIGHT)
+    path = FOLDER / f"{name}.jpg"
+    with tempfile.TemporaryDirectory() as drawing:
+        grid = figures.grid(Path(drawing, "x.png"), ["A", "B", *systems], drawn, SHEET_HEIGHT)
+        image.write(path, image.read_rgb(grid), "jpeg")
     return [
         f"![{name}: the sources and each method](results/{path.name})",
         "",
@@ -242,7 +242,16 @@ def _sheet(name: str) -> list[str]:
     ]
 
 
-def _system(method: str) -> object:
+def _shown_pairs(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pairs of a contact sheet, (H, W, 3) uint8."""
+    with tempfile.TemporaryDirectory() as folder:
+        sample.make(Path(folder), name)
+        samples = find_samples(Path(folder), name, "Demo", "all")
+        reader = image.Reader()
+        return [reader.pair(x.a, x.b) for x in samples if x.name in ON_SHEET]
+
+
+def _system(method: str) -> System:
     return registry.create(method) if method in registry.SYSTEMS else inference.load_system(method)
 
 

@@ -16,7 +16,14 @@ def test_the_demo_goes_through(tmp_path, monkeypatch, capsys, task):
     figure = demo.demo(demo.Options(out=str(tmp_path / "demo"), task=task, steps=2))
     assert Image.open(figure).size[0] > 500
     printed = capsys.readouterr().out
-    for text in ("encoder: minilm", "ours (2 pairs)", "fused against the truth", "demo-sized"):
+    assert Image.open(tmp_path / "demo/fused.png").size[1] > 1000
+    for text in (
+        "IVF: 2 pairs fused by",
+        "encoder: minilm",
+        "ours (2 pairs)",
+        "fused against the truth",
+        "demo-sized",
+    ):
         assert text in printed
     assert (tmp_path / "demo/test_output/Demo/table.md").is_file()
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jfusion.cli import main
 from jfusion.data import color, image
+from jfusion.weights import default_for
 
 
 def ramp(size=(50, 60), seed=0, channels=0):
@@ -39,7 +40,10 @@ def fuse(*words):
 def test_two_folders_need_nothing_else(pairs, capsys):
     assert fuse("x", "y") == 0
     said = capsys.readouterr().out
-    assert "method guided, task IVF (A is gray and B in color)" in said and "3 fused: fused" in said
+    assert (
+        f"method {default_for('IVF')}, task IVF (A is gray and B in color)" in said
+        and "3 fused: fused" in said
+    )
     for i in range(3):
         assert color.is_color(image.read_rgb(pairs / f"fused/{i}.png"))
 
@@ -142,7 +146,10 @@ def test_images_of_unequal_size_are_resampled_to_b(pairs, capsys):
 def test_the_options_for_a_and_b_name_the_task(pairs, capsys):
     assert fuse("--mri", "x", "--pet", "y") == 0
     said = capsys.readouterr().out
-    assert "method guided; change it with --method, --weights" in said and "task" not in said
+    assert (
+        f"method {default_for('MIF')}; change it with --method, --weights" in said
+        and "task" not in said
+    )
 
 
 def test_the_gray_image_is_a_whatever_the_order(pairs):

@@ -183,8 +183,15 @@ def _recipe(options: argparse.Namespace, content: dict[str, Any]) -> dict[str, A
         "seed": content["options"]["seed"],
         "steps": options.steps or content["step"],
         "hours": options.hours,
-        "machine": options.machine or platform.processor() or platform.machine(),
+        "machine": options.machine or _machine(),
     }
+
+
+def _machine() -> str:
+    """The processor of this machine, as Linux names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(models)} cores of {models[0]}" if models else platform.machine()
 
 
 def _compare(half: Path, whole: Path, features: np.ndarray | None) -> float:

@@ -37,7 +37,7 @@ COMMANDS = {
     "train": "train a system, or resume a run",
     "test": "fuse a test set and print its metrics next to the paper's",
     "fuse": "fuse two images, folders, volumes or videos",
-    "align": "register the second image of each pair to the first (Diff-FCCF)",
+    "align": "register the images of each pair (Diff-FCCF), or calibrate a rig of two cameras",
     "weights": "list the weights that come with jfusion, and their cards",
     "inspect": "show what is in a checkpoint",
     "convert": "write a checkpoint in another format or by other names",

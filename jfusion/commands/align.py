@@ -1,4 +1,7 @@
-"""`jfusion align`: moves the second image of each pair onto the first, and reports by how much."""
+"""`jfusion align`: moves the second image of each pair onto the first, and reports by how much.
+
+With --points or --estimate it calibrates a rig of two cameras instead, for `jfusion fuse --calib`.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from jfusion import inference
-from jfusion.config import REQUIRED, CommandOptions, setting
-from jfusion.data import color, image
+from jfusion.config import CommandOptions, setting
+from jfusion.data import calibration, color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information, warp
 from jfusion.data.layout import find_pairs
 from jfusion.errors import UserError
 from jfusion.files import check_output, write_text
 from jfusion.report import figures
 
+RIG = 16  # pairs of a rig that a calibration uses at most
 SQUARE = 32  # side of a checkerboard's squares
 
 
@@ -27,17 +31,35 @@ class Options(CommandOptions):
     """The images, the checkpoint, and what is done before."""
 
     a: str = setting(
-        REQUIRED, "images that stay (MRI; CT in the group ct): a file or a folder", "PATH"
+        "",
+        "images that stay (MRI; CT in the group ct): a file or a folder; of a rig, the infrared ones",
+        "PATH",
+        positional=True,
+        aliases=("--a",),
     )
     b: str = setting(
-        REQUIRED, "images that are moved (PET, SPECT): the same, names as in A", "PATH"
+        "",
+        "images that are moved (PET, SPECT): the same, names as in A; of a rig, the visible ones",
+        "PATH",
+        positional=True,
+        aliases=("--b",),
+    )
+    estimate: bool = setting(
+        False, "calibrate a rig: the homography from A to B that all pairs have in common"
+    )
+    points: str | None = setting(
+        None, "calibrate a rig by points: lines of xa ya xb yb, four or more", "FILE"
     )
     system: str = setting("fccf", "the system that predicts the displacement", "NAME")
     weights: str | None = setting(
         None, "a checkpoint, a run folder, or a folder of runs such as exp: the newest", "PATH"
     )
     out: str = setting(
-        "aligned", "folder for the moved images, the figures and displacement.csv", "DIR"
+        "aligned",
+        "folder for the moved images, the figures and displacement.csv; of a rig, the calibration, such "
+        "as calib.json",
+        "PATH",
+        aliases=("-o",),
     )
     coarse: bool = setting(
         False, "first undo the whole-pixel shift that mutual information finds (up to 12 pixels)"
@@ -47,6 +69,13 @@ class Options(CommandOptions):
     )
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.a and self.b) and not (self.points and not self.a and not self.b):
+            raise UserError("name images A and B: jfusion align A B")
+        if self.points and self.estimate:
+            raise UserError("--points and --estimate exclude each other; leave out one")
 
 
 @runtime_checkable
@@ -67,7 +96,9 @@ class Result(NamedTuple):
 
 
 def run(options: Options) -> int:
-    """Aligns the pairs and prints the displacement of each. Returns the exit code."""
+    """Aligns the pairs, or calibrates a rig, and prints the result. Returns the exit code."""
+    if options.points or options.estimate:
+        return calibrate(options)
     for name, result in align(options).items():
         n = result.numbers
         print(
@@ -77,6 +108,49 @@ def run(options: Options) -> int:
         )
     print(f"moved images, figures and displacement.csv: {options.out}")
     return 0
+
+
+def calibrate(options: Options) -> int:
+    """Writes the calibration of a rig, and prints its residual. Raises UserError."""
+    out = Path("calib.json" if options.out == "aligned" else options.out)
+    check_output(out, "the calibration")
+    pairs = find_pairs(options.a, options.b) if options.a else []
+    if options.points:
+        a, b = calibration.read_points(options.points)
+        fit = calibration.from_points(a, b)
+        distances = np.linalg.norm(calibration.transformed(fit.homography, a) - b, axis=1)
+        worst = int(distances.argmax())
+        what = f"{len(a)} points (the worst, number {worst + 1}: {distances[worst]:.2f} px)"
+        sizes = [image.header(path) for path in pairs[0][1:]] if pairs else []
+        fit = fit._replace(
+            **{f"size_{s}": (h.height, h.width) for s, h in zip("ab", sizes, strict=False)}
+        )
+    else:
+        used = [
+            pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, RIG).round().astype(int))
+        ]
+        fit = calibration.estimate(_grays(used, image.Reader(options.range, options.max_pixels)))
+        what = f"{len(used)} pairs"
+    calibration.write(out, fit)
+    print(
+        f"{out}: residual {fit.residual:.2f} px over {what}; use it with jfusion fuse A B --calib {out}"
+    )
+    return 0
+
+
+def _grays(
+    pairs: list[tuple[str, Path, Path]], reader: image.Reader
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The gray images of a rig. Raises UserError unless all of a side have one size."""
+    for i, side in enumerate("ab", 1):
+        reader.prepare([pair[i] for pair in pairs], side)
+    grays = [(color.gray(reader.rgb(a, "a")), color.gray(reader.rgb(b, "b"))) for _, a, b in pairs]
+    for (name, *_), both in zip(pairs, grays, strict=True):
+        if tuple(x.shape for x in both) != tuple(x.shape for x in grays[0]):
+            raise UserError(
+                f"{name} has other sizes than {pairs[0][0]}; the images of a rig must have one size each"
+            )
+    return grays
 
 
 def align(options: Options) -> dict[str, Result]:

@@ -16,6 +16,7 @@ from jfusion import inference
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.layout import task as check_task
+from jfusion.data.thermal import Unit
 from jfusion.errors import UserError, printable
 from jfusion.fusing import inputs
 from jfusion.fusing.images import Outcome
@@ -109,6 +110,30 @@ class Options(CommandOptions):
     background: Literal["jet", "black"] = setting(
         "jet", "with --pseudo-color, what 0 becomes: jet's dark blue, or black"
     )
+    unit: str = setting(
+        "counts",
+        "what gray images of more than 8 bits hold: counts, celsius, kelvin, or the Kelvin of one count, such "
+        "as 0.01K",
+        "UNIT",
+    )
+    palette: Literal["white-hot", "black-hot", "iron", "rainbow"] | None = setting(
+        None, "also write an overlay: the fused image with these colors where A is hot"
+    )
+    blend: float = setting(0.6, "with --palette, the part of its colors, from 0 to 1", least=0)
+    hotter_than: float | None = setting(
+        None,
+        "with --palette, from which temperature in degrees Celsius, or level 0..255 where there is none, A is "
+        "hot (default: the middle of the range)",
+        "T",
+    )
+    align: Literal["none", "shift"] = setting(
+        "none", "shift: move A by the whole pixels by which it seems to be shifted, up to 32"
+    )
+    calib: str | None = setting(
+        None,
+        "a calibration (JSON, OpenCV's YAML) that lays A on B; jfusion align makes one",
+        "FILE",
+    )
     check_alignment: bool = setting(
         True, "say so when the two images seem to be shifted by a few pixels"
     )
@@ -134,6 +159,9 @@ class Options(CommandOptions):
             registry.check_name(self.system)
         if self.samples < 1:
             raise UserError(f"--samples must be 1 or more, not {self.samples}")
+        if self.blend > 1:
+            raise UserError(f"--blend must be from 0 to 1, not {self.blend:g}")
+        Unit.parse(self.unit)
         if self.size and self.size_of:
             raise UserError("--size and --size-of exclude each other; leave out one")
 

@@ -91,14 +91,14 @@ def estimate_shift(pairs: Iterable[tuple[np.ndarray, np.ndarray]], far: int = FA
         if reach < 4:
             return Shift(0, 0, 0.0)
         halves = [_half_size(x) for x in (a, b)]
-        edges = _standardized(orientation_correlation(*halves, reach // 2))
-        values = _standardized(_information_map(*map(_half_size, halves), reach // 4))
+        edges = standardized(orientation_correlation(*halves, reach // 2))
+        values = standardized(_information_map(*map(_half_size, halves), reach // 4))
         coarse = coarse + _enlarged(edges, 2 * reach + 1) + _enlarged(values, 2 * reach + 1)
-        fine = fine + _standardized(orientation_correlation(a, b, reach))
+        fine = fine + standardized(orientation_correlation(a, b, reach))
         corners.append((a, b))
     if not corners:
         raise ValueError("no pair of images")
-    coarse = _standardized(coarse)
+    coarse = standardized(coarse)
     row, column = np.unravel_index(coarse.argmax(), coarse.shape)
     certainty = float(coarse[row, column]) / SURE
     row, column = _refined(fine, corners[:REFINED], int(row), int(column))
@@ -168,7 +168,7 @@ def _information_map(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
     return np.array([[values[y, x] for x in shifts] for y in shifts])
 
 
-def _standardized(x: np.ndarray) -> np.ndarray:
+def standardized(x: np.ndarray) -> np.ndarray:
     """Values as distances from their median, in robust standard deviations."""
     middle = np.median(x)
     return (x - middle) / (1.4826 * np.median(np.abs(x - middle)) + 1e-12)

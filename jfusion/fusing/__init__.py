@@ -9,5 +9,7 @@ result    the fused image in 8 or 16 bits, and its color
 images    fuses the pairs of a plan: reads ahead, fuses, writes behind
 volumes   fuses two medical volumes, slice by slice
 clips     fuses two clips, frame by frame; a video in chunks that can be resumed
+alignment moves A onto B, by a calibration or a shift
+heat      temperatures and overlays of thermal images
 steady    keeps still what rests in both clips
 """

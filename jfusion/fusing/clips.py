@@ -22,6 +22,7 @@ from jfusion.data import color, image, video
 from jfusion.data.alignment import find_shift
 from jfusion.data.image import Header
 from jfusion.data.names import listed
+from jfusion.data.thermal import ThermalReader
 from jfusion.data.video import Clip, FrameFolder
 from jfusion.errors import UserError
 from jfusion.files import check_output, read_text, write_text
@@ -63,7 +64,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
         print(f"note: {out} is there already and stays (--overwrite)")
         return Outcome(kept=[out])
     method = Method.find(weights, system)
-    reader = image.Reader(options.range, options.max_pixels)
+    reader = ThermalReader(options.range, options.max_pixels, options.unit)
     reader.fix(method.ranges)
     for clip, side in ((a, "a"), (b, "b")):
         clip.prepare(reader, side)
@@ -90,7 +91,7 @@ def _guess(options: Options, a: Clip, b: Clip) -> Guess:
 
 def _size(options: Options, a: Clip, b: Clip) -> tuple[int, int]:
     """Height and width of the result. Raises UserError for another aspect that nobody requested."""
-    sizes = planning.Sizes.parse(options.size_of, options.size)
+    sizes = planning.Sizes.parse(options.size_of, options.size, options.calib is not None)
     headers = [Header(*clip.size, 8, 3) for clip in (a, b)]
     if problem := sizes.problem(*headers):
         raise UserError(problem)
@@ -155,7 +156,10 @@ class Fuser:
         colored = tuple(any(color.is_color(x[i]) for x in images) for i in (0, 1))
         if self.source.color == "auto" and (rule := color_rule(self.source.task, colored)) in "ab":
             self.source.color = rule
+        alignment = self.source.alignment
+        alignment.learn([(a, image.resample(b, *self.size)) for a, b in images], "the clip")
         pairs = [self.source.pair("clip", *x, self.size) for x in images]
+        check_alignment = check_alignment and not alignment.moves
         if check_alignment and (s := find_shift(pairs[0].a[0], pairs[0].b[0])).suspicious:
             print(f"note: the clips look misaligned: {s} (docs/alignment.md)")
         for pair in pairs:

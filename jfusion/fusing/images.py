@@ -21,9 +21,12 @@ from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs
 from jfusion.data.layout import task as task_called
 from jfusion.data.names import listed
+from jfusion.data.thermal import ThermalReader
 from jfusion.errors import UserError, WritingError
 from jfusion.fusing import plan as planning
 from jfusion.fusing import task as tasks
+from jfusion.fusing.alignment import Alignment
+from jfusion.fusing.heat import Heat
 from jfusion.fusing.method import Method, choose
 from jfusion.fusing.plan import Item, Plan
 from jfusion.fusing.result import check_bits, color_rule
@@ -41,11 +44,11 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     names = [name for name, *_ in pairs]
     single = Path(options.a).is_file()
     outputs = planning.output_files(options.out, names, options.samples, single, options.bits)
-    reader = image.Reader(options.range, options.max_pixels)
+    reader = ThermalReader(options.range, options.max_pixels, options.unit)
     guess = tasks.find(options.task, options.a_alias, options.b_alias, pairs, reader)
     if guess.swapped:
         pairs = [(name, b, a) for name, a, b in pairs]
-    sizes = planning.Sizes.parse(options.size_of, options.size)
+    sizes = planning.Sizes.parse(options.size_of, options.size, options.calib is not None)
     plan = planning.make(pairs, outputs, sizes, options.overwrite, reader.most)
     weights, system = choose(options.weights, options.system, guess)
     if options.dry_run:
@@ -56,6 +59,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if not plan.todo:
         return Outcome(kept=kept)
     planning.check_room(plan.todo, options.out, options.bits)
+    source = Source.of(options, guess.task, reader)
     method = Method.find(weights, system)
     check_bits(method.name, options.bits)
     reader.fix(method.ranges)
@@ -65,9 +69,10 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     text = {"text": options.text, "task": guess.task, "names": names}
     method.build(settings, options.allow_partial, **text)
     inference.check_sampling_options(method.system, options.samples, options.record)
-    read = Source.of(options, guess.task, reader).read
     check = inference.warn_if_misaligned if options.check_alignment else None
-    outcome = fuse_all(plan.todo, read, _fusing(options, method), check)
+    check = None if source.alignment.moves else check
+    heat = Heat.of(options, reader, source.alignment)
+    outcome = fuse_all(plan.todo, source.read, _fusing(options, method, heat), check)
     outcome.kept = kept
     return outcome
 
@@ -99,7 +104,9 @@ def _report(plan: Plan, skip_bad: bool) -> None:
         print(f"note: {count}{sides} resampled to {to} (--size-of, --size)")
 
 
-def _fusing(options: Options, method: Method) -> Callable[[Item, Pair], list[np.ndarray]]:
+def _fusing(
+    options: Options, method: Method, heat: Heat
+) -> Callable[[Item, Pair], list[np.ndarray]]:
     """What fuses a pair, and records its steps where this is wanted."""
 
     def fuse_one(item: Item, pair: Pair) -> list[np.ndarray]:
@@ -107,7 +114,9 @@ def _fusing(options: Options, method: Method) -> Callable[[Item, Pair], list[np.
         steps = item.outputs[0].parent / "steps"
         with ExitStack() as stack:
             callback = inference.step_callback(method.system, pair, stack, options.record, steps)
-            return method.fuse(pair, options.seed, options.samples, callback, options.bits)
+            images = method.fuse(pair, options.seed, options.samples, callback, options.bits)
+        heat.write(item, pair, images)
+        return images
 
     return fuse_one
 
@@ -116,7 +125,8 @@ def _fusing(options: Options, method: Method) -> Callable[[Item, Pair], list[np.
 class Source:
     """How the files of a pair become a `Pair`.
 
-    color: whose color is kept, as `color_rule` has it. deep: keep more than 8 bits of the input.
+    color: whose color is kept, as `color_rule` has it. deep: keep more than 8 bits of the input. alignment:
+    what moves A onto B.
     """
 
     reader: image.Reader
@@ -125,22 +135,21 @@ class Source:
     pseudo_color: str = "none"
     background: str = "jet"
     deep: bool = False
+    alignment: Alignment = field(default_factory=Alignment)
 
     @classmethod
     def of(cls, options: Options, task: str, reader: image.Reader) -> Source:
-        """As the options of the command say."""
+        """As the options of the command say. Raises UserError for a calibration that cannot be read."""
         pseudo = options.pseudo_color, options.background
-        return cls(reader, task, options.color, *pseudo, options.bits > 8)
+        deep, alignment = options.bits > 8, Alignment.of(options)
+        return cls(reader, task, options.color, *pseudo, deep, alignment)
 
     def read(self, item: Item) -> Pair:
         """Both images, on the pair's grid. Raises UserError for a file that cannot be read."""
         files = {"a": item.a, "b": item.b}
         rgb = {side: self.reader.rgb(path, side) for side, path in files.items()}
-        if self.pseudo_color != "none":
-            side = self.pseudo_color
-            rgb[side] = image.pseudo_colored(rgb[side], files[side], self.background)
         pair = self.pair(item.name, rgb["a"], rgb["b"], item.size)
-        if not self.deep:
+        if not self.deep or self.alignment.moves:
             return pair
         grays = {s: self.reader.gray(p, s) for s, p in files.items() if self.pseudo_color != s}
         grays = {s: image.resample(x, *item.size)[None] for s, x in grays.items()}
@@ -148,7 +157,11 @@ class Source:
 
     def pair(self, name: str, a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> Pair:
         """The pair of two images (H, W, 3) uint8 of any size, on a grid of height and width `size`."""
-        rgb = {side: image.resample(x, *size) for side, x in (("a", a), ("b", b))}
+        rgb = {"a": a, "b": b}
+        if (side := self.pseudo_color) != "none":
+            rgb[side] = image.pseudo_colored(rgb[side], name, self.background)
+        rgb["b"] = image.resample(rgb["b"], *size)
+        rgb["a"] = self.alignment.apply(name, rgb["a"], rgb["b"])
         colored = color.is_color(rgb["a"]), color.is_color(rgb["b"])
         if (
             all(colored)

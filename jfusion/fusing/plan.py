@@ -27,10 +27,13 @@ class Sizes:
     requested: bool = False
 
     @classmethod
-    def parse(cls, side: str | None, size: str | None) -> Sizes:
-        """From the options --size-of and --size, "HEIGHTxWIDTH". Raises UserError for another text."""
+    def parse(cls, side: str | None, size: str | None, calibrated: bool = False) -> Sizes:
+        """From the options --size-of and --size, "HEIGHTxWIDTH". Raises UserError for another text.
+
+        calibrated: a calibration lays A on B, whatever the aspects are.
+        """
         if size is None:
-            return cls(side or "b", None, side is not None)
+            return cls(side or "b", None, side is not None or calibrated)
         numbers = size.lower().split("x")
         if len(numbers) != 2 or not all(n.isdecimal() and 0 < int(n) < 1 << 16 for n in numbers):
             raise UserError(f"--size must be HEIGHTxWIDTH such as 480x640, not {printable(size)!r}")

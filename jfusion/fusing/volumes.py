@@ -110,9 +110,11 @@ def _colormaps(options: Options, windows: tuple[Range | None, ...]) -> tuple[Cal
 
 
 def _check(options: Options) -> None:
-    """Raises UserError for a size: the grid is that of A's voxels."""
+    """Raises UserError for options that have no meaning for volumes, which have A's voxels and place."""
     if options.size or options.size_of:
         raise UserError("--size and --size-of are for images; a volume is fused on A's voxels")
+    if options.align != "none" or options.calib:
+        raise UserError("--align and --calib are for images; volumes are aligned by their affines")
 
 
 def _described(volume: Volume, window: Any) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from jfusion import metrics
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
+from jfusion.data.video import is_video_name
 from jfusion.errors import UserError, did_you_mean
 from jfusion.files import check_output, write_text, written_through
-from jfusion.metrics import DEFAULT_PRESET, PRESETS, folders, table_file
+from jfusion.metrics import DEFAULT_PRESET, PRESETS, clips, folders, table_file
 from jfusion.metrics.folders import DataSet, Matched, Triple
 from jfusion.metrics.parallel import TRUTH, evaluate_all
 from jfusion.papers import compare
@@ -53,6 +54,10 @@ class Options(CommandOptions):
     )
     list: str | None = setting(
         None, "evaluate only the names in this list file (default: all)", "FILE"
+    )
+    clip: bool = setting(
+        False,
+        "the images of the folders are the frames of clips: adds the flicker (videos have it anyway)",
     )
     common: bool = setting(True, "evaluate every method on the pairs that all methods have")
     preset: str = setting(DEFAULT_PRESET, f"the evaluator: {', '.join(PRESETS)}", "NAME")
@@ -160,6 +165,8 @@ def _check_outputs(paths: Sequence[str | None]) -> None:
 def evaluate(options: Options) -> Result:
     """Reads, matches and evaluates the images. Raises UserError if none can be evaluated."""
     columns = metrics.columns(options.metrics, options.preset)
+    if _in_motion(options):
+        return _evaluate_clips(options, columns)
     sets, methods, papers = inputs(options)
     decimals = _decimals(options.decimals, [*columns, *TRUTH])
     papers = {name: [compare.parse(p) for p in of] for name, of in papers.items()}
@@ -186,6 +193,33 @@ def evaluate(options: Options) -> Result:
         _add_block(result, data.name, len(sets) > 1, papers.get(data.name, []), options)
     if options.rank:
         _add_ranks(result, len(sets) > 1)
+    return result
+
+
+def _in_motion(options: Options) -> bool:
+    """Whether clips are evaluated: the user says so, or a source or a result is a video."""
+    paths = [options.a, options.b, *(options.fused or ())]
+    return options.clip or any(is_video_name(path) for path in paths if path)
+
+
+def _evaluate_clips(options: Options, columns: list[str]) -> Result:
+    """The table of clips, whose rows are means over the frames, and their flicker as notes."""
+    others = ("table", "set", "truth", "list", "paper", "strips")
+    if refused := next((name for name in others if getattr(options, name)), None):
+        raise UserError(f"{refused} is for images; clips are evaluated with --a, --b and --fused")
+    if not (options.a and options.b and options.fused):
+        raise UserError(
+            "give the clips: --a CLIP --b CLIP --fused CLIP, videos or folders of frames"
+        )
+    reader = image.Reader(options.range, options.max_pixels)
+    methods = folders.methods(options.fused)
+    found = clips.evaluate(options.a, options.b, methods, options.preset, columns, reader)
+    decimals = _decimals(options.decimals, columns)
+    comparison = Comparison(options.preset, columns, {"clip": found.frames}, decimals)
+    result = Result(comparison, [], None, found.notes())
+    _add_block(result, "clip", False, [], options)
+    if options.rank:
+        _add_ranks(result, False)
     return result
 
 

@@ -25,7 +25,7 @@ def pair(tmp_path):
         warm[10:20, 5 * t : 5 * t + 10] = 240
         image.write(tmp_path / f"ir/{t}.png", warm)
         image.write(
-            tmp_path / f"vi/{t}.png", scene + rng.integers(0, 2, scene.shape).astype(np.uint8)
+            tmp_path / f"vi/{t}.png", scene + rng.integers(0, 6, scene.shape).astype(np.uint8)
         )
     return tmp_path / "ir", tmp_path / "vi"
 
@@ -115,3 +115,22 @@ def test_mistakes_are_one_line(pair, tmp_path, capsys):
         error = capsys.readouterr().err
         lines = [x for x in error.splitlines() if x.startswith("jfusion:")]
         assert len(lines) == 1 and said in lines[0], error
+
+
+def test_metrics_of_clips_name_their_flicker(pair, tmp_path, capsys):
+    assert fused(*pair, tmp_path / "steady", "--clip") == 0
+    folder = tmp_path / "pumping"
+    for t, path in enumerate(sorted((tmp_path / "steady").iterdir())):
+        brighter = image.read_rgb(path) // 2 + 20 + 8 * (t % 2)
+        image.write(folder / path.name, brighter.astype(np.uint8))
+    as_video(tmp_path / "steady", tmp_path / "steady.mp4")
+    command = ["metrics", "--a", str(pair[0]), "--b", str(pair[1]), "--metrics", "EN,SD", "--clip"]
+    capsys.readouterr()
+    assert main([*command, "--fused", str(folder), str(tmp_path / "steady")]) == 0
+    said = capsys.readouterr().out
+    assert "pumping: flicker" in said and "unsteady" in said and "steady: flicker 0." in said
+    assert main([*command[:-1], "--fused", str(tmp_path / "steady.mp4")]) == 0
+    assert "steady.mp4: flicker" in capsys.readouterr().out
+    (folder / "6.png").unlink()
+    assert main([*command, "--fused", str(folder)]) == 2
+    assert "pumping has 6 frames and its sources have 7" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -23,6 +23,7 @@ from jfusion.data.splits import find_list
 from jfusion.errors import UserError, did_you_mean, printable
 from jfusion.files import check_path
 
+ENDS = ("{first}", "{last}")  # of a series of exposures
 DEPTH = 6  # folders below the one that is given
 LISTED = 12  # folders that a listing names
 ANY = "-"  # the sign of a layout that many data sets have; no name holds it
@@ -201,13 +202,13 @@ def recognize(folder: str | Path, name: str | None = None, task: str | None = No
             f"{folder} has jfusion's own layout; name the data set in it: --root {folder} --task TASK "
             "--dataset NAME"
         )
-    files = list(_walk(folder))
+    images = _walk(folder)
     if task is not None:
         layout.task(task)
     rows = [row for row in LAYOUTS if task in (None, row.task)]
-    candidates = _candidates(folder, files, rows)
+    candidates = _candidates(folder, images, rows)
     if not candidates:
-        raise _unknown(folder, files, rows)
+        raise _unknown(folder, images, rows)
     chosen = candidates[0]
     if len(candidates) > 1:
         names = {candidate.name: candidate for candidate in candidates}
@@ -236,16 +237,22 @@ def two_folders(a: str | Path, b: str | Path, task: str | None, name: str | None
 # ---- what is in a folder -----------------------------------------------------------------------
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """The images below a folder, as paths relative to it, hidden ones left out."""
+def _walk(folder: Path) -> dict[str, list[str]]:
+    """The folder and those below it, relative to it ("" for itself) -> the names of their images."""
+    found = {}
     for place, folders, names in os.walk(folder, followlinks=True):
         relative = Path(place).relative_to(folder)
         deep = len(relative.parts) >= DEPTH
         folders[:] = [n for n in folders if not deep and not n.startswith((".", "__MACOSX"))]
-        yield from ((relative / n).as_posix() for n in names if is_image_name(Path(n)))
+        images = [name for name in names if is_image_name(Path(name))]
+        if images:
+            found["/".join(relative.parts)] = images
+    return found
 
 
-def _candidates(folder: Path, files: list[str], rows: Iterable[Layout]) -> list[_Candidate]:
+def _candidates(
+    folder: Path, images: Mapping[str, list[str]], rows: Iterable[Layout]
+) -> list[_Candidate]:
     """What the rows find, each with a name of its own.
 
     Of several rows that find the same files, one whose sign is there comes first, then those of many data
@@ -254,7 +261,7 @@ def _candidates(folder: Path, files: list[str], rows: Iterable[Layout]) -> list[
     found: list[_Candidate] = []
     for row in rows:
         for a, b in product(_choices(row.a), _choices(row.b)):
-            found += _match(folder, files, replace(row, a=a, b=b))
+            found += _match(folder, images, replace(row, a=a, b=b))
     for candidate in found:
         candidate.signed = _is_signed(folder, candidate)
     found.sort(key=lambda c: 0 if c.signed else 1 if c.row.sign == ANY else 2)
@@ -281,49 +288,52 @@ def _choices(pattern: str) -> list[str]:
     return ["/".join(choice) for choice in product(*parts)]
 
 
-def _match(folder: Path, files: list[str], row: Layout) -> list[_Candidate]:
+def _match(folder: Path, images: Mapping[str, list[str]], row: Layout) -> list[_Candidate]:
     """The data sets of a row without choices: one for each folder below which both sides have files."""
     found: dict[Path, _Candidate] = {}
     for index, pattern in enumerate((row.a, row.b)):
-        regex = _regex(pattern)
-        for path, match in ((p, regex.match(_stem(p))) for p in files):
+        above, _, name = pattern.rpartition("/")
+        of_folder = _regex("".join(f"{part}/" for part in above.split("/") if part), name in ENDS)
+        of_file = _regex(name)
+        for relative, names in images.items():
+            match = of_folder.fullmatch(_composed(f"{relative}/" if relative else ""))
             if match is None:
                 continue
             place, split = _place(folder, match)
+            files = [(of_file.fullmatch(_composed(n.rpartition(".")[0])), n) for n in names]
+            pairs = [(m, folder / relative / n) for m, n in files if m]
             candidate = found.setdefault(place, _Candidate(row, place))
             both = candidate.files.setdefault(split, ([], []))
-            both[index].append((match, folder / path))
+            both[index].extend(_named(pairs, name, match))
     for candidate in found.values():
-        kept = {
-            split: (_named(both[0], row.a), _named(both[1], row.b))
-            for split, both in candidate.files.items()
-        }
-        candidate.files = {split: both for split, both in kept.items() if all(both)}
+        candidate.files = {split: both for split, both in candidate.files.items() if all(both)}
     return [candidate for candidate in found.values() if candidate.files]
 
 
-def _stem(path: str) -> str:
-    return unicodedata.normalize("NFC", path.rpartition(".")[0])
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
-    """A pattern of the table as a regular expression for a whole path without its ending."""
+def _regex(pattern: str, numbered: bool = False) -> re.Pattern[str]:
+    """A part of a pattern as a regular expression: the folders, below any others, or a file's name.
+
+    numbered: the scene is a number.
+    """
     groups = {
         "{split}": rf"(?P<split>{'|'.join(SPLITS)})",
-        "{scene}": r"(?P<scene>[^/]+)",
+        "{scene}": r"(?P<scene>\d+)" if numbered else r"(?P<scene>[^/]+)",
         "{name}": r"(?P<name>[^/]+)",
         "{last}": r"(?P<number>\d+)",
         "{first}": r"(?P<number>\d+)",
     }
     parts = re.split(r"(\{\w+\})", pattern)
     body = "".join(groups.get(part, re.escape(part)) for part in parts)
-    if "number" in body:
-        body = body.replace("(?P<scene>[^/]+)", r"(?P<scene>\d+)")
-    return re.compile(rf"(?P<prefix>(?:[^/]+/)*?){body}$", re.I)
+    above = "" if pattern and not pattern.endswith("/") else "(?P<prefix>(?:[^/]+/)*?)"
+    return re.compile(above + body, re.I)
 
 
 def _place(folder: Path, match: re.Match[str]) -> tuple[Path, str]:
-    """The folder of the data set that a file belongs to, and the file's split."""
+    """The folder of the data set that a folder of images belongs to, and the split of these."""
     parts = Path(match["prefix"]).parts
     words = [match["split"]] if "split" in match.re.groupindex else list(parts)
     whole = folder.resolve()
@@ -333,19 +343,16 @@ def _place(folder: Path, match: re.Match[str]) -> tuple[Path, str]:
     return whole.joinpath(*(part for part in parts if part.lower() not in SPLITS)), split
 
 
-def _named(found: list[tuple[re.Match[str], Path]], pattern: str) -> list[tuple[str, Path]]:
-    """(sample name, file); of a folder of exposures, the first or the last."""
+def _named(
+    found: list[tuple[re.Match[str], Path]], pattern: str, above: re.Match[str]
+) -> list[tuple[str, Path]]:
+    """(sample name, file) of the files of a folder; of a series of exposures, the first or the last."""
     if "{name}" in pattern:
         return [(match["name"], path) for match, path in found]
-    scenes: dict[str, dict[int, Path]] = {}
-    for match, path in found:
-        scenes.setdefault(match["scene"], {})[int(match["number"])] = path
-    end = max if "{last}" in pattern else min
-    return [
-        (scene, files[end(files)])
-        for scene, files in scenes.items()
-        if len(files) > 2 and sorted(files) == list(range(1, len(files) + 1))
-    ]
+    files = {int(match["number"]): path for match, path in found}
+    if len(files) < 3 or sorted(files) != list(range(1, len(files) + 1)):
+        return []
+    return [(above["scene"], files[max(files) if pattern == "{last}" else 1])]
 
 
 def _give_names(candidates: list[_Candidate]) -> None:
@@ -447,24 +454,22 @@ def _counts(splits: Mapping[str, list[Sample]]) -> str:
 # ---- what is not recognized --------------------------------------------------------------------
 
 
-def _unknown(folder: Path, files: list[str], rows: list[Layout]) -> UserError:
+def _unknown(folder: Path, images: Mapping[str, list[str]], rows: list[Layout]) -> UserError:
     """Prints what is in the folder; the error that names the layout that is most like it."""
-    places: dict[str, Counter[str]] = {}
-    for path in files:
-        place, _, name = path.rpartition("/")
-        places.setdefault(place or ".", Counter())[Path(name).suffix.lower()] += 1
-    if not places:
+    if not images:
         return UserError(f"{folder} holds no image, also not in its folders; is it unpacked?")
     print(f"{folder} holds:")
-    for place, kinds in sorted(places.items(), key=lambda item: natural_key(item[0]))[:LISTED]:
-        print(f"  {printable(place)}/  {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
-    if len(places) > LISTED:
-        print(f"  and {len(places) - LISTED} more folders")
-    words = {word.lower() for place in places for word in Path(place).parts}
+    for place in sorted(images, key=natural_key)[:LISTED]:
+        kinds = Counter(Path(name).suffix.lower() for name in images[place])
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        print(f"  {printable(place or '.')}/  {counts}")
+    if len(images) > LISTED:
+        print(f"  and {len(images) - LISTED} more folders")
+    words = {word.lower() for place in images for word in place.split("/")}
     near = max(rows, key=lambda row: _likeness(row, words))
     return UserError(
-        f"{folder} has no layout that jfusion knows; the nearest is that of {near.name} ({near.text}); "
-        "name the two folders instead: --a FOLDER --b FOLDER --task TASK --name NAME"
+        f"{folder} has no layout that jfusion knows; the nearest is that of {near.name} ({near.text}; "
+        f"{near.source}); name the two folders instead: --a FOLDER --b FOLDER --task TASK --name NAME"
     )
 
 

@@ -100,7 +100,7 @@ LAYOUTS = (
     ),
     *(  # dataset/train/VI-IR/ir, dataset/test/MEF/MEF/over, train/GFP/g, ...
         Layout(
-            "LFDT-Fusion and Diff-FCCF",
+            "LFDT-Fusion, Diff-FCCF or CDDFuse",
             task,
             "|".join(a) + "/{name}",
             "|".join(b) + "/{name}",
@@ -195,6 +195,8 @@ def recognize(folder: str | Path, name: str | None = None, task: str | None = No
     Raises UserError for a folder without a known layout, after it has printed what is in it.
     """
     folder = check_path(folder, "the data set")
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; unpack it, and pass the folder that holds the images")
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist")
     if any((folder / "Image" / known).is_dir() for known in layout.TASKS):

@@ -135,37 +135,37 @@ TREES = {
         ("MFI-WHU", "MFF"),
         {"all": [("1", "MFI-WHU/source_1/1.jpg", "MFI-WHU/source_2/1.jpg")]},
     ),
-    "LFDT-Fusion and Diff-FCCF IVF": (
+    "LFDT-Fusion, Diff-FCCF or CDDFuse IVF": (
         "dataset",
         ["train/VI-IR/ir/1.png", "train/VI-IR/vi/1.png"],
         ("VI-IR", "IVF"),
         {"train": [("1", "train/VI-IR/ir/1.png", "train/VI-IR/vi/1.png")]},
     ),
-    "LFDT-Fusion and Diff-FCCF MIF": (
+    "LFDT-Fusion, Diff-FCCF or CDDFuse MIF": (
         "fccf",
         ["train/GFP/t/1.png", "train/GFP/g/1.png"],
         ("GFP", "MIF"),
         {"train": [("1", "train/GFP/t/1.png", "train/GFP/g/1.png")]},
     ),
-    "LFDT-Fusion and Diff-FCCF MEF": (
+    "LFDT-Fusion, Diff-FCCF or CDDFuse MEF": (
         "dataset",
         ["test/MEF/MEF/over/336.png", "test/MEF/MEF/under/336.png"],
         ("MEF", "MEF"),
         {"test": [("336", "test/MEF/MEF/over/336.png", "test/MEF/MEF/under/336.png")]},
     ),
-    "LFDT-Fusion and Diff-FCCF MFF": (
+    "LFDT-Fusion, Diff-FCCF or CDDFuse MFF": (
         "dataset",
         ["train/MFF/source_1/1.png", "train/MFF/source_2/1.png"],
         ("MFF", "MFF"),
         {"train": [("1", "train/MFF/source_1/1.png", "train/MFF/source_2/1.png")]},
     ),
-    "LFDT-Fusion and Diff-FCCF NIR": (
+    "LFDT-Fusion, Diff-FCCF or CDDFuse NIR": (
         "dataset",
         ["train/VIS-NIR/NIR/1.png", "train/VIS-NIR/VI/1.png"],
         ("VIS-NIR", "NIR"),
         {"train": [("1", "train/VIS-NIR/NIR/1.png", "train/VIS-NIR/VI/1.png")]},
     ),
-    "LFDT-Fusion and Diff-FCCF PIF": (
+    "LFDT-Fusion, Diff-FCCF or CDDFuse PIF": (
         "dataset",
         ["train/PIF/DoLP/1.png", "train/PIF/S0/1.png"],
         ("PIF", "PIF"),
@@ -202,7 +202,7 @@ def test_a_layout_is_recognized(tmp_path, layout):
 
 
 def test_every_row_of_the_table_has_a_tree():
-    rows = {f"{row.name} {row.task}" if "and" in row.name else row.name for row in LAYOUTS}
+    rows = {f"{row.name} {row.task}" if " or " in row.name else row.name for row in LAYOUTS}
     assert rows == set(TREES)
 
 
@@ -287,6 +287,7 @@ def test_an_unknown_folder_is_listed_with_the_nearest_layout(tmp_path, capsys):
         ({"folder": "nowhere"}, "does not exist"),
         ({"folder": "."}, "holds no image"),
         ({"folder": "ours"}, "--root ours --task TASK --dataset NAME"),
+        ({"folder": "MSRS.zip"}, "is a file; unpack it"),
         ({"a": "ir"}, "both --a and --b"),
         ({"a": "ir", "b": "vi"}, "need --task"),
         ({"folder": ".", "dataset": "MSRS"}, "--name says what to call"),
@@ -297,6 +298,7 @@ def test_an_unknown_folder_is_listed_with_the_nearest_layout(tmp_path, capsys):
 def test_options_that_do_not_fit_are_one_line(tmp_path, monkeypatch, options, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ours/Image/IVF").mkdir(parents=True)
+    (tmp_path / "MSRS.zip").write_text("PK")
     with pytest.raises(UserError, match=text):
         open_data_set("VLFDataset", **options)
 

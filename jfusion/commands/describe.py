@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
-from jfusion.data.layout import task
+from jfusion.data.layout import Sample, task
 from jfusion.data.layouts import DataSet, open_data_set
 from jfusion.data.names import listed
 from jfusion.errors import UserError
@@ -185,15 +185,14 @@ def describe(options: Options, data: DataSet) -> Result:
     _check(options)
     folder = _folder(options, data)
     samples = data.samples(options.split)
-    there = text.existing(folder)
-    todo = [sample for sample in samples if sample.name not in there]
+    records = text.read_records(folder)
+    todo = _waiting(folder, samples, records)
     chosen = todo[: options.limit]
     check_output(folder / text.RECORDS, "the paragraphs")
     remove_left(folder)
     stop, budget = threading.Event(), text.Budget(options.price, options.max_cost)
     if not chosen:
         return Result(folder, len(samples) - len(todo), text.Outcome(), budget, len(todo))
-    records = text.read_records(folder)
     file = text.RecordFile(folder / text.RECORDS)
     try:
         describer = _describer(options, data.task, budget, stop, file.add)
@@ -213,6 +212,14 @@ def describe(options: Options, data: DataSet) -> Result:
         file.close()
     waiting = len(todo) - len(outcome.written) - len(outcome.left_out)
     return Result(folder, len(samples) - len(todo), outcome, budget, waiting)
+
+
+def _waiting(folder: Path, samples: list[Sample], records: list[dict[str, Any]]) -> list[Sample]:
+    """The samples without a paragraph; those that were left out before come last."""
+    there = text.existing(folder)
+    left_out = {record["name"] for record in records if "left_out" in record}
+    todo = [sample for sample in samples if sample.name not in there]
+    return sorted(todo, key=lambda sample: sample.name in left_out)
 
 
 def _check(options: Options) -> None:
@@ -309,15 +316,12 @@ def _plan(options: Options, data: DataSet) -> str:
     """What a call without `--dry-run` would do."""
     _check(options)
     folder = _folder(options, data)
-    samples = data.samples(options.split)
-    there = text.existing(folder)
-    todo = [sample for sample in samples if sample.name not in there]
+    samples, records = data.samples(options.split), text.read_records(folder)
+    todo = _waiting(folder, samples, records)
     chosen = todo[: options.limit]
     prompt = _prompt(options, data.task)
     form = text.ImageFormat(options.image_format, options.max_edge)
-    usage, source = text.estimate(
-        text.read_records(folder), chosen, data.task, prompt, options.model, form
-    )
+    usage, source = text.estimate(records, chosen, data.task, prompt, options.model, form)
     budget = text.Budget(options.price)
     line = f"{len(chosen)} of {len(samples)} pairs to describe ({len(samples) - len(todo)} have a paragraph)"
     cost = f", cost about {budget.cost(usage):.2f}" if options.price else "; --price adds the cost"

@@ -36,7 +36,7 @@ from jfusion.errors import UserError, printable, writing
 from jfusion.files import write_text
 from jfusion.text import prompts
 from jfusion.text.answers import Expected, broken, cleaned, faults
-from jfusion.text.chat import NOTHING, Chat, OneImage, Unanswered, Usage
+from jfusion.text.chat import NOTHING, Chat, OneImage, Stopped, Unanswered, Usage
 
 RECORDS = "describe.jsonl"
 ANSWER_TOKENS = 120  # of a paragraph, about
@@ -66,7 +66,13 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def existing(folder: Path) -> set[str]:
     """The names of the pairs that have a paragraph."""
-    return {sample_name(path) for path in folder.glob("*.txt") if path.stat().st_size}
+    if not folder.is_dir():
+        return set()
+    return {
+        sample_name(path)
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".txt" and path.is_file() and path.stat().st_size
+    }
 
 
 def summary(folder: Path, names: Iterable[str]) -> dict[str, Any] | None:
@@ -461,33 +467,56 @@ def describe_all(
 
     outcome, silent = Outcome(), 0
     about = {"prompt": describer.prompt_hash, "model": describer.chat.model}
+    writing_lock = threading.Lock()
+
+    def work(job: Job) -> str:
+        """Describes and writes one pair: a thread begins no request before its last answer is kept."""
+        try:
+            paragraph = describer.describe(job)
+        except LeftOut as error:
+            with writing_lock:
+                records.add(job.record(**about, left_out=str(error)))
+            raise
+        with writing_lock:
+            if stop.is_set():
+                raise Stopped
+            records.add(job.record(**about, paragraph=text_hash(paragraph)))
+            write_text(folder / f"{job.sample.name}.txt", paragraph + "\n", "the paragraph")
+        return paragraph
+
     with tqdm(total=len(samples), desc=f"{label} paragraphs", unit="pair") as bar:
-        jobs = [Job(sample) for sample in samples]
-        for job, result in in_threads(jobs, describer.describe, workers, stop):
-            name = job.sample.name
-            if isinstance(result, str):
-                records.add(job.record(**about, paragraph=text_hash(result)))
-                write_text(folder / f"{name}.txt", result + "\n", "the paragraph")
-                outcome.written.append(name)
-                silent = 0
-            elif isinstance(result, LeftOut):
-                records.add(job.record(**about, left_out=str(result)))
-                outcome.left_out[name] = str(result)
-                tqdm.write(f"  left out {printable(name)}: {result}")
-                silent = silent + 1 if result.unanswered else 0
-                if silent >= max(IN_A_ROW, workers):
-                    raise UserError(
-                        f"{describer.chat.base_url} gave no answer for {silent} pairs in a row, the last time: "
-                        f"{result}; {len(outcome.written)} paragraphs are written, and the next call continues"
-                    )
-            elif isinstance(result, TooExpensive):
-                outcome.too_expensive = True
-                continue
-            elif isinstance(result, Exception):
-                raise result
-            bar.set_postfix_str(_progress(describer.budget))
-            bar.update()
+        try:
+            for job, result in in_threads([Job(s) for s in samples], work, workers, stop):
+                if isinstance(result, str):
+                    outcome.written.append(job.sample.name)
+                    silent = 0
+                elif isinstance(result, LeftOut):
+                    outcome.left_out[job.sample.name] = str(result)
+                    tqdm.write(f"  left out {printable(job.sample.name)}: {result}")
+                    silent = silent + 1 if result.unanswered else 0
+                    _check_silent(silent, workers, describer.chat.base_url, result, outcome)
+                elif isinstance(result, TooExpensive):
+                    outcome.too_expensive = True
+                    continue
+                else:
+                    raise result
+                bar.set_postfix_str(_progress(describer.budget))
+                bar.update()
+        finally:
+            with writing_lock:  # what is being written is finished, and nothing more begins
+                stop.set()
     return outcome
+
+
+def _check_silent(
+    silent: int, workers: int, base_url: str, error: LeftOut, outcome: Outcome
+) -> None:
+    """Raises UserError when the last pairs all got no answer, which the server must be the reason of."""
+    if silent >= max(IN_A_ROW, workers):
+        raise UserError(
+            f"{base_url} gave no answer for {silent} pairs in a row, the last time: {error}; "
+            f"{len(outcome.written)} paragraphs are written, and the next call continues"
+        )
 
 
 def _progress(budget: Budget) -> str:

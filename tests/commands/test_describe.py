@@ -104,11 +104,12 @@ def test_a_prompt_of_ones_own_is_asked_and_recorded(server, folder):
 
 def test_what_exists_is_kept_and_the_next_call_continues(server, folder, capsys):
     folder.mkdir(parents=True)
-    (folder / "one.txt").write_text("By hand.")
+    (folder / "one.TXT").write_text("By hand.")
     assert describe(server, "--limit", "1") == 0
     assert "1 pairs are not described yet" in capsys.readouterr().out
     assert describe(server) == 0 and describe(server) == 0
-    assert len(server.requests) == 2 and (folder / "one.txt").read_text() == "By hand."
+    assert len(server.requests) == 2 and (folder / "one.TXT").read_text() == "By hand."
+    (folder / "one.TXT").rename(folder / "one.txt")
     found = summary(folder, NAMES)
     assert (found["described"], found["by_hand"]) == (2, 1)
     assert found["models"] == {"tiny-vision": 2}
@@ -134,6 +135,12 @@ def test_what_stays_faulty_is_listed_and_left_out_and_tried_again(server, folder
     assert existing(folder) == {"two", "three"}
     assert [r["name"] for r in records(folder) if "left_out" in r] == ["one"]
     assert describe(server) == 0 and existing(folder) == set(NAMES)
+
+
+def test_a_pair_that_was_left_out_does_not_hold_up_the_others(server, folder):
+    server.script = [REFUSAL, REFUSAL]
+    assert describe(server, "--limit", "1") == 2 and existing(folder) == set()
+    assert describe(server, "--limit", "2") == 0 and existing(folder) == {"two", "three"}
 
 
 def test_a_server_of_one_image_gets_three_requests(server, folder):

@@ -57,7 +57,7 @@ def test_the_lists_of_the_package_are_whole():
 def test_the_pairs_of_the_paper_are_recognized_byte_for_byte(known):
     samples, found = known
     line = comparison(found, "test", samples[1:], Hashes())
-    assert line == "test: the 1 pairs of the paper, byte for byte, of the list of Set (somewhere)"
+    assert line == "test: the 1 pairs of the paper, byte for byte (Set: somewhere)"
 
 
 def test_what_differs_is_named(known):

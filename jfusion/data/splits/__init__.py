@@ -100,7 +100,8 @@ def find_list(task: str, dataset: str, samples: Iterable[Sample]) -> SplitList |
 def comparison(found: SplitList, split: str, samples: Iterable[Sample], hashes: Hashes) -> str:
     """One line: whether the samples of a split are the list's pairs byte for byte, or which differ."""
     here, names = {sample.name: sample for sample in samples}, found.names(split)
-    whose = f"of the list of {found.dataset} ({ORIGINS[found.dataset]})"
+    kind = "pairs of the paper" if split == "test" else "pairs for training"
+    whose = f"{found.dataset}: {ORIGINS[found.dataset]}"
     absent = [name for name in names if name not in here]
     more = [name for name in here if name not in names]
     differ = [
@@ -111,14 +112,13 @@ def comparison(found: SplitList, split: str, samples: Iterable[Sample], hashes: 
         != (found.pairs[name].sha256_a, found.pairs[name].sha256_b)
     ]
     if not (absent or more or differ):
-        kind = "pairs of the paper" if split == "test" else "training pairs"
-        return f"{split}: the {len(names)} {kind}, byte for byte, {whose}"
+        return f"{split}: the {len(names)} {kind}, byte for byte ({whose})"
     parts = [
         f"{len(group)} {what} ({listed(group)})"
         for what, group in (("differ", differ), ("are missing", absent), ("are not in it", more))
         if group
     ]
-    return f"{split}: not the {len(names)} pairs {whose}: {'; '.join(parts)}"
+    return f"{split}: not the {len(names)} {kind} ({whose}): {'; '.join(parts)}"
 
 
 class Hashes(dict[Path, str]):

@@ -181,7 +181,7 @@ def test_the_color_that_is_kept_can_be_chosen(pairs, capsys):
         (("x", "y", "--size", "3"), "HEIGHTxWIDTH"),
         (("x", "y", "--method", "guidet"), "did you mean 'guided'"),
         (("x", "y", "--weights", "nowhere.pkl"), "nowhere.pkl"),
-        (("x", "y", "--text", "a street"), "guided reads no text; leave out --text"),
+        (("x", "y", "--text", "a street"), "reads no text; leave out --text"),
         (("x", "y", "--bits", "16", "--method", "lfdt", "--weights", "x/0.png"), "x/0.png"),
         (("x", "y", "--levels", "3"), "a setting of laplacian; name the system"),
     ],

@@ -303,8 +303,11 @@ def _check_options(options: Options) -> None:
     encoder = options.encoder if _is_sentence(options.text) else options.text
     if encoder not in ("features", "zeros"):
         check_name(encoder)
-    elif options.describe:
+    if options.describe and options.text in ("features", "zeros"):
         raise UserError("--describe needs an encoder that reads the paragraphs: --text minilm")
+    if options.describe and (_is_sentence(options.text) or options.patches is not None):
+        other = "--patches" if options.patches is not None else "a sentence"
+        raise UserError(f"with {other} the file holds no paragraphs; leave --describe out")
     if options.patches is not None and (options.patches < 2 or options.stride < 1):
         raise UserError("--patches must be 2 or more and --stride 1 or more")
     if not re.fullmatch(r"auto|small|native|\d+x\d+", options.size):

@@ -31,6 +31,7 @@ SERVERS = (
     "https://api.openai.com/v1, http://localhost:11434/v1 (ollama), http://localhost:8080/v1 (llama.cpp), "
     "http://localhost:8000/v1 (vLLM), http://localhost:1234/v1 (LM Studio)"
 )
+LOCAL = ("localhost", "127.0.0.1", "::1")  # asked directly, whatever $http_proxy says
 PASSING = {408, 409, 425, 429, *range(500, 600)}
 LONGEST_PAUSE = 600  # seconds; a server that asks for more ends the run
 MOST_BYTES = 8 << 20  # of an answer
@@ -105,16 +106,22 @@ class Chat:
         self._limit = {"max_tokens": max_tokens}
         self._reached = False
         self._not_before = 0.0  # when the server takes requests again
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        local = urllib.parse.urlsplit(self.base_url).hostname in LOCAL
+        proxies = [urllib.request.ProxyHandler({})] if local else []
+        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
 
     def models(self) -> list[str]:
         """The names of the models that the server offers; raises UserError when it does not answer."""
         try:
-            _, content = self._try("models", None)
+            status, content = self._try("models", None)
+            if status != 200:
+                self._refused(status, self._safe(_message(content)))
             return [str(model["id"]) for model in content["data"]]
-        except (Unanswered, KeyError, TypeError) as error:
+        except Unanswered as error:
+            raise UserError(f"{self.base_url} does not answer: {error}") from error
+        except (KeyError, TypeError) as error:
             raise UserError(
-                f"{self.base_url} does not list its models ({self._safe(error)}); name one with --model"
+                f"{self.base_url} does not list its models; name one with --model"
             ) from error
 
     def ask(self, parts: list[dict[str, Any]]) -> Answer:

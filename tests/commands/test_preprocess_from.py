@@ -121,6 +121,8 @@ def test_two_folders_become_one_file(download, capsys):
         ),
         (["--describe"], "--describe needs an encoder"),
         (["--describe", "--text", "zeros"], "--describe needs an encoder"),
+        (["--describe", "--text", "a car", "--encoder", "tiny"], "leave --describe out"),
+        (["--describe", "--text", "tiny", "--patches", "8"], "leave --describe out"),
         (["--text", "tiny"], "jfusion describe"),
         (["--text", "a car", "--encoder", "tinny"], "unknown encoder 'tinny'"),
         (["--text", "car " * 30, "--encoder", "tiny"], "has 32 tokens, and tiny takes 20"),

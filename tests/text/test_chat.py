@@ -11,7 +11,7 @@ import pytest
 from jfusion.errors import UserError
 from jfusion.text import chat as chat_module
 from jfusion.text.chat import Chat, OneImage, Stopped, Unanswered, Usage
-from tests.text.chat_server import PARAGRAPH, chat_server, dribbling, hang_up, slow
+from tests.text.chat_server import PARAGRAPH, Handler, chat_server, dribbling, hang_up, slow
 
 TEXT = [{"type": "text", "text": "Describe."}]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -44,8 +44,19 @@ def test_an_answer_has_its_text_and_its_tokens(server):
     assert "Authorization" not in server.headers[0]
 
 
-def test_the_models_of_a_server_are_listed(server):
+def test_the_models_of_a_server_are_listed(server, monkeypatch):
     assert client(server).models() == ["tiny-vision"]
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send({"detail": "Not Found"}, 404))
+    with pytest.raises(UserError, match=r"HTTP 404: Not Found; check --base-url .*/v1"):
+        client(server).models()
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send({"models": []}))
+    with pytest.raises(UserError, match="name one with --model"):
+        client(server).models()
+
+
+def test_a_server_of_this_machine_is_asked_without_a_proxy(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert client(server).ask(TEXT).text == PARAGRAPH
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,10 @@ class ThermalReader(image.Reader):
 
     def celsius(self, path: str | Path) -> np.ndarray | None:
         """The temperatures of an image (H, W) float32 in degrees Celsius; None where it has none."""
+        if not (self.unit.factor or is_radiometric(path)):
+            return None
         pixels = self._decoded(Path(path))
-        known = bool(self.unit.factor) or is_radiometric(path)
-        return pixels if known and pixels.dtype == np.float32 and pixels.ndim == 2 else None
+        return pixels if pixels.dtype == np.float32 and pixels.ndim == 2 else None
 
     def _deep_images(self, paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
         files = list(paths)

@@ -150,10 +150,9 @@ class VideoFile(Clip):
 
     def prepare(self, reader: image.Reader, side: str) -> None:
         """The range of a gray video of more than 8 bits, from a sample of its frames."""
-        pixels = list(self._decoded(self.sample(SAMPLED)))
-        deep = [x for x in pixels if x.dtype != np.uint8]
-        self._range = reader.ranges.get(side) or (reader.policy.resolve(deep) if deep else None)
-        if self._range is not None and deep:
+        if next(self._decoded([0])).dtype != np.uint8:
+            sample = (next(self._decoded([i])) for i in self.sample(SAMPLED))
+            self._range = reader.ranges.get(side) or reader.policy.resolve(sample)
             reader.note(f"video {side}: values {self._range} become black to white (--range)")
 
     def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ subject of space.py.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from functools import partial
@@ -238,8 +239,11 @@ def _nifti(path: Path) -> Volume:
 
 def _is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does, or ends in .dcm."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
+    if path.suffix.lower() == ".dcm":
+        return True
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def _dicom(path: Path, series: str | None) -> Volume:

@@ -6,6 +6,7 @@ spread over the clip. A video is made in chunks that a later run of the same com
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -152,7 +153,9 @@ class Fuser:
         self.stretch = Stretch()
         spread = np.linspace(0, len(self.frames) - 1, LOOKED_AT + 2)[1:-1].round().astype(int)
         chosen = [self.frames[i] for i in sorted(set(spread.tolist()))]
-        images = list(self._read(chosen))
+        images = [
+            next(self._read([frame])) for frame in chosen
+        ]  # found by seeking, not by decoding
         colored = tuple(any(color.is_color(x[i]) for x in images) for i in (0, 1))
         if self.source.color == "auto" and (rule := color_rule(self.source.task, colored)) in "ab":
             self.source.color = rule
@@ -244,7 +247,7 @@ def _write_video(fuser: Fuser, out: Path, record: dict[str, Any], overwrite: boo
             results = _counted(fuser.results(start, before), bar)
             for i in range(done, len(chunks)):
                 indices = [b for _, b in fuser.frames[i * CHUNK : (i + 1) * CHUNK]]
-                some = (x for x, _ in zip(results, indices, strict=False))
+                some = itertools.islice(results, len(indices))
                 video.write_chunk(chunks[i], some, [times[k] for k in indices], rate)
     except KeyboardInterrupt:
         print(f"\nnote: what is done stays in {parts}; the same command continues")

@@ -149,9 +149,12 @@ class Source:
         files = {"a": item.a, "b": item.b}
         rgb = {side: self.reader.rgb(path, side) for side, path in files.items()}
         pair = self.pair(item.name, rgb["a"], rgb["b"], item.size)
-        if not self.deep or self.alignment.moves:
+        if not self.deep:
             return pair
         grays = {s: self.reader.gray(p, s) for s, p in files.items() if self.pseudo_color != s}
+        if "a" in grays and self.alignment.moves:
+            laid = self.alignment.values(item.name, grays["a"], item.size)
+            grays["a"] = np.where(np.isnan(laid), pair.a[0], laid)
         grays = {s: image.resample(x, *item.size)[None] for s, x in grays.items()}
         return pair.replaced(**grays)
 

@@ -28,6 +28,8 @@ def kind_of(options: Options) -> Kind:
     option that this kind does not have.
     """
     kind = _kind(options.a, options.b, options.clip or is_video_name(options.out))
+    if kind != "clips" and is_video_name(options.out) and not Path(options.out).is_dir():
+        raise UserError(f"--out {options.out} is the name of a video, and two {kind} give none")
     for name, usual in IMAGES_ONLY.items() if kind != "images" else ():
         if getattr(options, name) != usual:
             raise UserError(f"{option_of(name)} is for images; leave it out for {kind}")

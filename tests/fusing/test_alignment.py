@@ -57,3 +57,6 @@ def test_fuse_undoes_a_shift(tmp_path, capsys, monkeypatch):
     fused = image.read_rgb("f.png")[..., 0].astype(float)
     expected = ((a.astype(float) + b) / 2)[..., 0]
     assert abs(fused - expected)[12:-2, 2:-18].max() <= 1.5
+    assert main([*command[:-1], "deep.png", "--align", "shift", "--bits", "16"]) == 0
+    deep = image.Reader("full").gray("deep.png") * 255
+    assert abs(deep - expected)[12:-2, 2:-18].max() <= 1.5

@@ -75,6 +75,16 @@ def test_folders_with_clip_give_frames_and_missing_ones_are_added(pair, tmp_path
     assert (out / "3.png").read_bytes() == before and (out / "6.png").exists()
 
 
+def test_chunks_have_every_frame_once(pair, tmp_path, monkeypatch):
+    assert fused(*pair, tmp_path / "one.mp4") == 0
+    monkeypatch.setattr(clips, "CHUNK", 2)
+    assert fused(*pair, tmp_path / "many.mp4") == 0
+    one, many = (video.open_clip(tmp_path / f"{n}.mp4") for n in ("one", "many"))
+    assert one.times == many.times
+    for x, y in zip(one.frames(range(7)), many.frames(range(7)), strict=True):
+        assert abs(x.astype(int) - y).mean() < 6  # key frames are compressed otherwise
+
+
 def test_an_interrupted_video_continues(pair, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(clips, "CHUNK", 3)
     write, written = video.write_chunk, []
@@ -110,6 +120,7 @@ def test_mistakes_are_one_line(pair, tmp_path, capsys):
         (a, a, "a.mp4", ["--overwrite"], "which this command reads"),
         (*pair, "ir", ["--clip", "--overwrite"], "which this command reads"),
         (a, tmp_path / "one.png", "o.mp4", [], "is a video and"),
+        (tmp_path / "one.png", tmp_path / "one.png", "o.mp4", [], "is the name of a video"),
     ):
         assert fused(first, second, tmp_path / out, *options) == 2
         error = capsys.readouterr().err

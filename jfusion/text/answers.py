@@ -64,11 +64,13 @@ class Expected:
 
 
 def cleaned(answer: str) -> str:
-    """An answer without a closed block of thoughts, without quotes around it, its lines joined.
+    """An answer without control characters, thoughts, and quotes around it, its lines joined.
 
     An empty line stays, since it separates paragraphs.
     """
-    text = _THOUGHT.sub("", answer)
+    plain = answer.encode("utf-8", "replace").decode()  # half a character becomes "?"
+    plain = "".join(c if c.isprintable() or c in "\n\r\t" else " " for c in plain)
+    text = _THOUGHT.sub("", plain)
     text = re.split(r"</think(?:ing)?>", text, flags=re.I)[
         -1
     ].strip()  # some templates open it themselves

@@ -132,14 +132,14 @@ class Chat:
         """
         images = sum(part["type"] == "image_url" for part in parts)
         while True:
-            message = {"role": "user", "content": parts}
-            body = {"model": self.model, "messages": [message], **self._limit}
+            message, limit = {"role": "user", "content": parts}, self._limit
+            body = {"model": self.model, "messages": [message], **limit}
             status, content = self._try("chat/completions", body)
             if status == 200:
                 return self._answer(content)
             text = self._safe(_message(content))
-            if "max_completion_tokens" in text and "max_tokens" in self._limit:
-                self._limit = {"max_completion_tokens": self._limit["max_tokens"]}
+            if "max_completion_tokens" in text and "max_tokens" in limit:
+                self._limit = {"max_completion_tokens": limit["max_tokens"]}
                 continue
             if status in (400, 413, 422, 500, 501) and images > 1 and "image" in text.lower():
                 raise OneImage(text)

@@ -116,19 +116,28 @@ class RecordFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab+")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._own()
             if self._file.tell():  # a line that was cut off must not take the next one with it
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
                     self._file.write(b"\n")
-        except BlockingIOError as error:
-            raise UserError(f"another process describes the pairs of {path.parent}") from error
         except OSError as error:
             raise writing("the record of the paragraphs", path, error) from error
 
+    def _own(self) -> None:
+        """Keeps other processes from describing the same pairs; UserError when one does."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process describes the pairs of {self._path.parent}"
+            ) from error
+        except OSError as error:  # some network file systems know no locks
+            print(f"note: {self._path} cannot be locked ({error}); describe in one process only")
+
     def add(self, record: dict[str, Any]) -> None:
         """Appends one line; several threads may call it."""
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(record).encode() + b"\n"
         try:
             with self._lock:
                 self._file.write(line)

@@ -26,6 +26,7 @@ def test_a_paragraph_in_plain_english_is_good():
         f'"{PARAGRAPH}"',
         PARAGRAPH.replace(". ", ".\n"),
         f"  {PARAGRAPH}\n",
+        PARAGRAPH.replace(" ", "\x00\x1b "),
     ],
 )
 def test_what_stands_around_a_paragraph_is_removed(answer):
@@ -64,6 +65,10 @@ def test_each_fault_is_named(answer, fault):
 @pytest.mark.parametrize("finish", ["length", "content_filter", "refusal"])
 def test_an_answer_that_was_not_finished_is_a_fault(finish):
     assert len(broken(PARAGRAPH, finish)) == 1
+
+
+def test_half_a_character_can_be_written():
+    assert cleaned("A street \ud83d at night.") == "A street ? at night."
 
 
 def test_another_language_may_be_allowed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -169,6 +170,18 @@ def test_a_model_that_names_its_limit_otherwise_is_asked_so(server):
     assert client(server).ask(TEXT).text == PARAGRAPH
     assert server.requests[0]["max_tokens"] == server.requests[1]["max_completion_tokens"] == 100
     assert "max_tokens" not in server.requests[1]
+
+
+def test_several_threads_find_out_how_a_limit_is_named(server):
+    asked, gate = client(server), threading.Barrier(3, timeout=5)
+
+    def refuse(handler):
+        gate.wait()  # all three have sent the first name before one of them is answered
+        handler.send({"error": {"message": "use max_completion_tokens"}}, 400)
+
+    server.script = [refuse] * 3
+    with ThreadPoolExecutor(3) as pool:
+        assert [answer.text for answer in pool.map(asked.ask, [TEXT] * 3)] == [PARAGRAPH] * 3
 
 
 def test_parts_refusals_and_missing_tokens_are_read(server):

@@ -68,8 +68,8 @@ def default_prompt(task: str) -> str:
     return (
         f"You see two aligned images of one scene: first {images.a}, then {images.b}. Write one paragraph "
         f"about them in plain English, of {WORDS[0]} to {WORDS[1]} words. First say what the scene is. Then "
-        "name the salient targets, with color and position in words, such as a white car at the left or "
-        f"trees in the background. Then say what each image shows better: {images.better}. Name only what "
+        "name the salient targets with their color, and with their position in words (at the left, in the "
+        f"center, in the background). Then say what each image shows better: {images.better}. Name only what "
         "you see in these images. Use no numbers, coordinates, lists, headings, Markdown or line breaks, "
         "and no introduction. Answer with the paragraph alone."
     )

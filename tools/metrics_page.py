@@ -90,8 +90,10 @@ averages of 26 methods (`--preset vifb --paper SwinFusion/VIFB`), are there too.
 Papers use one name for several formulas. A preset is one evaluator of the field, with its formulas:
 
 """
-REST = """`--metrics all` adds, in any preset, the metrics it does not print. FMI of wavelets is not offered: its
-MATLAB code needs the filter "dmey", which Octave lacks, so that there was no value to check against.
+REST = """`--metrics all` adds, in any preset, the metrics it does not print. A metric that could not be shown to equal a
+reference is left out: FMI of wavelets (its MATLAB code needs the filter "dmey", which Octave lacks), Piella's
+edge-dependent Q_E (its code in Z. Liu's toolbox stops with an error), NIQE and BRISQUE (the
+libraries that have them need PyTorch or OpenCV, or are no longer kept up), LPIPS (it needs PyTorch).
 
 ## Gray, Y, or each channel
 
@@ -174,6 +176,11 @@ def calibration() -> list[str]:
                 lines.append(
                     row(data, preset, name, dict(zip(triples, columns[name], strict=True)))
                 )
+    toolbox = golden("metrics/octave_toolbox.npz")
+    triples = [str(t) for t in toolbox["triples"]]
+    for name, column in zip(map(str, toolbox["metrics"]), toolbox["values"].T, strict=True):
+        if name in metrics.METRICS:
+            lines.append(row(data, "film", name, dict(zip(triples, column, strict=True))))
     return [*lines, cddfuse(), ""]
 
 

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from jfusion.metrics import edges, feature, fidelity, information, perceptual, sharpness, structure
+from jfusion.metrics import (
+    edges,
+    feature,
+    fidelity,
+    information,
+    perceptual,
+    phase,
+    sharpness,
+    structure,
+)
 from jfusion.metrics import vif as visual
 from jfusion.metrics.gray_image import Gray
 
@@ -70,6 +79,9 @@ METRICS = {
     "Qcv": Metric(perceptual.qcv, higher_is_better=False),
     "FMI_pixel": Metric(feature.fmi_pixel),
     "FMI_dct": Metric(feature.fmi_dct),
+    "Qy": Metric(structure.qy),
+    "Qw": Metric(structure.qw),
+    "Qp": Metric(phase.qp),
 }
 
 PAPER = ("EN", "SD", "SF", "AG", "VIF", "Qabf")  # the columns of FILM's tables

@@ -14,9 +14,11 @@ from jfusion.metrics.gray_image import (
     local_products,
     moments,
     uniform,
+    valid,
 )
 
 FLAT, GAUSSIAN = uniform(7), gaussian(11, 1.5)
+SHORT = gaussian(7, 1.5)  # of Qy
 # FILM-Nankai's window is made in float32, which moves its SSIM in the fifth digit.
 _RAW = np.exp(-((np.arange(11) - 5.0) ** 2) / 4.5).astype(np.float32)
 _RAW[[0, -1]] = np.nextafter(_RAW[[0, -1]], np.float32(1))  # float32's own exp rounds these two up
@@ -61,6 +63,56 @@ def ms_ssim(fused: Gray, a: Gray, b: Gray, *, window: tuple[float, ...] = GAUSSI
     if min(fused.shape) <= (len(window) - 1) * 2 ** (len(SCALES) - 1):
         return math.nan
     return sum(_ms_ssim(source, fused, window) for source in (a, b))
+
+
+def qy(fused: Gray, a: Gray, b: Gray) -> float:
+    """Qy (Q_Y): local SSIM with the sources, where they agree weighted by variance, else the better one.
+
+    (H, W) in 0..255; range -1..1; higher is better. Gaussian window of 7, sigma 1.5, SSIM with constants of
+    2e-16; the sources agree where their SSIM is 0.75 or more. NaN where both are black. Where images are flat
+    the value is rounding noise, as in the reference. Source: Yang et al. 2008; Z. Liu's metricYang.
+    """
+    fused, a, b = gray_images(fused, a, b)
+    if min(fused.shape) < len(SHORT):
+        return math.nan
+    constants = (2e-16, 2e-16)
+    variance_a, variance_b = (x.get(moments, SHORT)[1] for x in (a, b))
+    with_a, with_b = (_ssim_map(x, fused, SHORT, constants) for x in (a, b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = variance_a / (variance_a + variance_b)
+    agree = _ssim_map(a, b, SHORT, constants) >= 0.75
+    weighted = (weight * with_a + (1 - weight) * with_b) * agree
+    return float((weighted + np.maximum(with_a, with_b) * ~agree).mean())
+
+
+def qw(fused: Gray, a: Gray, b: Gray) -> float:
+    """Qw (Q_W): local SSIM with the sources, weighted by their variances and by the larger of the two.
+
+    (H, W) in 0..255; range -1..1; higher is better. Gaussian window of 11, sigma 1.5. The weighted fusion
+    quality index of Piella and Heijmans 2003; Z. Liu's metricPeilla with sw = 2. Its edge-dependent index
+    (Q_E) is not offered: that code stops with an error.
+    """
+    fused, a, b = gray_images(fused, a, b)
+    if min(fused.shape) < len(GAUSSIAN):
+        return math.nan
+    constants = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)
+    variances = np.stack([x.get(moments, GAUSSIAN)[1] for x in (a, b)])
+    variances = variances + 0.5 * (variances.sum(0) == 0)
+    with_a, with_b = (_ssim_map(x, fused, GAUSSIAN, constants) for x in (a, b))
+    weight, saliency = variances[0] / variances.sum(0), variances.max(0)
+    values = weight * with_a + (1 - weight) * with_b
+    return float((saliency * values).sum() / saliency.sum())
+
+
+def _ssim_map(
+    x: GrayImage, y: GrayImage, window: tuple[float, ...], constants: tuple[float, float]
+) -> np.ndarray:
+    """SSIM at each place of the window, with population moments."""
+    (mean_x, variance_x), (mean_y, variance_y) = (i.get(moments, window) for i in (x, y))
+    c1, c2 = constants
+    covariance = valid(x.pixels * y.pixels, window) - mean_x * mean_y
+    above = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return above / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
 
 
 def _mean_ssim(x: GrayImage, y: GrayImage, data_range: float, window: tuple[float, ...]) -> float:

@@ -47,8 +47,8 @@ class Row:
     ranked: bool = False
 
     def cell(self, column: str, digits: int, plus_minus: str = "±") -> str:
-        """The value, with its spread if it has one; a dash where there is none."""
-        if column not in self.values:
+        """The value, with its spread if it has one; a dash where there is none, or it is not defined."""
+        if math.isnan(self.values.get(column, math.nan)):
             return "-"
         text = f"{self.values[column]:{'+' if self.signed else ''}.{digits}f}"
         if column in self.spread:

@@ -56,7 +56,7 @@ class Matched:
 
 def methods(places: Sequence[str]) -> dict[str, str]:
     """Label -> place, of LABEL=PLACE; without a label, the shortest end of the path that no other has."""
-    plain = [p for p in places if "=" not in p or Path(p).is_dir()]
+    plain = [p for p in places if "=" not in p or split_rule(p)[0].is_dir()]
     parts = [tuple(x for x in Path(p).parts if "{" not in x) for p in plain]
     depth = next(
         d

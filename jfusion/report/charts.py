@@ -96,6 +96,11 @@ def _methods(comparison: Comparison, name: str) -> list[str]:
     return [m for m, images in comparison.values[name].items() if images]
 
 
+def _legend(figure: Figure, count: int) -> None:
+    """The names of `count` methods on the right, in columns of at most 14."""
+    figure.legend(loc="outside right upper", frameon=False, ncols=math.ceil(count / 14))
+
+
 def _color(i: int) -> str:
     return COLORS[i % len(COLORS)]
 
@@ -172,7 +177,7 @@ def radar(comparison: Comparison, name: str) -> Figure:
     axis.set_yticks([0.25, 0.5, 0.75, 1], ["", "", "", ""])
     axis.set_ylim(0, 1)
     axis.spines["polar"].set_color("#cccccc")
-    figure.legend(loc="outside right upper", frameon=False)
+    _legend(figure, len(methods))
     return figure
 
 
@@ -194,7 +199,7 @@ def rank_plot(result: ranks.Ranks, columns: Sequence[str]) -> Figure:
     axis.set_ylabel("mean rank (1 is best)")
     axis.invert_yaxis()
     axis.grid(axis="y", color="#dddddd", linewidth=0.5)
-    figure.legend(loc="outside right upper", frameon=False)
+    _legend(figure, len(result.methods))
     return figure
 
 
@@ -217,7 +222,7 @@ def critical_differences(test: ranks.MetricTest) -> Figure:
     axis.set_xlim(1 - 0.35 * (count - 1) - 0.2, count + 0.35 * (count - 1) + 0.2)
     axis.set_ylim(-height, 0.75)
     axis.plot([1, count], [0, 0], "k", linewidth=1)
-    for tick in range(1, count + 1):
+    for tick in range(1, count + 1, math.ceil(count / 12)):
         axis.plot([tick, tick], [0, 0.08], "k", linewidth=1)
         axis.text(tick, 0.12, str(tick), ha="center", va="bottom")
     end = min(1 + cd, 1.35 * count)
@@ -269,7 +274,8 @@ def scatter_plot(comparison: Comparison, name: str, x: str, y: str) -> Figure:
     """Two metrics against each other: a dot for each image, a large one for the mean of a method."""
     figure = _figure(4.2, 2.8)
     axis = figure.add_subplot()
-    for i, method in enumerate(_methods(comparison, name)):
+    methods = _methods(comparison, name)
+    for i, method in enumerate(methods):
         rows = comparison.values[name][method].values()
         points = np.array([[row.get(c, math.nan) for c in (x, y)] for row in rows], float)
         points = points[np.isfinite(points).all(1)]
@@ -280,5 +286,5 @@ def scatter_plot(comparison: Comparison, name: str, x: str, y: str) -> Figure:
             axis.plot(*mean, marker, color=_color(i), markersize=8, mec="black", label=method)
     axis.set_xlabel(_arrow(comparison, x))
     axis.set_ylabel(_arrow(comparison, y))
-    figure.legend(loc="outside right upper", frameon=False)
+    _legend(figure, len(methods))
     return figure

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from jfusion import metrics
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
+from jfusion.data.names import check_part
 from jfusion.data.video import is_video_name
 from jfusion.errors import UserError, did_you_mean
 from jfusion.files import check_output, write_text, written_through
@@ -20,7 +21,7 @@ from jfusion.metrics.folders import DataSet, Matched, Triple
 from jfusion.metrics.parallel import TRUTH, evaluate_all
 from jfusion.papers import compare
 from jfusion.report import charts, ranks, strips, table
-from jfusion.report.comparison import Comparison
+from jfusion.report.comparison import Comparison, count
 from jfusion.report.table import Block
 
 EPILOG = (
@@ -118,7 +119,8 @@ class Result:
     """The values, their tables, the ranks if they were asked for, remarks, and what was skipped and why."""
 
     comparison: Comparison
-    blocks: list[Block]
+    blocks: list[Block] = field(default_factory=list)
+    rank_blocks: list[Block] = field(default_factory=list)
     ranks: ranks.Ranks | None = None
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -131,16 +133,14 @@ def run(options: Options) -> int:
     for folder in filter(None, (options.figures, options.strips)):
         check_output(folder, "the figures", folder=True)
     strips.parse_zoom(options.zoom)
-    pair = metrics.columns(options.scatter, options.preset) if options.scatter else None
-    if pair and len(pair) != 2:
-        raise UserError(f"--scatter needs two metrics, such as EN,VIF, not {options.scatter!r}")
+    pair = _scatter(options)
     result = evaluate(options)
     write(result, options)
     if options.figures:
         charts.write_all(result.comparison, options.figures, options.format, pair)
     if options.strips:
         _write_strips(result, options)
-    print(table.text(result.blocks))
+    print(table.text([*result.blocks, *result.rank_blocks]))
     if result.ranks:
         print("\n" + "\n".join(ranks.lines(result.ranks)))
     for line in result.notes:
@@ -148,6 +148,20 @@ def run(options: Options) -> int:
     for line in result.skipped:
         print(f"skipped {line}", file=sys.stderr)
     return 2 if result.skipped else 0
+
+
+def _scatter(options: Options) -> list[str] | None:
+    """The two metrics of the scatter chart; None for the first two. Raises UserError."""
+    if not options.scatter:
+        return None
+    pair = metrics.columns(options.scatter, options.preset)
+    if len(pair) != 2:
+        raise UserError(f"--scatter needs two metrics, such as EN,VIF, not {options.scatter!r}")
+    columns = metrics.columns(options.metrics, options.preset)
+    missing = [name for name in pair if name not in columns]
+    if missing:
+        raise UserError(f"--scatter: {missing[0]} is not among the columns; add it to --metrics")
+    return pair
 
 
 def _check_outputs(paths: Sequence[str | None]) -> None:
@@ -168,6 +182,8 @@ def evaluate(options: Options) -> Result:
     if _in_motion(options):
         return _evaluate_clips(options, columns)
     sets, methods, papers = inputs(options)
+    if options.rank and len(methods) < 2:
+        raise UserError("--rank compares methods; give two or more: --fused DIR DIR")
     decimals = _decimals(options.decimals, [*columns, *TRUTH])
     papers = {name: [compare.parse(p) for p in of] for name, of in papers.items()}
     found = _match(sets, methods, options)
@@ -188,7 +204,7 @@ def evaluate(options: Options) -> Result:
     if empty:
         where = f" of {', '.join(empty)}" if len(sets) > 1 else ""
         raise UserError(f"no image{where} could be evaluated: " + "; ".join(skipped[:3]))
-    result = Result(comparison, [], None, notes, skipped, found.triples)
+    result = Result(comparison, notes=notes, skipped=skipped, triples=found.triples)
     for data in sets:
         _add_block(result, data.name, len(sets) > 1, papers.get(data.name, []), options)
     if options.rank:
@@ -216,7 +232,7 @@ def _evaluate_clips(options: Options, columns: list[str]) -> Result:
     found = clips.evaluate(options.a, options.b, methods, options.preset, columns, reader)
     decimals = _decimals(options.decimals, columns)
     comparison = Comparison(options.preset, columns, {"clip": found.frames}, decimals)
-    result = Result(comparison, [], None, found.notes())
+    result = Result(comparison, notes=found.notes())
     _add_block(result, "clip", False, [], options)
     if options.rank:
         _add_ranks(result, False)
@@ -256,38 +272,36 @@ def _add_block(
     for system, dataset in papers:
         compare.add_published(of_set, system, dataset, preset=options.preset)
         notes += [prefix + n for n in compare.protocol(system, dataset, options.preset, pairs)]
-    title = f"{name} ({pairs} pairs)" if several else ""
+    title = f"{name} ({count(pairs, 'pair')})" if several else ""
     result.blocks.append(Block(title, of_set))
     result.notes += notes
 
 
 def _add_ranks(result: Result, several: bool) -> None:
-    """Adds mean ranks and tests, if there are two methods to compare."""
+    """Adds mean ranks and tests of the methods that have images of every data set."""
     comparison = result.comparison
     complete = comparison.complete_methods()
-    if len(complete) < 2:
-        raise UserError(
-            "--rank compares methods: give two or more that have images of every data set"
-        )
     left_out = [m for m in comparison.methods if m not in complete]
     if left_out:
         result.notes.append(f"not ranked, since a data set is missing: {', '.join(left_out)}")
+    if len(complete) < 2:
+        result.notes.append("no ranks: fewer than two methods have images of every data set")
+        return
     result.ranks = ranks.compare(comparison)
     for title, of_set in ranks.tables(result.ranks, comparison.columns, several):
-        result.blocks.append(Block(title, of_set))
+        result.rank_blocks.append(Block(title, of_set))
 
 
 def write(result: Result, options: Options) -> None:
     """Writes the formats whose files the options name."""
-    blocks, notes = result.blocks, result.notes
+    blocks, notes = [*result.blocks, *result.rank_blocks], result.notes
     lines = [*notes, *(ranks.lines(result.ranks) if result.ranks else [])]
-    plain = [block for block in blocks if not block.title.startswith(ranks.TITLE)]
     ranked = result.ranks.to_dict() if result.ranks else None
     style = (options.caption, options.label, options.layout)
     for path, make in (
         (options.markdown, lambda: table.markdown(blocks, lines)),
         (options.html, lambda: table.page(blocks, lines)),
-        (options.latex, lambda: table.latex(plain, *style, notes)),
+        (options.latex, lambda: table.latex(result.blocks, *style, notes)),
         (options.csv, lambda: table.tidy(result.comparison)),
         (options.json, lambda: table.as_json(result.comparison, lines, ranked)),
     ):
@@ -355,6 +369,10 @@ def inputs(options: Options) -> tuple[list[DataSet], dict[str, str], dict[str, l
         methods = table_file.methods(options.table)
     else:
         raise UserError("give the fused images: --fused DIR, or methods in a table.yaml")
+    for data in sets if len(sets) > 1 else ():
+        check_part(
+            data.name, "the name of a data set"
+        )  # charts and strips have a folder of that name
     for paper in options.paper or ():
         system, slash, dataset = paper.partition("/")
         names = [

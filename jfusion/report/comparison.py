@@ -15,6 +15,11 @@ from jfusion.metrics.table import Table, deviations, means
 Values = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
+def count(number: int, thing: str) -> str:
+    """A number and its noun: 1 pair, 2 pairs."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 @dataclass
 class Comparison:
     """Values by data set, method, image and metric, of the evaluator `preset`.
@@ -73,9 +78,9 @@ class Comparison:
     def undefined(self, name: str) -> list[str]:
         """A line for each method and metric that is not defined for some images of a data set."""
         return [
-            f"{method}: {metric} is not defined for {count} images"
+            f"{method}: {metric} is not defined for {count(left_out, 'image')}"
             for method, images in self.values[name].items()
-            for metric, count in means(images.values())[1].items()
+            for metric, left_out in means(images.values())[1].items()
         ]
 
     def array(self, name: str, metric: str, methods: Iterable[str]) -> np.ndarray:

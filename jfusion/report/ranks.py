@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from jfusion.metrics.table import Table
-from jfusion.report.comparison import Comparison
+from jfusion.report.comparison import Comparison, count
 
 ALPHA = 0.05
 ALL = "all metrics"
-TITLE = "mean ranks"
 
 
 def ranks(values: np.ndarray, higher_is_better: bool = True) -> np.ndarray:
@@ -184,7 +183,7 @@ def tables(result: Ranks, columns: Sequence[str], several: bool) -> list[tuple[s
     shown = [*columns, ALL]
     parts = [
         (
-            f"{TITLE}, {name} (1 is best)" if several else f"{TITLE} (1 is best)",
+            f"mean ranks, {name} (1 is best)" if several else "mean ranks (1 is best)",
             _ranked(rows, shown),
         )
         for name, rows in result.by_set.items()
@@ -193,7 +192,9 @@ def tables(result: Ranks, columns: Sequence[str], several: bool) -> list[tuple[s
         over_all = {
             m: {test.metric: test.mean_ranks[m] for test in result.tests} for m in result.methods
         }
-        parts.append((f"{TITLE}, the pairs of all data sets (1 is best)", _ranked(over_all, shown)))
+        parts.append(
+            ("mean ranks, the pairs of all data sets (1 is best)", _ranked(over_all, shown))
+        )
     return parts
 
 
@@ -212,7 +213,7 @@ def lines(result: Ranks) -> list[str]:
 def _line(test: MetricTest) -> str:
     alike = [m for m, p in test.p_holm.items() if p >= ALPHA]
     worse = [m for m, p in test.p_holm.items() if p < ALPHA]
-    text = f"{test.metric} ({test.images} pairs): "
+    text = f"{test.metric} ({count(test.images, 'pair')}): "
     if math.isfinite(test.p):
         text += f"Friedman chi2 {test.chi_square:.1f}, p {_p(test.p)}; "
     text += f"best {test.best}"

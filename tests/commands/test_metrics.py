@@ -148,6 +148,7 @@ def test_pairs_that_nobody_fused_count_unless_a_list_leaves_them_out(folders, ca
         (["--range", "1"], "--range"),
         (["--scatter", "EN,VFI"], "did you mean 'VIF'"),
         (["--scatter", "EN"], "--scatter needs two metrics"),
+        (["--scatter", "EN,NMI"], "NMI is not among the columns"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(folders, capsys, change, message):
@@ -225,6 +226,18 @@ strips: o/strips
     assert content["datasets"]["T"]["good"]["mean"]["SSIM_truth"] < 1
     assert content["ranks"]["tests"][-1]["images"] == 6
     assert r"\label{tab:x}" in (folders / "o/t.tex").read_text()
+
+
+def test_strips_do_not_replace_the_images_that_they_show(folders, capsys):
+    before = (folders / "good/one.png").read_bytes()
+    assert run(folders, "--strips", folders / "good", "--metrics", "EN", "--jobs", 2) == 2
+    assert "which this command reads" in capsys.readouterr().err
+    assert (folders / "good/one.png").read_bytes() == before
+
+
+def test_one_method_has_no_ranks(folders, capsys):
+    assert run(folders, "--rank", fused=("good",)) == 2
+    assert "--rank compares methods" in capsys.readouterr().err
 
 
 def test_sets_may_be_typed(folders, capsys):

@@ -186,13 +186,13 @@ def evaluate(options: Options) -> Result:
         raise UserError("--rank compares methods; give two or more: --fused DIR DIR")
     decimals = _decimals(options.decimals, [*columns, *TRUTH])
     papers = {name: [compare.parse(p) for p in of] for name, of in papers.items()}
-    found = _match(sets, methods, options)
-    notes, skipped = found.notes, found.skipped
+    matched = _match(sets, methods, options)
+    notes, skipped = matched.notes, matched.skipped
     values: dict[str, Any] = {}
-    for triple in found.triples:
+    for triple in matched.triples:
         for method in triple.fused:
             values.setdefault(triple.set, {}).setdefault(method, {})
-    for done in evaluate_all(found.triples, options.preset, columns, options.jobs):
+    for done in evaluate_all(matched.triples, options.preset, columns, options.jobs):
         skipped += done.errors
         for method, row in done.values.items():
             values[done.triple.set][method][done.triple.name] = row
@@ -204,7 +204,7 @@ def evaluate(options: Options) -> Result:
     if empty:
         where = f" of {', '.join(empty)}" if len(sets) > 1 else ""
         raise UserError(f"no image{where} could be evaluated: " + "; ".join(skipped[:3]))
-    result = Result(comparison, notes=notes, skipped=skipped, triples=found.triples)
+    result = Result(comparison, notes=notes, skipped=skipped, triples=matched.triples)
     for data in sets:
         _add_block(result, data.name, len(sets) > 1, papers.get(data.name, []), options)
     if options.rank:
@@ -244,10 +244,10 @@ def _match(sets: Sequence[DataSet], methods: Mapping[str, str], options: Options
     several, total = len(sets) > 1, Matched()
     for data in sets:
         reader = image.Reader(options.range, options.max_pixels)
-        found = folders.match(data, methods, reader, several, options.common)
-        total.triples += found.triples
-        total.notes += found.notes
-        total.skipped += found.skipped
+        matched = folders.match(data, methods, reader, several, options.common)
+        total.triples += matched.triples
+        total.notes += matched.notes
+        total.skipped += matched.skipped
     for label in methods.keys() - {m for triple in total.triples for m in triple.fused}:
         place = methods[label]
         raise UserError(
@@ -355,8 +355,8 @@ def from_file(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were typed, over those of the table file that they name. Raises UserError."""
     if "table" not in values:
         return dict(values)
-    given = {"table", "a", "b", "set", "fused", "truth", "list"}  # sets and methods say these
-    names = {f.name for f in fields(Options)} - given
+    of_sets = {"table", "a", "b", "set", "fused", "truth", "list"}  # sets and methods say these
+    names = {f.name for f in fields(Options)} - of_sets
     return {**table_file.options(values["table"], names), **values}
 
 

@@ -69,7 +69,7 @@ def evaluate(
     """The metrics of a fused image and its two sources, by name; a list of them for a batch.
 
     fused, a, b: NumPy arrays, PIL images or Jittor Vars, one pair or a batch, as `System.fuse` accepts
-    and returns them; color becomes gray as the preset's evaluator does it, or is judged channel by
+    and returns them; color becomes gray as the preset's evaluator does it, or is evaluated channel by
     channel ("vifb", where the fused image has three channels). Values are levels 0..255:
     uint8, or whole numbers of another type. Anything else, such as fractions in [0, 1], is refused
     unless `value_range` gives the values that mean black and white, for example (0, 1); they are then
@@ -77,8 +77,9 @@ def evaluate(
     for those that the evaluator prints.
 
     To compare several methods, pass the sources as `prepare` returns them, or as `GrayImage`s (H, W) in
-    0..255: what depends on one image alone is then computed once. NaN where a metric is not defined, as for the correlation with a
-    constant image. Raises UserError for unequal sizes, unknown names and values out of range.
+    0..255: what depends on one image alone is then computed once. NaN where a metric is not defined, as
+    for the correlation with a constant image. Raises UserError for unequal sizes, unknown names and values
+    out of range.
     """
     chosen = columns(names, preset)
     grays = [
@@ -94,9 +95,9 @@ def evaluate(
     return values if _is_batch(fused) else values[0]
 
 
-def prepare(pixels: np.ndarray, preset: str = DEFAULT_PRESET) -> GrayImage | ColorImage:
-    """An image as the evaluator sees it: (H, W) or (H, W, 3), levels 0..255. See `evaluate`."""
-    return _prepare(pixels, PRESETS[preset])
+def prepare(pixels: np.ndarray, of: str = DEFAULT_PRESET) -> GrayImage | ColorImage:
+    """An image, (H, W) or (H, W, 3) in levels 0..255, as the evaluator `of` sees it; for `evaluate`."""
+    return _prepare(pixels, preset(of))
 
 
 def _prepare(pixels: np.ndarray, evaluator: Preset) -> GrayImage | ColorImage:
@@ -148,13 +149,12 @@ def _prepared(
     x: Any, what: str, evaluator: Preset, value_range: tuple[float, float] | None
 ) -> list[GrayImage | ColorImage]:
     """The images in x as the evaluator sees them; those that are prepared stay what they are."""
-    if isinstance(x, ColorImage):
-        return [x]
-    if isinstance(x, GrayImage):
-        if not np.isfinite(x.pixels).all():
-            raise UserError(f"{what} has values that are not finite (NaN or infinity)")
-        if x.pixels.size and (x.pixels.min() < 0 or x.pixels.max() > 255):
-            raise UserError(f"{what} is a GrayImage with values outside 0..255")
+    if isinstance(x, GrayImage | ColorImage):
+        for channel in x.channels if isinstance(x, ColorImage) else (x,):
+            if not np.isfinite(channel.pixels).all():
+                raise UserError(f"{what} has values that are not finite (NaN or infinity)")
+            if channel.pixels.size and (channel.pixels.min() < 0 or channel.pixels.max() > 255):
+                raise UserError(f"{what} is a {type(x).__name__} with values outside 0..255")
         return [x]
     return [
         _prepare(_to_levels(v, what, value_range), evaluator) for v in arrays.read(x, what).arrays

@@ -157,37 +157,37 @@ def match(
     places: label -> place, as `methods` returns them. several: `data` is one of several data sets, and a
     method may lack it. common: only the pairs that every method has. Raises UserError if there is none.
     """
-    found = Matched()
+    matched = Matched()
     title = f"{data.name}: " if several else ""
     sources = {"A": images(data.a, "--a"), "B": images(data.b, "--b")}
     if data.truth:
         sources["truth"] = images(data.truth, "--truth")
-    fused = _fused(data, places, sources, several, found)
+    fused = _fused(data, places, sources, several, matched)
     if data.list:
-        _keep_listed(data.list, sources, fused, found, title)
+        _keep_listed(data.list, sources, fused, matched, title)
     for side, files in (*sources.items(), *fused.items()):
         reader.prepare(files.values(), side)
-    names = _complete(sources, fused, found, title)
+    names = _complete(sources, fused, matched, title)
     if not names:
         raise UserError(
             f"{title}no name in {', '.join(places.values())} is also in {data.a} and {data.b}; a rule such "
             "as 'DIR/{name}_fused' says how files are named"
         )
     if common:
-        names = _common(names, fused, found, title)
+        names = _common(names, fused, matched, title)
     for name in names:
         of_name = {label: files[name] for label, files in fused.items() if name in files}
         missing = [label for label in fused if label not in of_name]
-        found.skipped += [f"{title}{name}: {label} has no fused image" for label in missing]
+        matched.skipped += [f"{title}{name}: {label} has no fused image" for label in missing]
         truth = sources["truth"][name] if data.truth else None
         paths = (sources["A"][name], sources["B"][name], truth)
         title_of = f"{title}{name}"
-        found.triples.append(Triple(data.name, name, title_of, *paths, of_name, reader))
-    return found
+        matched.triples.append(Triple(data.name, name, title_of, *paths, of_name, reader))
+    return matched
 
 
 def _fused(
-    data: DataSet, places: Mapping[str, str], sources: dict, several: bool, found: Matched
+    data: DataSet, places: Mapping[str, str], sources: dict, several: bool, matched: Matched
 ) -> dict[str, dict[str, Path]]:
     """The files of each method by the names of the pairs."""
     fused = {}
@@ -195,7 +195,7 @@ def _fused(
         place = place_of(place, data.name, several)
         folder, rule = split_rule(place)
         if several and not folder.is_dir():
-            found.notes.append(
+            matched.notes.append(
                 f"{data.name}: {label} has no folder {folder}, and stays empty there"
             )
             continue
@@ -203,7 +203,7 @@ def _fused(
         if not rule and not files.keys() & sources["A"].keys():
             rule = rule_for(files, sources["A"], str(folder))
             if rule not in ("", "{name}"):
-                found.notes.append(f"{label}: the files of {folder} are named {rule}")
+                matched.notes.append(f"{label}: the files of {folder} are named {rule}")
                 files = images(str(folder / rule), "--fused")
         fused[label] = files
     if not fused:
@@ -212,7 +212,7 @@ def _fused(
 
 
 def _keep_listed(
-    path: str, sources: dict[str, dict], fused: dict[str, dict], found: Matched, title: str
+    path: str, sources: dict[str, dict], fused: dict[str, dict], matched: Matched, title: str
 ) -> None:
     """Removes the images whose names are not in the list file."""
     lines = read_text(path, "--list").splitlines()
@@ -221,30 +221,32 @@ def _keep_listed(
         for name in set(files) - set(names):
             del files[name]
     known = set().union(*sources.values())
-    found.skipped += [f"{title}{name}: in no folder" for name in names if name not in known]
+    matched.skipped += [f"{title}{name}: in no folder" for name in names if name not in known]
 
 
 def _complete(
-    sources: dict[str, dict], fused: dict[str, dict], found: Matched, title: str
+    sources: dict[str, dict], fused: dict[str, dict], matched: Matched, title: str
 ) -> list[str]:
     """The names that have all sources and a fused image; the others are skipped."""
     names = []
     for name in sorted(set().union(*fused.values()), key=natural_key):
         missing = [what for what, files in sources.items() if name not in files]
         if missing:
-            found.skipped.append(f"{title}{name}: no image of that name in {' and '.join(missing)}")
+            matched.skipped.append(
+                f"{title}{name}: no image of that name in {' and '.join(missing)}"
+            )
         else:
             names.append(name)
     unfused = set(sources["A"]) & set(sources["B"]) - set().union(*fused.values())
     if names and unfused:
-        found.skipped.append(
+        matched.skipped.append(
             f"{title}{listed(unfused, LISTED)}: no method has fused them (--list FILE evaluates only the "
             "names in a list)"
         )
     return names
 
 
-def _common(names: list[str], fused: dict[str, dict], found: Matched, title: str) -> list[str]:
+def _common(names: list[str], fused: dict[str, dict], matched: Matched, title: str) -> list[str]:
     """The names that every method has; a note for each method that lacks some."""
     common = [name for name in names if all(name in files for files in fused.values())]
     lacking = {label: [n for n in names if n not in files] for label, files in fused.items()}
@@ -255,7 +257,7 @@ def _common(names: list[str], fused: dict[str, dict], found: Matched, title: str
             f"{title}no pair was fused by every method: {counts}; --no-common evaluates each method on its own"
         )
     for label, absent in lacking.items():
-        found.notes.append(
+        matched.notes.append(
             f"{title}{label} lacks {len(absent)} of {len(names)} pairs ({listed(absent)}); every method is "
             f"evaluated on the {len(common)} that all have (--no-common: each on its own)"
         )

@@ -36,7 +36,7 @@ class GrayImage:
 
 
 class ColorImage:
-    """A color image as its channels R, G and B, for evaluators that judge each channel.
+    """A color image as its channels R, G and B, for evaluators that treat each channel alone.
 
     pixels (H, W, 3) in 0..255. gray: the luma, for a comparison with a gray image.
     """
@@ -44,10 +44,8 @@ class ColorImage:
     def __init__(self, pixels: np.ndarray, gray: np.ndarray):
         self.shape = pixels.shape[:2]
         channels = [GrayImage(pixels[..., i]) for i in range(3)]
-        if (
-            pixels == pixels[..., :1]
-        ).all():  # gray after all: what is computed of one serves the others
-            channels = channels[:1] * 3
+        if (pixels == pixels[..., :1]).all():
+            channels = channels[:1] * 3  # what is computed of one serves the others
         self.channels = tuple(channels)
         self.gray = GrayImage(gray)
 

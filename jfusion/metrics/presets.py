@@ -24,7 +24,7 @@ from jfusion.metrics.gray_image import Gray
 class Metric:
     """compute(fused, a, b) -> float; higher_is_better is the direction of the papers' arrows.
 
-    decimals: as many as a table shows. side_by_side: where channels are judged, the three channels of the
+    decimals: as many as a table shows. side_by_side: where channels are evaluated, the three channels of the
     fused image next to each other are one image; otherwise the value is the mean over the channels.
     """
 
@@ -39,7 +39,7 @@ class Preset:
     """An evaluator: its metrics by name, those it prints, and what it makes of color images.
 
     gray: "luma", 0.299 R + 0.587 G + 0.114 B rounded half to even, or "pillow", Pillow's integers.
-    channels: a fused image in color is judged channel by channel, a gray one on the luma of the sources.
+    channels: a fused image in color is evaluated channel by channel, a gray one on the luma of the sources.
     paper: the columns of the papers' tables, where they have fewer than the evaluator prints.
     """
 

@@ -78,8 +78,8 @@ def _check_set(where: str, places: Any) -> None:
 def methods(path: str) -> dict[str, str]:
     """Label -> place of the fused images. Raises UserError."""
     content = config.read(path).get("methods")
-    good = isinstance(content, Mapping) and all(isinstance(v, str) and v for v in content.values())
-    if not good or not content:
+    valid = isinstance(content, Mapping) and all(isinstance(v, str) and v for v in content.values())
+    if not valid or not content:
         raise UserError(f"{path}: methods must be a mapping, such as Ours: results/ours/{{set}}")
     return {str(label): _beside(path, place) for label, place in content.items()}
 

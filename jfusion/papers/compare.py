@@ -55,10 +55,10 @@ def published(
     """
     names = names or published_names(system) or (system,)
     plain = {name.lower() for name in names}
-    own = system.lower().replace("-", "_")
+    prefix = system.lower().replace("-", "_") + "_"
     rows: dict[str, dict[str, float]] = {}
-    for c in sorted(cells(), key=lambda c: not c.table.startswith(f"{own}_")):
-        of_others = not c.table.startswith(f"{own}_") and c.table not in OF_OTHERS
+    for c in sorted(cells(), key=lambda c: not c.table.startswith(prefix)):
+        of_others = not c.table.startswith(prefix) and c.table not in OF_OTHERS
         if of_others or c.system.lower() not in plain or not same(c.dataset, dataset):
             continue
         rows.setdefault(c.source.split(",")[0], {})[c.metric] = c.value

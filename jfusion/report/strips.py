@@ -96,14 +96,14 @@ def strip(
     draw, font = ImageDraw.Draw(canvas), _font()
     for i, label in enumerate(images):
         left, top = i * (WIDTH + GAP), HEAD + shown + GAP
-        picture = pillow.fromarray(_rgb(pixels[i], palette if i == 0 else "gray"))
+        original = pillow.fromarray(_rgb(pixels[i], palette if i == 0 else "gray"))
         _label(draw, label, left, font)
-        canvas.paste(picture.resize((WIDTH, shown), pillow.Resampling.LANCZOS), (left, HEAD))
+        canvas.paste(original.resize((WIDTH, shown), pillow.Resampling.LANCZOS), (left, HEAD))
         for (x, y, w, h), size, color in zip(regions, crops, COLORS, strict=False):
             corners = (left + x * scale, HEAD + y * scale)
             corners += (corners[0] + w * scale, corners[1] + h * scale)
             draw.rectangle([round(v) for v in corners], outline=color, width=BORDER)
-            crop = picture.crop((x, y, x + w, y + h)).resize(size, pillow.Resampling.BICUBIC)
+            crop = original.crop((x, y, x + w, y + h)).resize(size, pillow.Resampling.BICUBIC)
             at = left + (WIDTH - size[0]) // 2
             canvas.paste(crop, (at, top))
             end = (at + size[0] - 1, top + size[1] - 1)

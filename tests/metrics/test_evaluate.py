@@ -93,3 +93,14 @@ def test_gray_images_hold_levels(value):
     gray = metrics.GrayImage(np.full(LEVELS[0].shape[:2], value))
     with pytest.raises(UserError, match=r"outside 0\.\.255"):
         metrics.evaluate(gray, *LEVELS[1:])
+
+
+def test_prepared_color_images_hold_levels_and_have_a_known_evaluator():
+    rgb = RNG.integers(0, 256, (48, 50, 3), dtype=np.uint8)
+    assert isinstance(metrics.prepare(rgb, "vifb"), metrics.ColorImage)
+    assert isinstance(metrics.prepare(rgb, "film"), metrics.GrayImage)
+    bright = metrics.prepare(rgb.astype(float) + 100, "vifb")
+    with pytest.raises(UserError, match=r"ColorImage with values outside 0\.\.255"):
+        metrics.evaluate(bright, *LEVELS[1:], preset="vifb")
+    with pytest.raises(UserError, match="unknown preset"):
+        metrics.prepare(rgb, "vfib")

@@ -44,11 +44,7 @@ def linear(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
     check_float("linear", **inputs)
     size = x.shape[-1]
     check_shape("linear", "weight", weight, ("O", size), f"for an input of {size} features")
-    if 0 in (*x.shape, *weight.shape):
-        raise UserError(
-            f"linear: x and weight must not be empty, not {tuple(x.shape)} and {tuple(weight.shape)}"
-        )
-    out = matmul(x.reshape(-1, size), weight, tb=True)
+    out = matmul(x.reshape(prod(x.shape[:-1]), size), weight, tb=True)
     if bias is not None:
         o = weight.shape[0]
         check_shape("linear", "bias", bias, (o,), f"for an output of {o} features")

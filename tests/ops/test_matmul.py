@@ -30,6 +30,7 @@ def test_a_sum_of_nothing_is_zero():
     del garbage
     jt.gc()
     assert (matmul.matmul(jt.zeros((2, 0)), jt.zeros((0, 4))).numpy() == 0).all()
+    assert (matmul.linear(jt.zeros((2, 0)), jt.zeros((4, 0))).numpy() == np.zeros((2, 4))).all()
     weight = jt.ones((4, 3))
     gradient = jt.grad(matmul.linear(jt.zeros((0, 3)), weight).sum(), weight)
     assert (gradient.numpy() == 0).all()

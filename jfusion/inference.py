@@ -246,7 +246,9 @@ def fuse_arrays(
     seed fixes what is random; callback: as in `System.fuse`. Raises UserError when the system reads
     text and the pair has none.
     """
-    a, b = (np.repeat(x[None], samples, 0) for x in system.preprocess(pair))
+    a, b = (x[None] for x in system.preprocess(pair))
+    if samples > 1:
+        a, b = (np.repeat(x, samples, 0) for x in (a, b))
     text = None
     if system.reads_text:
         text = system.neutral_text if pair.text is None else pair.text

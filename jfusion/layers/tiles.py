@@ -38,18 +38,18 @@ from jfusion.ops.softmax import softmax
 from jfusion.runtime import jt
 from jfusion.runtime.cache import cache_home
 
-HALO = 8  # rows above and below a stripe; no part between two cuts reads further
-STRIPE = 1 << 18  # about as many pixels of a stripe, without the halo
-
 
 class Tiling(NamedTuple):
     """How a system's network is run on large images.
 
-    limit: images of more pixels are cut into stripes; passes: how often these are gone through;
-    channels: of all feature maps that are on the disk at a time.
+    limit: images of more pixels are cut into stripes; pixels: about as many of a stripe; halo: rows above
+    and below it, further than which no part between two cuts reads; passes: how often the stripes are
+    gone through; channels: of all feature maps that are on the disk at a time.
     """
 
     limit: int
+    pixels: int
+    halo: int
     passes: int
     channels: int
 
@@ -238,8 +238,8 @@ def cosine_attention(qkv: jt.Var, temperature: jt.Var) -> jt.Var:
 
     def products(rows: slice) -> jt.Var:
         """The products q k^T, and the squares of q and of k: (N, heads, d, d + 2)."""
-        part = qkv[:, :, rows].reshape(n, 3, heads, d, -1)
-        q, k = part[:, 0], part[:, 1]
+        halves = (0, c // 3), (c // 3, 2 * c // 3)
+        q, k = (qkv[:, i:j, rows].reshape(n, heads, d, -1) for i, j in halves)
         squares = [(x * x).sum(-1, keepdims=True) for x in (q, k)]
         return jt.concat([matmul(q, k, tb=True), *squares], -1)
 
@@ -269,15 +269,15 @@ def whole(
     """What network(a, b, *rest) returns, on stripes where the images have more pixels than the limit.
 
     a, b (N, C, H, W) -> (N, channels, H, W), of the images' size. stripe_rows: rows of a stripe, at
-    least `HALO`; by default as many as give stripes of one size whatever the width. A bar shows the
+    least the halo; by default as many as give stripes of one size whatever the width. A bar shows the
     progress. Raises UserError where the disk has no room for the feature maps.
     """
     n, _, h, w = a.shape
     if stripe_rows is None and h * w <= tiling.limit:
         return network(a, b, *rest)
-    stripes = _stripes(h, stripe_rows or max(2 * HALO, STRIPE // w))
+    stripes = _stripes(h, stripe_rows or max(2 * tiling.halo, tiling.pixels // w), tiling.halo)
     _check_room(n * tiling.channels * h * w * 4)
-    images = [x.numpy() for x in (a, b)]
+    images = [x.data for x in (a, b)]  # not a copy
     result = None
     run = _Run((h, w))
     with ExitStack() as stack:
@@ -314,11 +314,11 @@ def _attempt(
         _run = None
 
 
-def _stripes(height: int, rows: int) -> list[_Stripe]:
+def _stripes(height: int, rows: int, halo: int) -> list[_Stripe]:
     """Stripes of about `rows` rows that cover the image, none of them lower than half of it."""
     count = max(1, round(height / rows))
     edges = [height * i // count for i in range(count + 1)]
-    return [_Stripe(max(0, i - HALO), i, j, min(height, j + HALO)) for i, j in pairwise(edges)]
+    return [_Stripe(max(0, i - halo), i, j, min(height, j + halo)) for i, j in pairwise(edges)]
 
 
 def _check_room(needed: int) -> None:

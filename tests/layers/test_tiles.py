@@ -39,22 +39,24 @@ def test_stripes_leave_no_seam(name, height):
     assert np.ptp(expected) > 1e-3
     stripes = round(height / 12)
     assert len(calls) == stripes * tiling.passes
-    assert max(calls) <= 2 * 12 + 2 * tiles.HALO and not tiles.active()
+    assert max(calls) <= 2 * 12 + 2 * tiling.halo and not tiles.active()
 
 
 def test_an_image_below_the_limit_is_not_cut():
     network, calls = passes(lambda a, b: a + b)
     a = jt.ones((1, 1, 40, 10))
-    tiles.whole(network, a, a, tiling=tiles.Tiling(400, 1, 1))
+    tiles.whole(network, a, a, tiling=tiles.Tiling(400, 400, 4, 1, 1))
     assert calls == [40]
-    tiles.whole(network, a, a, tiling=tiles.Tiling(399, 1, 1))
+    tiles.whole(network, a, a, tiling=tiles.Tiling(399, 400, 4, 1, 1))
     assert calls == [40, 40]  # one stripe: the image is not wide
 
 
 def test_a_full_disk_is_known_before():
     a = jt.ones((1, 1, 40, 10))
     with pytest.raises(UserError, match=r"GB of the disk .*JFUSION_HOME"):
-        tiles.whole(lambda a, b: a, a, a, tiling=tiles.Tiling(1, 1, 1 << 50), stripe_rows=20)
+        tiles.whole(
+            lambda a, b: a, a, a, tiling=tiles.Tiling(1, 200, 4, 1, 1 << 50), stripe_rows=20
+        )
 
 
 def test_an_interrupted_run_leaves_nothing_behind():
@@ -64,5 +66,5 @@ def test_an_interrupted_run_leaves_nothing_behind():
 
     a = jt.ones((1, 1, 40, 10))
     with pytest.raises(KeyboardInterrupt):
-        tiles.whole(interrupted, a, a, tiling=tiles.Tiling(1, 1, 1), stripe_rows=20)
+        tiles.whole(interrupted, a, a, tiling=tiles.Tiling(1, 200, 4, 1, 1), stripe_rows=20)
     assert not tiles.active()

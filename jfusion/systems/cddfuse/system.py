@@ -30,7 +30,7 @@ class CDDFuse(TwoPhaseSystem):
             "Image Fusion, CVPR 2023",
         ),
     )
-    TILING = tiles.Tiling(limit=500_000, passes=11, channels=256)
+    TILING = tiles.Tiling(limit=500_000, pixels=1 << 17, halo=8, passes=11, channels=256)
     config: Config
 
     def __init__(self, config: Config):

@@ -64,7 +64,7 @@ class FILM(NetworkSystem):
         ),
     )
 
-    TILING = tiles.Tiling(limit=1_000_000, passes=10, channels=128)
+    TILING = tiles.Tiling(limit=1_000_000, pixels=1 << 17, halo=4, passes=10, channels=128)
 
     def __init__(self, config: Config):
         super().__init__(config)

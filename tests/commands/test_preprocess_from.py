@@ -60,6 +60,8 @@ def test_one_command_makes_paragraphs_features_and_a_file_for_each_split(downloa
         assert train.names == ["1D", "3N"] and train.attributes["encoder"] == "tiny"
         paragraphs = json.loads(train.attributes["paragraphs"])
         assert paragraphs["described"] == 2 and paragraphs["models"] == {"tiny-vision": 2}
+        assert main(["check", "VLFDataset_h5/MSRS_train.h5"]) == 0
+        assert "paragraphs: 2 by tiny-vision" in capsys.readouterr().out
         assert run(*words) == 0  # the pair that was refused is tried again
         printed = capsys.readouterr().out
         assert "MSRS_train.h5 written: 3 pairs" in printed and "MSRS_test.h5 is up to" in printed

@@ -4,7 +4,8 @@ A sub-command `jfusion NAME` is the module `jfusion/commands/NAME.py`, imported 
 a dataclass `Options`, whose fields become arguments and options, and `run(options) -> int`. A command
 that also takes the settings of a system has `system_of(values)`, which returns the name of that system from the
 options that were given (None where they name none), and `run(options, settings) -> int`. A command that
-reads options from a file has `from_file(values)`, which adds them to those that were typed.
+reads options from a file has `from_file(values)`, which adds them to those that were typed. A command that
+also understands the options of a published script has `spelled(arguments)`, which gives them their names.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ COMMANDS = {
     "slices": "write the slices of a medical volume as 8-bit images",
     "check": "verify an H5 file and print what is in it",
     "train": "train a system, or resume a run",
+    "plot": "draw the curves of training runs over one another",
+    "runs": "list training runs, or remove their checkpoints",
     "test": "fuse a test set and print its metrics next to the paper's",
     "fuse": "fuse two images, folders, volumes or videos",
     "align": "register the images of each pair (Diff-FCCF), or calibrate a rig of two cameras",
@@ -139,6 +142,7 @@ def _no_command(arguments: list[str]) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     module = import_module(f"jfusion.commands.{command}")
+    arguments = module.spelled(arguments) if hasattr(module, "spelled") else arguments
     parser = _parser(command, module)
     parser.add(module.Options)
     if not hasattr(module, "system_of"):
@@ -260,6 +264,17 @@ class _Parser(argparse.ArgumentParser):
             message += f"; a value that begins with a dash is written {option[1]}=VALUE"
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
+
+
+def parser_of(command: str, system: str | None = None) -> argparse.ArgumentParser:
+    """The parser of a command, for documentation; its group `settings` holds those of a system, if named."""
+    module = import_module(f"jfusion.commands.{command}")
+    parser = _parser(command, module)
+    parser.add(module.Options)
+    parser.settings = parser.add_argument_group("settings")
+    if system is not None:
+        parser.add(registry.config_class(system), parser.settings, hasattr(module, "TRAINS"))
+    return parser
 
 
 def _parser(command: str, module: ModuleType) -> _Parser:

@@ -143,7 +143,9 @@ def add_options(
         if positional and first:
             continue
         if positional:
-            shape = {} if field.default is REQUIRED else {"nargs": "?"}
+            shape: dict[str, Any] = {} if field.default is REQUIRED else {"nargs": "?"}
+            if typing.get_origin(hint) is Sequence:
+                shape = {"nargs": "+" if field.default is REQUIRED else "*"}
             metavar = field.name.upper() if aliases else field.metadata["metavar"]
             parser.add_argument(
                 field.name, metavar=metavar or field.name.upper(), **shape, **common

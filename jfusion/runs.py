@@ -6,6 +6,7 @@ import contextlib
 import csv
 import fcntl
 import json
+import math
 import re
 import shutil
 import time
@@ -46,6 +47,7 @@ class Run:
     def __init__(self, folder: Path, record: dict[str, Any]):
         self.folder, self.record = folder, record
         self._board = None
+        self._shown = 0, 0  # the epoch of the last preview, and its number in that epoch
 
     @classmethod
     def new(cls, root: Path, system: str, dataset: str, record: dict[str, Any]) -> Run:
@@ -142,33 +144,56 @@ class Run:
 
         Nothing is removed before the newest one has been read back whole, hash and all.
         """
-        paths = self.checkpoints()
-        keep = {*paths[-keep_last:], *(p for p in paths if p.stem == f"ckpt_{best}")}
-        if len(keep) == len(paths):
+        superfluous = self.superfluous(keep_last, best)
+        if not superfluous:
             return
         try:
-            checkpoint.load(paths[-1])
+            checkpoint.load(self.checkpoints()[-1])
         except UserError as error:
             print(f"jfusion: {printable(error, 4000)}; the older checkpoints are kept")
             return
-        for path in paths:
-            if path not in keep:
-                path.unlink()
+        for path in superfluous:
+            path.unlink()
 
-    def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
-        """The number of complete epochs at which the mean of a loss was lowest; None before the first.
+    def superfluous(self, keep_last: int, best: int | None = None) -> list[Path]:
+        """The checkpoints that `prune` removes."""
+        paths = self.checkpoints()
+        keep = {*paths[-keep_last:], *(p for p in paths if p.stem == f"ckpt_{best}")}
+        return [path for path in paths if path not in keep]
 
-        loss: a column of metrics.csv. sizes: the steps of each complete epoch.
+    def best_epoch(self, name: str, sizes: list[int]) -> int | None:
+        """The number of complete epochs at which a value was best; None before the first.
+
+        name: a loss, whose mean over an epoch is lowest there; or a metric of the validation, such as
+        "VIF". sizes: the steps of each complete epoch.
         """
-        with (self.folder / "metrics.csv").open(newline="") as file:
-            values = {int(row["step"]): float(row[loss]) for row in csv.DictReader(file)}
+        table, lowest = self.scalars(), True
+        if f"val/{name}" in table:
+            name, lowest = f"val/{name}", not higher_is_better(name)
+        if name not in table:
+            return None
+        present = np.isfinite(
+            table[name]
+        )  # a step with a validation has a second row without losses
+        values = dict(zip(table["step"][present].astype(int), table[name][present], strict=True))
         means, step = {}, 1
         for number, size in enumerate(sizes, 1):
-            of_epoch = [values[i] for i in range(step, step + size) if i in values]
+            of_epoch = [values.get(i, math.nan) for i in range(step, step + size)]
+            there = [value for value in of_epoch if math.isfinite(value)]
             step += size
-            if len(of_epoch) == size:
-                means[number] = sum(of_epoch) / size
+            if there and (len(there) == size or name.startswith("val/")):
+                means[number] = sum(there) / len(there) * (1 if lowest else -1)
         return min(means, key=means.__getitem__) if means else None
+
+    def epoch_sizes(self) -> list[int]:
+        """The steps of each complete epoch, from the lines of log.txt."""
+        path = self.folder / "log.txt"
+        if not path.exists():
+            return []
+        text = read_text(path, "the run's log", rewritten=True)
+        lines = re.findall(r"^\d+\tEpoch (\d+)/\d+ Batch (\d+)/(\d+) ", text, re.M)
+        ends = {int(e): int(n) for e, b, n in lines if int(b) + 1 == int(n)}
+        return [ends[e] for e in range(1, len(ends) + 1) if e in ends]
 
     def latest(self) -> dict[str, Any] | None:
         """The content of the newest checkpoint that can be read; None when there is none yet.
@@ -187,6 +212,41 @@ class Run:
                     ) from error
                 print(f"jfusion: {printable(error, 4000)}; the checkpoint before it is used")
         return None
+
+    # ---- what a reader of the run wants to know
+
+    def scalars(self) -> dict[str, np.ndarray]:
+        """The columns of metrics.csv, float64, NaN where a step has no value; empty before the first step.
+
+        "step" comes first; a loss has its name, a learning rate is "learning_rate/NAME", and a metric of
+        the validation pairs is "val/NAME". Raises UserError when the file is no such table.
+        """
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return {}
+        text = read_text(path, "the run's log", rewritten=True)
+        header, *rows = csv.reader(re.findall(r"[^\n]*\n", text)) or [[]]
+        try:
+            values = [[float(cell) if cell else math.nan for cell in row] for row in rows]
+            table = np.array(values, np.float64).reshape(len(rows), len(header))
+        except ValueError as error:
+            raise UserError(f"{path} is not the table of a run: {error}") from error
+        if "step" not in header:
+            raise UserError(f"{path} is not the table of a run: it has no column step")
+        return dict(zip(header, table.T, strict=True))
+
+    def previews(self) -> dict[int, list[Path]]:
+        """The images in pic_fusion/ by the epoch, counted from 1, in which they were made."""
+        found = {}
+        for folder in (self.folder / "pic_fusion").glob("ckpt_*"):
+            number, images = folder.name.removeprefix("ckpt_"), sorted(folder.rglob("*.png"))
+            if _is_number(number) and images:
+                found[int(number)] = images
+        return dict(sorted(found.items()))
+
+    def bytes_on_disk(self) -> int:
+        """The size of all files of the run."""
+        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
 
     # ---- scalars and images
 
@@ -216,6 +276,8 @@ class Run:
             with (self.folder / "log.txt").open("a") as file:
                 file.write(f"{step}\t{line}\n")
             for name, value in values.items():
+                if not math.isfinite(value):  # a metric that is not defined for images so small
+                    continue
                 self._board.add_scalar(name if "/" in name else f"loss/{name}", value, step)
         except OSError as error:
             raise writing("the run's log", self.folder, error) from error
@@ -226,11 +288,22 @@ class Run:
             [np.clip(np.round(x * 255), 0, 255).astype(np.uint8) for x in images], 1
         )
         image.write(self.folder / "pic_fusion" / f"ckpt_{epoch}" / f"{name}.png", row)
+        if self._board is not None:  # a slider over the epochs for each place in the previews
+            before, count = self._shown
+            self._shown = epoch, count + 1 if epoch == before else 1
+            self._board.add_image(f"preview/{self._shown[1]}", row, epoch, dataformats="HW")
 
     def close(self) -> None:
         """Closes the TensorBoard file."""
         if self._board is not None:
             self._board.close()
+
+
+def higher_is_better(metric: str) -> bool:
+    """The direction of a metric of the validation; of an unknown name, as of most metrics, True."""
+    from jfusion.metrics import METRICS  # it imports SciPy, which few uses of a run need
+
+    return metric not in METRICS or METRICS[metric].higher_is_better
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -271,7 +344,7 @@ class NullRun(Run):
     def prune(self, keep_last: int, best: int | None = None) -> None:
         """Removes nothing."""
 
-    def best_epoch(self, loss: str, sizes: list[int]) -> int | None:
+    def best_epoch(self, name: str, sizes: list[int]) -> int | None:
         """Reads nothing, since the log may not be there: None."""
         return None
 

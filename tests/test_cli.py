@@ -206,7 +206,7 @@ def test_the_commands_of_the_documentation_are_understood(monkeypatch, tmp_path,
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("train film --lr 3", "unknown option --lr; did you mean --learning-rate?"),
+        ("train film --learning 3", "unknown option --learning; did you mean --learning-rate?"),
         ("train film --batch 3", "unknown option --batch; did you mean --batch-size?"),
         ("train film --learnin-rate 3", "did you mean --learning-rate?"),
         ("train film --epoch 3", "unknown option --epoch; did you mean --epochs?"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 import jfusion
 from jfusion import checkpoint
+from jfusion.cli import COMMANDS
 from jfusion.config import to_dict
 from jfusion.systems.film.config import TINY
 
@@ -36,3 +38,15 @@ def test_the_examples_of_a_page_run(folder, page):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     assert blocks
     exec(compile("\n".join(blocks), page, "exec"), {})
+
+
+def test_the_page_of_options_has_every_command_and_the_settings_of_every_system():
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "tools/docs_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = hooks.options_page()
+    assert all(f"## jfusion {command}\n" in page for command in COMMANDS)
+    assert "| `--val-split X` | or this share of the training pairs" in page
+    assert "## film" in page and "| `--learning-rate X` | Adam's learning rate" in page
+    baseline = page.partition("## laplacian")[2].partition("## ")[0]
+    assert "--levels N" in baseline and "--crop" not in baseline

@@ -22,6 +22,8 @@ from tests.metrics.test_golden import reference  # noqa: E402
 SHOWN = "weighted"
 HEAD = """# Metrics
 
+[中文](zh/metrics.md)
+
 Made by `python tools/metrics_page.py`; do not edit.
 
 `jfusion metrics --a DIR --b DIR --fused DIR` evaluates folders of fused images; from Python,

@@ -41,7 +41,8 @@ class Options(CommandOptions):
     weights: str | None = setting(
         None,
         "weights that come with jfusion (jfusion weights), a checkpoint (ours or the authors'), a run "
-        "folder, or a folder of runs such as exp: the newest (default: the best for the task)",
+        "folder, or a folder of runs such as exp: the newest (default: models/<task>.pth or .pkl, where "
+        "FILM's authors have theirs, else the best for the task)",
         "PATH",
     )
     data: str | None = setting(
@@ -118,7 +119,8 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     check_output(Path(options.out) / "table.md", "the results")
     data = PairFile(options.data) if options.data else None
     task = options.task if data is None else str(data.attributes.get("task", options.task))
-    weights, name = inference.chosen(options.weights, options.system, task)
+    named = options.weights or _published(options.system, task)
+    weights, name = inference.chosen(named, options.system, task)
     if (weights, name) != (options.weights, options.system):
         print(
             f"note: {weights or name} is used for {task}; change it with --weights or a system's name"
@@ -142,6 +144,13 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     table, notes = _table(system, data, columns, preset, per_image, options)
     _write_tables(folder, table, per_image)
     return Result(table, per_image, folder, notes + plausibility.warnings(checks))
+
+
+def _published(system: str | None, task: str) -> str | None:
+    """The file models/<task>.pth or .pkl, where FILM's authors have their weights; None without it."""
+    paths = [Path("models") / f"{task}{ending}" for ending in (".pth", ".pkl")]
+    there = [str(path) for path in paths if path.is_file()]
+    return there[0] if there and system in (None, registry.DEFAULT) else None
 
 
 def _columns(options: Options, preset: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,19 @@ from jfusion.errors import UserError
 from jfusion.systems import registry
 from jfusion.train.options import Options as TrainOptions
 
+# The options of FILM's published train.py, with underscores, and what they are called here.
+PUBLISHED = {
+    "--numepochs": "--epochs",
+    "--lr": "--learning-rate",
+    "--gamma": "--decay",
+    "--step_size": "--decay-every",
+    "--batch_size": "--batch-size",
+    "--loss_grad_weight": "--gradient-weight",
+    "--loss_ssim": "--ssim-weight",
+    "--i2t_dim": "--image2text-dim",
+    "--hidden_dim": "--hidden-dim",
+    "--dataset_path": "--data",
+}
 TRAINS = True  # so it offers the settings of a system that only say how it is trained
 _DATA = next(f for f in fields(TrainOptions) if f.name == "data")
 
@@ -27,6 +40,18 @@ class Options(TrainOptions):
         None, f"see jfusion systems (default: {registry.DEFAULT})", positional=True
     )
     resume: str | None = setting(None, "resume the run in this folder (default: a new run)", "RUN")
+
+
+def spelled(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the options of FILM's published script under their present names, and a note."""
+    words = []
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        new = PUBLISHED.get(option, option)
+        if new != option:
+            print(f"note: {option} of FILM's published code is {new} here")
+        words.append(new + equals + value)
+    return words
 
 
 def system_of(values: Mapping[str, Any]) -> str:

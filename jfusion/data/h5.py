@@ -9,12 +9,13 @@ and no attributes, and are read all the same.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ class PairFile:
 
     def __getitem__(self, index: int) -> Pair:
         return self.read(self.names[index])
+
+    def subset(self, names: Iterable[str]) -> PairFile:
+        """The same file with these samples only, in the order of the file."""
+        part, wanted = copy.copy(self), set(names)
+        part._file, part.names = None, [name for name in self.names if name in wanted]
+        return part
 
     def read(self, name: str) -> Pair:
         """The sample called `name`.

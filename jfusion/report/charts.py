@@ -44,7 +44,7 @@ def write_all(
     columns = comparison.columns
     pair = list(scatter or columns[:2])
     paths = []
-    with _style():
+    with style():
         for name in comparison.values:
             place = Path(folder) / name if len(comparison.values) > 1 else Path(folder)
             several = len(_methods(comparison, name)) > 1
@@ -68,7 +68,8 @@ def write_all(
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """In the block, figures look as the project's do. Raises UserError without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
@@ -77,7 +78,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure that needs no display; sizes in inches."""
     from matplotlib.figure import Figure
 
@@ -122,7 +123,7 @@ def distributions(comparison: Comparison, name: str, violins: bool = False) -> F
     shown = comparison.defined(name)
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = _figure(1.8 * columns + 0.12 * len(methods) * columns, 1.9 * rows)
+    figure = new_figure(1.8 * columns + 0.12 * len(methods) * columns, 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, metric in zip(axes, shown, strict=False):
         values = [_column(comparison, name, m, metric) for m in methods]
@@ -166,7 +167,7 @@ def radar(comparison: Comparison, name: str) -> Figure:
     low, high = np.nanmin(values, 0), np.nanmax(values, 0)
     values = np.where(high > low, (values - low) / np.where(high > low, high - low, 1), 1)
     angles = np.linspace(0, 2 * np.pi, len(columns) + 1)
-    figure = _figure(4.6, 3.6)
+    figure = new_figure(4.6, 3.6)
     axis = figure.add_subplot(projection="polar")
     for i, (method, row) in enumerate(zip(methods, np.nan_to_num(values), strict=True)):
         closed = [*row, row[0]]
@@ -189,7 +190,7 @@ def rank_plot(result: ranks.Ranks, columns: Sequence[str]) -> Figure:
     """The mean rank of each method in each metric, over the pairs of all data sets; 1 is the best."""
     tests = {test.metric: test for test in result.tests}
     shown = [c for c in (*columns, ranks.ALL) if c in tests]
-    figure = _figure(max(3.5, 0.55 * len(shown) + 1.5), 2.6)
+    figure = new_figure(max(3.5, 0.55 * len(shown) + 1.5), 2.6)
     axis = figure.add_subplot()
     for i, method in enumerate(result.methods):
         values = [tests[c].mean_ranks[method] for c in shown]
@@ -216,7 +217,7 @@ def critical_differences(test: ranks.MetricTest) -> Figure:
     half = math.ceil(count / 2)
     line, below = 0.28, 0.3 + 0.16 * len(bars)
     height = below + line * half
-    figure = _figure(5.5, 0.9 + height)
+    figure = new_figure(5.5, 0.9 + height)
     axis = figure.add_subplot()
     axis.set_axis_off()
     axis.set_xlim(1 - 0.35 * (count - 1) - 0.2, count + 0.35 * (count - 1) + 0.2)
@@ -260,7 +261,7 @@ def heat_map(comparison: Comparison, name: str) -> Figure:
     """Each image's ranks by method, the mean over the metrics: yellow where a method is the best."""
     methods = _methods(comparison, name)
     by_image = ranks.by_image(comparison, name, methods)
-    figure = _figure(0.45 * len(methods) + 2.2, max(1.8, 0.16 * len(by_image) + 1.2))
+    figure = new_figure(0.45 * len(methods) + 2.2, max(1.8, 0.16 * len(by_image) + 1.2))
     axis = figure.add_subplot()
     shown = axis.imshow(list(by_image.values()), cmap="viridis_r", aspect="auto")
     axis.set_xticks(range(len(methods)), methods, rotation=45, ha="right")
@@ -272,7 +273,7 @@ def heat_map(comparison: Comparison, name: str) -> Figure:
 
 def scatter_plot(comparison: Comparison, name: str, x: str, y: str) -> Figure:
     """Two metrics against each other: a dot for each image, a large one for the mean of a method."""
-    figure = _figure(4.2, 2.8)
+    figure = new_figure(4.2, 2.8)
     axis = figure.add_subplot()
     methods = _methods(comparison, name)
     for i, method in enumerate(methods):

@@ -20,13 +20,14 @@ from jfusion.train.optimizer import Adam
 from jfusion.train.options import Options
 from jfusion.train.progress import Progress, save_images
 from jfusion.train.signals import interruptible
+from jfusion.train.validation import Validation
 
 
 class Trainer:
     """Trains a system, and keeps the state of its run.
 
     Arguments: the system; loader, which gives the batches of an epoch (counted from 0 over all stages);
-    the run folder; the options.
+    the run folder; the options; what it validates with, if it does.
 
     The state is the weights, the optimizers, and three numbers: `epoch`, the complete epochs over all
     stages; `batch`, the complete batches of the present epoch; `step`, the complete steps. All that is
@@ -40,13 +41,16 @@ class Trainer:
         loader: Callable[[int], DataLoader],
         run: Run,
         options: Options,
+        validation: Validation | None = None,
     ):
         self.system, self.loader, self.run, self.options = system, loader, run, options
+        self.validation = validation
         self.stages = system.stages()
         self.epochs = sum(stage.epochs for stage in self.stages)
         steps = sum(len(loader(epoch)) for epoch in range(self.epochs))
         self.steps = min(steps, options.max_steps or math.inf)
         self.epoch = self.batch = self.step = 0
+        self.present = 1  # the step under way
         self.stage: Stage | None = None
         self.configs: dict[str, OptimizerConfig] = {}
         self.optimizers: dict[str, Adam] = {}
@@ -57,16 +61,22 @@ class Trainer:
         self.run.start_log(self.step)
         if mpi.first():
             print(f"run folder: {self.run.folder}")
+            print(self._kept())
         with (
             contextlib.closing(self.run),
             Progress(self.run, self.epochs, self.steps, self.step) as progress,
-            interruptible() as received,
+            interruptible(self._answer) as received,
         ):
-            while self.step < self.steps and not mpi.anyone(received):
-                self._enter_stage()
+            stopped = False
+            while self.step < self.steps and not stopped and not mpi.anyone(received):
+                self._enter_stage(progress)
                 self._train_epoch(progress, received)
+                if not mpi.anyone(received):
+                    self._validate(progress)
                 self.run.save(self.content())
                 self._prune()
+                stopped = mpi.anyone(self._stops_early())
+                progress.draw(last=stopped or self.step >= self.steps)
         if mpi.anyone(received):
             if mpi.first():
                 print(
@@ -75,9 +85,42 @@ class Trainer:
                 )
             raise KeyboardInterrupt
         if mpi.first():
-            print(
-                f"{self.step} steps are done; test with: jfusion test --weights {self.run.folder}"
-            )
+            print(progress.summary(self.step))
+
+    def _answer(self) -> str:
+        """The line with which Ctrl-C is answered."""
+        return f"finishing step {self.present}, then saving (Ctrl-C again: stop without it)"
+
+    def _kept(self) -> str:
+        """The line that says which checkpoints stay."""
+        if self.options.keep_last is None:
+            return "checkpoints: all are kept"
+        return (
+            f"checkpoints: the newest {self.options.keep_last} and the best by {self.options.best} are "
+            "kept, the others removed (--keep-last none keeps all)"
+        )
+
+    def _validate(self, progress: Progress) -> None:
+        """Evaluates the validation pairs after every so many epochs, and at the end."""
+        due = self.batch == 0 and self.epoch % self.options.val_every == 0
+        if self.validation and mpi.first() and (due or self.step >= self.steps):
+            values = self.validation.evaluate(self.system)
+            progress.report_validation(self.step, self.epoch, values)
+
+    def _stops_early(self) -> bool:
+        """Whether as many validations as --early-stop says have brought nothing better."""
+        patience = self.options.early_stop
+        best = self._best_epoch() if patience is not None and not self.batch else None
+        if best is None:
+            return False
+        stops = (self.epoch - best) // self.options.val_every >= patience
+        if stops and mpi.first():
+            print(f"stopped early: {self.options.best} was best after epoch {best}")
+        return stops
+
+    def _best_epoch(self) -> int | None:
+        sizes = [len(self.loader(epoch)) for epoch in range(self.epoch)]
+        return self.run.best_epoch(self.options.best, sizes)
 
     def _train_epoch(self, progress: Progress, received: list[int]) -> None:
         """Trains the rest of the present epoch, or until it is interrupted or all steps are done."""
@@ -92,6 +135,7 @@ class Trainer:
 
     def _train_step(self, arrays: NumPyBatch, progress: Progress) -> None:
         """Updates the parameters of every optimizer of the stage once, on one batch."""
+        self.present = self.step + 1
         runtime.seed(self.options.seed * 1_000_003 + self.step)
         text = None if arrays.text is None else jt.array(arrays.text)
         batch = Batch(jt.array(arrays.a), jt.array(arrays.b), text, arrays.names, arrays.dataset)
@@ -119,20 +163,15 @@ class Trainer:
                 f"{', '.join(samples)}; the weights before this step are in "
                 f"{self.run.save(self.content())}; lower --learning-rate or look at these samples"
             )
-        best = self.options.keep_best
-        if best not in (None, *values):
-            raise UserError(f"--keep-best {best}: the losses are {', '.join(values)}")
+        known = [*(self.validation.columns if self.validation else ()), *values]
+        if self.options.best not in known:
+            kind = "metrics and losses" if self.validation else "losses"
+            raise UserError(f"--keep-best {self.options.best}: the {kind} are {', '.join(known)}")
 
     def _prune(self) -> None:
-        """Removes the checkpoints that neither --keep-last nor --keep-best keeps.
-
-        With --keep-best alone, the best and the newest one are kept.
-        """
-        last, loss = self.options.keep_last, self.options.keep_best
-        if last is None and loss is None:
-            return
-        sizes = [len(self.loader(epoch)) for epoch in range(self.epoch)]
-        self.run.prune(last or 1, self.run.best_epoch(loss, sizes) if loss else None)
+        """Removes the checkpoints that neither --keep-last nor --keep-best keeps."""
+        if self.options.keep_last is not None and len(self.run.checkpoints()) > 1:
+            self.run.prune(self.options.keep_last, self._best_epoch())
 
     # ---- stages and their optimizers
 
@@ -145,11 +184,12 @@ class Trainer:
             first += stage.epochs
         return self.stages[-1], first - self.stages[-1].epochs
 
-    def _enter_stage(self) -> None:
+    def _enter_stage(self, progress: Progress) -> None:
         """Makes the optimizers of a stage that begins; one that an earlier stage had keeps its state."""
         stage = self._locate()[0]
         if stage is self.stage:
             return
+        progress.compiling()
         before = {name: o.state() for name, o in self.optimizers.items()} or self.loaded_optimizers
         self.stage, self.loaded_optimizers = stage, {}
         self.configs = {c.name: c for c in self.system.optimizers(stage)}

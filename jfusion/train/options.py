@@ -38,16 +38,46 @@ class Options(CommandOptions):
     allow_partial: bool = setting(
         False, "load the tensors of --weights that fit, and print what was skipped"
     )
-    keep_last: int | None = setting(None, "keep only so many of the newest checkpoints (none: all)")
+    val: str | None = setting(
+        None, "an H5 file of pairs to validate on: the paper's metrics of them", "FILE"
+    )
+    val_split: float = setting(
+        0.0,
+        "or this share of the training pairs, which are then not trained on; pairs of one scene, by "
+        "their names, stay together",
+        least=0,
+        below=1,
+    )
+    val_every: int = setting(1, "epochs between validations")
+    early_stop: int | None = setting(
+        None, "stop after so many validations without a better --keep-best"
+    )
+    keep_last: int | None = setting(3, "keep so many of the newest checkpoints; none: all")
     keep_best: str | None = setting(
-        None, "also keep the checkpoint of the epoch with the lowest mean of this loss (total, ...)"
+        None,
+        "also keep the best epoch by this metric of the validation, or this loss (default: VIF, "
+        "total without a validation)",
+        "METRIC",
     )
     max_steps: int | None = setting(None, "stop after so many steps")
     images: int = setting(2, "batches per epoch whose fused images are kept in pic_fusion/")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("keep_last", 1), ("max_steps", 1), ("images", 0), ("seed", 0)):
+        if self.early_stop is not None and not self.validates:
+            raise UserError("--early-stop needs a validation: --val FILE, or --val-split 0.1")
+        least_one = ("keep_last", "max_steps", "val_every", "early_stop")
+        for name, least in (*((name, 1) for name in least_one), ("images", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{option_of(name)} must be {least} or more, not {value}")
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are pairs to validate on."""
+        return self.val is not None or self.val_split > 0
+
+    @property
+    def best(self) -> str:
+        """What the best epoch is chosen by: a metric of the validation, or a loss."""
+        return self.keep_best or ("VIF" if self.validates else "total")

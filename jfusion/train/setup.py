@@ -25,6 +25,7 @@ from jfusion.systems.network import NetworkSystem
 from jfusion.systems.registry import RENAMED_SYSTEMS, config_class, create, system_class
 from jfusion.train.loop import Trainer
 from jfusion.train.options import Options
+from jfusion.train.validation import Validation, split
 from jfusion.version import __version__
 
 TrainingSet = PairFile | ImageFolder
@@ -40,10 +41,11 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     check_trainable(system_name)
     check_output(options.exp, "the run folder", folder=True)
     sets, schedule = training_sets(options)
+    sets, held_out = split(sets, options)
     settings = settings_for(config_class(system_name), sets, settings)
     configs.from_dict(config_class(system_name), settings, system_name).check_training()
     system = create_system(system_name, settings, options.seed)
-    check_data(system, sets)
+    check_data(system, [*sets, *held_out])
     loader = loader_of_epoch(system, sets, schedule, options)
     if options.weights:
         _start_from(system, options, sets[0])
@@ -54,6 +56,7 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
         "options": {
             **{f.name: getattr(options, f.name) for f in fields(Options) if f.name != "each"},
             "data": str(Path(options.data).absolute()),
+            "val": None if options.val is None else str(Path(options.val).absolute()),
         },
         "dataset": dataset,
         **encoder_of(sets[0]),
@@ -67,7 +70,8 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     else:
         run = NullRun(Path(options.exp), record)
     with run.locked():
-        Trainer(system, loader, run, options).train()
+        validation = Validation.of(system, held_out, options.best)
+        Trainer(system, loader, run, options, validation).train()
     return run
 
 
@@ -87,8 +91,9 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     if before != present:
         print(f"note: the run began in {before} and is resumed in {present} ($JFUSION_PRECISION)")
     sets, schedule = training_sets(options)
+    sets, held_out = split(sets, options)
     system = create_system(record["system"], record["config"], options.seed)
-    check_data(system, sets)
+    check_data(system, [*sets, *held_out])
     if system.reads_text:
         check_encoder(sets[0], record, f"run {folder}")
     record = {**record, "config": configs.to_dict(system.config)}
@@ -97,7 +102,9 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
         print(f"note: {options.data} is not as it was when the run began: its files have changed")
     run = (Run if mpi.first() else NullRun)(run.folder, record)
     with run.locked():
-        trainer = Trainer(system, loader_of_epoch(system, sets, schedule, options), run, options)
+        loader = loader_of_epoch(system, sets, schedule, options)
+        validation = Validation.of(system, held_out, options.best)
+        trainer = Trainer(system, loader, run, options, validation)
         content = run.latest()
         if content is not None:
             trainer.load(content, same_data)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Yields a list that holds the signal after Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+def interruptible(answer: Callable[[], str] = str) -> Iterator[list[int]]:
+    """Yields a list that holds the signal after Ctrl-C or SIGTERM; a second Ctrl-C stops at once.
+
+    answer: returns the line that the first signal is answered with at once, "" for none.
+    """
     received: list[int] = []
     owner = os.getpid()
 
@@ -20,7 +23,11 @@ def interruptible() -> Iterator[list[int]]:
             os._exit(128 + number)
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        line = "" if received else answer()
         received.append(number)
+        if line:  # not through sys.stderr: the signal may have come while that is being written
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{line}\n".encode())
 
     before = {}
     with contextlib.suppress(ValueError):  # Python lets only the main thread set handlers

@@ -16,6 +16,7 @@ from jfusion.cli import main
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.commands.test import Options
+from jfusion.commands.test import _published as published_weights
 from jfusion.commands.test import test as evaluate
 from jfusion.data import color, image
 from jfusion.errors import UserError
@@ -230,6 +231,18 @@ def test_a_negative_is_warned_of(tmp_path, monkeypatch, capsys):
     assert "CC" in printed and "SCD" in printed
     assert main(["test", "average", "--dataset", "Mine"]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_published_weights_are_found_by_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/MEF.pth").touch()
+    assert published_weights(None, "IVF") is None
+    (tmp_path / "models/IVF.pkl").touch()
+    assert published_weights(None, "IVF") == "models/IVF.pkl"
+    (tmp_path / "models/IVF.pth").touch()
+    assert published_weights("film", "IVF") == "models/IVF.pth"
+    assert published_weights("cddfuse", "IVF") is None
 
 
 def test_without_weights_the_default_of_the_task_is_tested(tmp_path, monkeypatch, capsys):

@@ -30,6 +30,35 @@ def test_a_run_is_started_with_its_options_and_the_settings(calls):
     assert options == train.Options(max_steps=3, system="film", data=data)
 
 
+def test_the_options_of_the_published_script_are_understood(calls, capsys):
+    words = "--numepochs 3 --lr 1e-4 --gamma 0.5 --step_size 7 --batch_size=1 --loss_grad_weight 9"
+    words += " --loss_ssim 1 --i2t_dim 16 --hidden_dim 128 --dataset_path x.h5 --seed 2"
+    assert main(["train", *words.split()]) == 0
+    _, system, settings, options = calls[0]
+    assert (system, options.data, options.seed) == ("film", "x.h5", 2)
+    assert settings == {
+        "epochs": 3,
+        "learning_rate": 1e-4,
+        "decay": 0.5,
+        "decay_every": 7,
+        "batch_size": 1,
+        "gradient_weight": 9.0,
+        "ssim_weight": 1.0,
+        "image2text_dim": 16,
+        "hidden_dim": 128,
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "note: --numepochs of FILM's published code is --epochs here"
+
+
+def test_early_stopping_needs_a_validation(calls, capsys):
+    assert main(["train", "--early-stop", "2"]) == 2
+    assert "--early-stop needs a validation: --val FILE" in capsys.readouterr().err
+    assert main(["train", "--early-stop", "2", "--val-split", "0.1"]) == 0
+    assert calls[0][3].best == "VIF"
+
+
 def test_without_a_name_it_is_the_default_system(calls):
     assert main(["train", "--data", "x.h5"]) == 0
     assert calls[0][:2] == ("train", registry.DEFAULT) and calls[0][3].data == "x.h5"

@@ -77,7 +77,8 @@ class ToyOnImages(Toy):
 
 @pytest.fixture
 def toy(monkeypatch):
-    """The names of two toy systems, for pairs and for images."""
+    """The names of two toy systems, for pairs and for images; their curves are not drawn, to save time."""
+    monkeypatch.setattr("jfusion.train.progress.Progress.draw", lambda *_, **__: None)
     monkeypatch.setitem(registry._registered, "toy", Toy)
     monkeypatch.setitem(registry._registered, "toy-images", ToyOnImages)
     return "toy", "toy-images"

@@ -270,11 +270,11 @@ def _add_block(
     if len(set(counts.values())) > 1:
         notes.append(f"{prefix}the methods were not evaluated on the same images")
     for system, dataset in papers:
-        compare.add_published(of_set, system, dataset, preset=options.preset)
+        compare.add_published(of_set, system, dataset, preset=options.preset, named=len(papers) > 1)
         notes += [prefix + n for n in compare.protocol(system, dataset, options.preset, pairs)]
     title = f"{name} ({count(pairs, 'pair')})" if several else ""
     result.blocks.append(Block(title, of_set))
-    result.notes += notes
+    result.notes += [note for note in dict.fromkeys(notes) if note not in result.notes]
 
 
 def _add_ranks(result: Result, several: bool) -> None:

@@ -98,21 +98,20 @@ def add_published(
     dataset: str,
     names: tuple[str, ...] = (),
     preset: str | None = None,
+    named: bool = False,
 ) -> Table:
-    """Adds to `table`, whose ranked or only rows are ours, a published row and each row's difference.
+    """Adds to `table`, whose first rows are ours, a published row; of one or two rows of ours, the differences.
 
     It is the first row whose evaluator can be compared with `preset`, and only its metrics of the same
-    definition; preset None: the first row as it is.
+    definition; preset None: the first row as it is. named: the label says the system too.
     """
     ours = [row for row in table.rows if not row.signed and not row.label.startswith(PUBLISHED)]
     for source, row in published(system, dataset, names).items():
         row = _comparable(row, evaluator(source, system, dataset), preset)
         if set(row) & set(table.columns):
-            several = any(r.label.startswith(PUBLISHED) for r in table.rows)
-            table.add(
-                f"{PUBLISHED} {system} ({source})" if several else f"{PUBLISHED} ({source})", row
-            )
-            for r in ours:
+            name = f" {system}" if named else ""
+            table.add(f"{PUBLISHED}{name} ({source})", row)
+            for r in ours if len(ours) <= 2 and not named else ():
                 differences = {m: r.values[m] - v for m, v in row.items() if m in r.values}
                 label = "difference" if len(ours) == 1 else f"difference of {r.label}"
                 table.add(label, differences, signed=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jfusion.metrics.table import Row, Table, deviations, means
+from jfusion.papers.compare import PUBLISHED
 from jfusion.report.comparison import Comparison
 
 # Points: the widths of a column and of a page of two columns (IEEE, CVF), and of a digit by font size.
@@ -108,7 +109,8 @@ def latex(
 
     layout: the data sets as "blocks" of rows, one below the other, or as groups of "columns". The table
     gets the largest font in which it fits in a column or on a page of two columns; one that is wider
-    still is scaled to the page. Rows of differences are left out; the notes are comments.
+    still is scaled to the page. Rows of differences are left out; the sources of published rows and the
+    notes are comments.
     """
     rows = _columns(blocks) if layout == "columns" and len(blocks) > 1 else _blocks(blocks)
     count = max(len(row) for row in rows if isinstance(row, list))
@@ -122,7 +124,9 @@ def latex(
     head += [rf"\caption{{{_tex(caption)}}}"] if caption else []
     head += [rf"\label{{{label}}}"] if label else []
     head += [rf"\{size}", rf"\setlength{{\tabcolsep}}{{{SEPARATION:g}pt}}"]
-    comments = [f"% {note}" for note in notes]
+    labels = dict.fromkeys(row.label for b in blocks for row in b.table.rows)
+    comments = [f"% {label}" for label in labels if _label(label) != label]
+    comments += [f"% {note}" for note in notes]
     return "\n".join([*comments, *head, *body, rf"\end{{{environment}}}"]) + "\n"
 
 
@@ -138,7 +142,7 @@ def _blocks(blocks: Sequence[Block]) -> list[list[str] | str]:
             rows += [title, r"\midrule"]
         for row in _shown(block.table):
             cells = [_cell(block.table, row, c) for c in columns]
-            rows.append([_tex(row.label), *cells])
+            rows.append([_tex(_label(row.label)), *cells])
     return rows
 
 
@@ -157,12 +161,17 @@ def _columns(blocks: Sequence[Block]) -> list[list[str] | str]:
         for block in blocks:
             row = next((r for r in block.table.rows if r.label == label), Row(label, {}))
             cells += [_cell(block.table, row, c) for c in block.table.columns]
-        rows.append([_tex(label), *cells])
+        rows.append([_tex(_label(label)), *cells])
     return rows
 
 
 def _shown(table: Table) -> list[Row]:
     return [row for row in table.rows if not row.signed]
+
+
+def _label(label: str) -> str:
+    """The label of a row, of a published one without its source."""
+    return label.partition(" (")[0] if label.startswith(PUBLISHED) else label
 
 
 def _headed(columns: Iterable[str], lower: set[str]) -> list[str]:

@@ -61,6 +61,16 @@ def test_rows_of_others_stand_next_to_an_evaluator_that_can_be_compared():
     assert "its evaluator is not known" in first and "--preset film" in second
 
 
+def test_many_rows_have_no_differences_and_several_papers_are_named():
+    table = Table(["EN"])
+    for label in "xyz":
+        table.add(label, {"EN": 6.0})
+    compare.add_published(table, "film", "MSRS", preset="film")
+    compare.add_published(table, "cddfuse", "TNO", preset="film", named=True)
+    labels = [row.label for row in table.rows[3:]]
+    assert labels == ["published (IF-FILM README.md)", "published cddfuse (MMIF-CDDFuse README.md)"]
+
+
 def test_only_metrics_of_one_definition_stand_next_to_each_other():
     table = Table(["SD", "SSIM"])
     table.add("ours", {"SD": 50.0, "SSIM": 1.0})

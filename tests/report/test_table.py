@@ -63,7 +63,8 @@ def test_differences_are_not_in_the_table_of_a_paper():
     of_set.add("published (X)", {"EN": 6.0})
     of_set.add("difference", {"EN": -4.0}, signed=True)
     text = table.latex([Block("", of_set)])
-    assert "published" in text and "difference" not in text and "multicolumn" not in text
+    assert "% published (X)" in text and "\npublished & 6.000 & - " in text
+    assert "difference" not in text and "multicolumn" not in text
 
 
 def test_html_is_one_page_with_marks_and_escaped_names():

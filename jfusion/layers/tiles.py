@@ -150,7 +150,7 @@ def total(measure: Callable[[slice], jt.Var]) -> jt.Var:
     key = _run.key("total")
     if key in _run.known:
         return _run.known[key]
-    part = measure(_run.stripe.own).numpy().astype(np.float64)
+    part = _computed(measure(_run.stripe.own)).astype(np.float64)
     _run.sums[key] = _run.sums[key] + part if key in _run.sums else part
     raise _Paused
 
@@ -169,8 +169,14 @@ def _kept(x: jt.Var) -> jt.Var:
     if key not in run.maps:
         n, c, _, w = x.shape
         run.maps[key] = _Map((n, c, w), tempfile.TemporaryFile(dir=cache_home()))  # noqa: SIM115
-    run.maps[key].write(x[:, :, run.stripe.own].numpy(), run.stripe)
+    run.maps[key].write(_computed(x[:, :, run.stripe.own]), run.stripe)
     return x
+
+
+def _computed(x: jt.Var) -> np.ndarray:
+    """The values of x. Jittor's `numpy` alone would also compute all other Vars that somebody holds."""
+    x.sync(False, False)
+    return x.numpy()
 
 
 def branches(*parts: Callable[[], Any]) -> tuple[Any, ...]:
@@ -196,7 +202,7 @@ def once(compute: Callable[[], jt.Var]) -> jt.Var:
         return compute()
     key = _run.key("once")
     if key not in _run.known:
-        _run.known[key] = jt.array(compute().numpy())
+        _run.known[key] = jt.array(_computed(compute()))
     return _run.known[key]
 
 
@@ -307,7 +313,7 @@ def _attempt(
     global _run
     _run = run
     try:
-        return network(*inputs, *rest)[:, :, run.stripe.own].numpy()
+        return _computed(network(*inputs, *rest)[:, :, run.stripe.own])
     except _Paused:
         return None
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jfusion import metrics
-from jfusion.config import CommandOptions, setting
+from jfusion.config import CommandOptions, option_of, setting
 from jfusion.data import image
 from jfusion.data.names import check_part
 from jfusion.data.video import is_video_name
@@ -222,7 +222,9 @@ def _evaluate_clips(options: Options, columns: list[str]) -> Result:
     """The table of clips, whose rows are means over the frames, and their flicker as notes."""
     others = ("table", "set", "truth", "list", "paper", "strips")
     if refused := next((name for name in others if getattr(options, name)), None):
-        raise UserError(f"{refused} is for images; clips are evaluated with --a, --b and --fused")
+        raise UserError(
+            f"{option_of(refused)} is for images; clips are evaluated with --a, --b and --fused"
+        )
     if not (options.a and options.b and options.fused):
         raise UserError(
             "give the clips: --a CLIP --b CLIP --fused CLIP, videos or folders of frames"

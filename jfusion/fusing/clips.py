@@ -64,8 +64,9 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if out.suffix and out.exists() and not options.overwrite:
         print(f"note: {out} is there already and stays (--overwrite)")
         return Outcome(kept=[out])
-    method = Method.find(weights, system)
     reader = ThermalReader(options.range, options.max_pixels, options.unit)
+    source = Source.of(options, guess.task, reader)
+    method = Method.find(weights, system)
     reader.fix(method.ranges)
     for clip, side in ((a, "a"), (b, "b")):
         clip.prepare(reader, side)
@@ -73,7 +74,6 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     check_output(out.parent if out.suffix else out, "the fused clip", needed, folder=True)
     text = {"text": options.text, "task": guess.task, "names": ["clip"]}
     method.build(settings, options.allow_partial, **text)
-    source = Source.of(options, guess.task, reader)
     fuser = Fuser(a, b, frames, size, method, source, options.steady, options.seed)
     fuser.look(options.check_alignment)
     write = _write_video if out.suffix else _write_frames
@@ -285,5 +285,5 @@ def _bar(total: int, start: int) -> Any:
 def _counted(results: Iterator[np.ndarray], bar: Any) -> Iterator[np.ndarray]:
     """The results as RGB (H, W, 3), counted as they pass."""
     for result in results:
-        yield result if result.ndim == 3 else np.repeat(result[..., None], 3, 2)
         bar.update()
+        yield result if result.ndim == 3 else np.repeat(result[..., None], 3, 2)

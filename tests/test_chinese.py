@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = {
     "README.md": "README.zh-CN.md",
-    "docs/own-data.md": "docs/own-data.zh.md",
+    "docs/own-data.md": "docs/zh/own-data.md",
     "docs/training.md": "docs/zh/training.md",
 }
 

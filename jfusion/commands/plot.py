@@ -54,6 +54,6 @@ def _run(folder: Path) -> Run:
         return Run.open(folder)
     runs = runs_in(folder)
     if not runs:
-        state = "holds no run" if folder.is_dir() else "does not exist"
+        state = "holds no run" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {state}; jfusion train makes one")
     return runs[0]

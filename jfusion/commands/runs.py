@@ -49,7 +49,8 @@ class Options(CommandOptions):
 
 def run(options: Options) -> int:
     """Prints the table, or removes checkpoints."""
-    runs = [run for folder in options.folders for run in _runs(Path(folder))]
+    named = [run for folder in options.folders for run in _runs(Path(folder))]
+    runs = list({run.folder.resolve(): run for run in named}.values())
     return _clean(runs, options) if options.action == "clean" else _list(runs, options.sort)
 
 
@@ -59,7 +60,7 @@ def _runs(folder: Path) -> list[Run]:
         return [Run.open(folder)]
     runs = runs_in(folder)
     if not runs:
-        state = "holds no run" if folder.is_dir() else "does not exist"
+        state = "holds no run" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {state}; jfusion train makes one")
     return runs
 

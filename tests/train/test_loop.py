@@ -126,6 +126,7 @@ def test_after_kill_9_a_run_continues_exactly(data, whole, tmp_path):
 def test_ctrl_c_saves_and_says_how_to_resume(data, whole, tmp_path):
     code, output, run = interrupted_run(data, tmp_path, signal.SIGINT, 5)
     assert code == 130 and f"jfusion train --resume {run.folder}" in output
+    assert "finishing step 5, then saving" in output
     assert [p.name for p in run.checkpoints()] == ["ckpt_1.pkl", "ckpt_1_2.pkl"]
     assert main(["train", "--resume", str(run.folder), "--max-steps", str(STEPS)]) == 0
     assert_same_weights(Run.open(run.folder), whole)

@@ -23,6 +23,15 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number):
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_the_first_ctrl_c_is_answered_at_once(capfd):
+    with interruptible(lambda: "finishing step 3, then saving") as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert received == [signal.SIGINT]
+        assert capfd.readouterr().err == "\nfinishing step 3, then saving\n"
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+
+
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), interruptible() as received:
         os.kill(os.getpid(), signal.SIGTERM)

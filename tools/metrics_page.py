@@ -72,8 +72,8 @@ method that lacks a whole data set stays empty there, and is not ranked.
 ## Ranks and significance
 
 `--rank` adds the mean rank of each method (1 is the best on every image; equal values share the mean of
-their ranks) by data set and over all pairs, in each metric and over all metrics (the ranks of an image are
-averaged over the metrics that all methods have there). The tests are those of Demsar (JMLR 2006), over the
+their ranks) by data set and over all pairs, in each metric and over all metrics (the mean ranks of an image
+over the metrics that all methods have there, ranked again). The tests are those of Demsar (JMLR 2006), over the
 pairs of all data sets: Friedman's test of all methods; Wilcoxon's signed-rank test of each method against
 the one of the best mean rank, with Holm's correction; and Nemenyi's critical difference, with its diagram in
 `--figures`. A test takes pairs of images as independent; frames of one video are not, and its p-values are

@@ -78,8 +78,9 @@ def critical_difference(methods: int, images: int, alpha: float = ALPHA) -> floa
 
 @dataclass(frozen=True)
 class MetricTest:
-    """The tests of one metric over the images of all data sets, or of the ranks over all metrics.
+    """The tests of one metric over the images of all data sets, or of the ranks over all metrics (`ALL`).
 
+    For these, the mean ranks of the methods on each image are ranked again.
     mean_ranks, p_holm: by method; p_holm has every method but the best, the one of the best mean rank.
     """
 
@@ -117,7 +118,8 @@ def compare(comparison: Comparison) -> Ranks:
         for metric, values in arrays.items():
             pooled.setdefault(metric, []).append(values)
         rows = {c: ranks(v, c not in comparison.lower) for c, v in arrays.items() if len(v)}
-        rows[ALL] = _over_metrics(comparison, name, methods)
+        overall = _over_metrics(comparison, name, methods)
+        rows[ALL] = ranks(overall, higher_is_better=False) if len(overall) else overall
         by_set[name] = {
             m: {c: float(r[:, i].mean()) for c, r in rows.items() if len(r)}
             for i, m in enumerate(methods)

@@ -81,6 +81,17 @@ def test_a_comparison_ranks_by_direction_set_and_over_all():
     assert set(first.p_holm) == {"x", "y", "z"} - {first.best}
 
 
+def test_the_ranks_over_all_metrics_are_ranks_again():
+    data = comparison(S=VALUES)
+    for row in data.values["S"]["y"].values():
+        row["MSE"] = -99.0  # y is the best in MSE, and the second or first in EN
+    result = ranks.compare(data)
+    by_image = ranks.by_image(data, "S", "xyz")
+    assert by_image["0"].tolist() == [1.5, 1.5, 3] and by_image["2"].tolist() == [2, 1, 3]
+    over_all = {m: result.by_set["S"][m][ranks.ALL] for m in "xyz"}
+    assert over_all == result.tests[-1].mean_ranks and sum(over_all.values()) == 6
+
+
 def test_a_clear_winner_is_called_significant_and_equals_are_not():
     rng = np.random.default_rng(0)
     table = rng.normal(size=(20, 3)) * 0.1 + [2.0, 0.0, 0.0]

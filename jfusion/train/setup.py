@@ -45,7 +45,8 @@ def train(system_name: str, settings: dict[str, Any], options: Options) -> Run:
     settings = settings_for(config_class(system_name), sets, settings)
     configs.from_dict(config_class(system_name), settings, system_name).check_training()
     system = create_system(system_name, settings, options.seed)
-    check_data(system, [*sets, *held_out])
+    check_data(system, sets)
+    check_validation(system, held_out, sets[0])
     loader = loader_of_epoch(system, sets, schedule, options)
     if options.weights:
         _start_from(system, options, sets[0])
@@ -93,7 +94,8 @@ def resume(folder: str | Path, data: str | None = None, max_steps: int | None = 
     sets, schedule = training_sets(options)
     sets, held_out = split(sets, options)
     system = create_system(record["system"], record["config"], options.seed)
-    check_data(system, [*sets, *held_out])
+    check_data(system, sets)
+    check_validation(system, held_out, sets[0])
     if system.reads_text:
         check_encoder(sets[0], record, f"run {folder}")
     record = {**record, "config": configs.to_dict(system.config)}
@@ -257,6 +259,15 @@ def check_data(system: NetworkSystem, sets: Sequence[TrainingSet]) -> None:
             )
         if system.reads_text:
             _check_width(system, data)
+
+
+def check_validation(
+    system: NetworkSystem, held_out: Sequence[PairFile], data: TrainingSet
+) -> None:
+    """Raises UserError when pairs of the validation have other paragraph features than those trained on."""
+    check_data(system, held_out)
+    for file in held_out if system.reads_text else ():
+        check_encoder(file, encoder_of(data), f"the run on {data.path}")
 
 
 def _check_width(system: NetworkSystem, data: TrainingSet) -> None:

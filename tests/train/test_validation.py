@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from jfusion.data.h5 import PairFile
 from jfusion.errors import UserError
 from jfusion.runs import Run
 from jfusion.systems import registry
 from jfusion.train.options import Options
-from jfusion.train.setup import resume, train
+from jfusion.train.setup import check_validation, resume, train
 from jfusion.train.validation import Validation, chosen
 
 
@@ -70,8 +73,6 @@ def test_the_metrics_are_those_of_the_fused_images(toy, training_set, tmp_path):
     names = [name for name in Run.open(run.folder).scalars() if name.startswith("val/")]
     assert "val/VIF" in names and "val/PSNR" in names
     system = registry.create("toy")
-    from jfusion.data.h5 import PairFile
-
     values = Validation([PairFile(data)], "film", ["EN", "SD"]).evaluate(system)
     assert set(values) == {"EN", "SD"} and system.is_training()
 
@@ -85,3 +86,17 @@ def test_what_cannot_be_validated_is_refused(validating, training_set, tmp_path)
     ):
         with pytest.raises(UserError, match=text):
             validating([], **options)
+
+
+def test_the_paragraph_features_must_be_those_of_the_training(training_set):
+    system = SimpleNamespace(name="film", reads_text=True, config=SimpleNamespace(text_dim=5))
+    train_file = PairFile(training_set("train.h5", 2, text=5, encoder="minilm"))
+    same = PairFile(training_set("same.h5", 2, text=5, encoder="minilm"))
+    check_validation(system, [same], train_file)
+    for name, width, text in (
+        ("wide", 6, "holds features of width 6"),
+        ("b", 5, "features of bert"),
+    ):
+        other = PairFile(training_set(f"{name}.h5", 2, text=width, encoder="bert"))
+        with pytest.raises(UserError, match=text):
+            check_validation(system, [other], train_file)

@@ -75,7 +75,9 @@ class Method:
         record = {k: v for k, v in self.content.items() if k != "model"}
         reads_text = hasattr(registry.config_class(self.name), "text_dim")
         if text is not None and not reads_text:
-            raise UserError(f"{self.name} reads no text; leave out --text, or use --method film")
+            others = [n for n in registry.names() if hasattr(registry.config_class(n), "text_dim")]
+            use = f"or use --method {' or '.join(others)}"
+            raise UserError(f"{self.name} reads no text; leave out --text, {use}")
         if text is not None:
             self.texts = Texts(text, task, record, names)
         self.system = inference.from_checkpoint(

@@ -9,7 +9,6 @@ import pytest
 from jfusion.cli import main
 from jfusion.data import image, volume
 from jfusion.data.volume import Volume
-from jfusion.systems.stretch import Stretch, ends
 from tests.data.test_space import FRONT, RIGHT, affine_of, phantom, saved
 
 
@@ -61,15 +60,3 @@ def test_mistakes_are_one_line(pair, tmp_path, capsys):
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
     assert not (tmp_path / "o/x.nii.gz").exists()
-
-
-def test_a_stretch_of_several_images_holds_for_each():
-    stretch = Stretch()
-    with stretch.applied():
-        assert ends(np.float32(0.2), np.float32(0.3)) == (np.float32(0.2), np.float32(0.3))
-    with stretch.measured():
-        for low, high in ((0.2, 0.6), (0.1, 0.5)):
-            assert ends(np.array([low]), np.array([high])) == (low, high)
-    with stretch.applied():
-        assert ends(np.array([0.3]), np.array([0.4])) == (0.1, 0.6)
-    assert ends(0.3, 0.4) == (0.3, 0.4)

@@ -18,6 +18,7 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data import calibration, color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information, warp
 from jfusion.data.layout import find_pairs
+from jfusion.data.thermal import ThermalReader
 from jfusion.errors import UserError
 from jfusion.files import check_output, write_text
 from jfusion.report import figures
@@ -129,7 +130,7 @@ def calibrate(options: Options) -> int:
         used = [
             pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, RIG).round().astype(int))
         ]
-        fit = calibration.estimate(_grays(used, image.Reader(options.range, options.max_pixels)))
+        fit = calibration.estimate(_grays(used, ThermalReader(options.range, options.max_pixels)))
         what = f"{len(used)} pairs"
     calibration.write(out, fit)
     print(

@@ -91,9 +91,11 @@ def _report(plan: Plan, skip_bad: bool) -> None:
     if bad:
         print(f"note: {len(bad)} of {len(plan.items)} pairs are skipped:\n{planning.listed(bad)}")
     if kept:
-        results = "1 result is" if len(kept) == 1 else f"{len(kept)} results are"
+        one = len(kept) == 1
+        results = "1 result is" if one else f"{len(kept)} results are"
+        stays = "stays" if one else "stay"
         print(
-            f"note: {results} there already and stay (--overwrite): {listed(x.name for x in kept)}"
+            f"note: {results} there already and {stays} (--overwrite): {listed(x.name for x in kept)}"
         )
     changed = [item for item in plan.todo if item.resampled]
     if changed:

@@ -25,9 +25,7 @@ SIDES = {
 }
 COLORED = 2.0  # levels by which the channels of a colored image differ on average
 SAME_SCENE = 0.95  # correlation of two gray images above which one camera took both
-EXPOSURE = (
-    0.1  # difference of the mean lumas, of 1, above which two images of one camera are exposures
-)
+EXPOSURE = 0.1  # difference of the mean lumas, of 1, above which two images are exposures
 
 
 class Guess(NamedTuple):
@@ -39,9 +37,14 @@ class Guess(NamedTuple):
 
 
 def by_option(alias_a: str, alias_b: str) -> str | None:
-    """The task that options such as --ir and --vi name; None for plain A and B, or for two tasks."""
-    tasks = {t for t, names in SIDES.items() for x in (alias_a, alias_b) if x in names}
-    return tasks.pop() if len(tasks) == 1 else None
+    """The task that options such as --ir and --vi name; None for plain A and B. UserError for two tasks."""
+    tasks = {x: t for t, names in SIDES.items() for x in (alias_a, alias_b) if x in names}
+    if len(set(tasks.values())) > 1:
+        raise UserError(
+            f"--{alias_a} is of {tasks[alias_a]} and --{alias_b} of {tasks[alias_b]}; use options of one "
+            "task, or --a and --b"
+        )
+    return next(iter(tasks.values()), None)
 
 
 def find(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jfusion.data import image
+from jfusion.errors import UserError
 from jfusion.fusing import task
 
 
@@ -59,4 +60,6 @@ def test_the_names_of_folders_say_it(a, b, expected):
 
 def test_options_say_it():
     assert task.by_option("ir", "vi") == "IVF" and task.by_option("mri", "b") == "MIF"
-    assert task.by_option("a", "b") is None and task.by_option("ir", "pet") is None
+    assert task.by_option("a", "b") is None and task.by_option("", "") is None
+    with pytest.raises(UserError, match="--ir is of IVF and --pet of MIF"):
+        task.by_option("ir", "pet")

@@ -103,6 +103,7 @@ def _ranks(mean: dict[str, dict[str, float]], columns: Iterable[str]) -> dict[st
     from scipy.stats import rankdata
 
     table = np.array([[values[c] for c in columns] for values in mean.values()])
+    table = np.nan_to_num(table, nan=-np.inf)  # a metric that is not defined is the last
     return dict(zip(mean, rankdata(-table, axis=0).mean(1), strict=True)) if mean else {}
 
 
@@ -162,7 +163,9 @@ def _published(of: TestSet) -> list[tuple[str, dict[str, float]]]:
     for title, names in OURS.items():
         first = next(((s, n) for s in sources for n in names if n in sources[s]), None)
         if first:
-            found.append((f"{title}, published ({first[0]})", sources[first[0]][first[1]]))
+            found.append(
+                (f"{title}, published ({first[0].partition(',')[0]})", sources[first[0]][first[1]])
+            )
     if sources:
         largest = max(sources, key=lambda s: len(sources[s]))
         known = {n for names in OURS.values() for n in names}

@@ -131,7 +131,9 @@ def _ship(options: argparse.Namespace) -> None:
 
 def _write_half(path: Path, content: dict[str, Any]) -> None:
     """Writes the weights in float16, with what is needed to use them."""
-    half = {k: np.asarray(v, np.float32).astype(np.float16) for k, v in content["model"].items()}
+    model = {k: np.asarray(v, np.float32) for k, v in content["model"].items()}
+    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused
+        half = {k: v.astype(np.float16) for k, v in model.items()}
     lost = [name for name, value in half.items() if not np.isfinite(value).all()]
     if lost:
         raise UserError(f"{lost[0]} has values that float16 cannot hold")

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from results_measure import COLUMNS, FOLDER, ROOT, SETS, TestSet, methods, rows
+from results_measure import BASELINES, CHECKS, COLUMNS, FOLDER, ROOT, SETS, TestSet, methods, rows
 
 from jfusion import inference, metrics, weights
 from jfusion.data import image, sample
@@ -81,13 +81,20 @@ def main() -> None:
 
 
 def _values(of: TestSet, left_out: Iterable[str] = ()) -> dict[str, list[dict[str, float]]]:
-    """Method -> the values of each image, in the order of `methods`."""
-    found = {method: [] for method in methods(of)}
+    """Method -> the values of each image, in the order of `methods`.
+
+    The images are those that every method without weights has; a network that lacks one is left out.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {method: {} for method in methods(of)}
     for row in rows(of):
-        if row["image"] not in left_out:
-            found[row["method"]].append({k: float(row[k]) for k in (*COLUMNS, "CC_A", "CC_B")})
-            found[row["method"]][-1]["clipped"] = float(row["clipped"])
-    return {method: values for method, values in found.items() if values}
+        values = {k: float(row[k]) for k in (*COLUMNS, *CHECKS)}
+        found[row["method"]][row["image"]] = values
+    common = set.intersection(*(set(found[m]) for m in BASELINES)) - set(left_out)
+    return {
+        method: [values[x] for x in sorted(common)]
+        for method, values in found.items()
+        if common and common <= set(values)
+    }
 
 
 def _means(of: TestSet, left_out: Iterable[str] = ()) -> dict[str, dict[str, float]]:

@@ -85,6 +85,22 @@ def test_the_page_has_ranks_warnings_and_published_rows(tools, root):
     assert sum(v[page.RANK] for v in mean.values()) == pytest.approx(15)  # 1 + 2 + 3 + 4 + 5
 
 
+def test_a_network_that_lacks_an_image_is_left_out(tools, tmp_path):
+    measure, page = tools
+    of = measure.SETS[0]
+    version = ship(tmp_path)["file"]["sha256"][:12]
+    row = dict.fromkeys(measure.HEAD, 0.25)
+    found = [
+        {**row, "method": method, "version": "", "image": name}
+        for method in measure.BASELINES
+        for name in ("x", "y")
+    ]
+    found.append({**row, "method": "tiny-ivf", "version": version, "image": "x"})
+    of.file.write_text("".join(measure._lines(found)))
+    assert list(page._values(of)) == list(measure.BASELINES)
+    assert "tiny-ivf" in page._values(of, ["y"])
+
+
 def test_equal_values_share_their_rank(tools):
     _, page = tools
     mean = {"a": {"EN": 2.0, "SD": 1.0}, "b": {"EN": 2.0, "SD": 3.0}, "c": {"EN": 1.0, "SD": 2.0}}
@@ -101,7 +117,7 @@ def test_a_bar_is_the_whole_row(tools, tmp_path, factor):
     ours = {**low, **{k: factor * v for k, v in row.items()}, "CC_A": 0.5, "CC_B": 0.5}
     found = [
         {**ours, "method": "tiny-ivf", "version": version, "image": "x"},
-        {**low, "method": "guided", "version": "", "image": "x"},
+        *({**low, "method": m, "version": "", "image": "x"} for m in measure.BASELINES),
     ]
     of.file.write_text("".join(measure._lines(found)))
     words = page._bar("tiny-ivf", "film", of)
@@ -112,8 +128,14 @@ def test_what_was_measured_is_written_on_the_card(tools, tmp_path):
     measure, page = tools
     of = measure.SETS[0]
     version = ship(tmp_path)["file"]["sha256"][:12]
-    row = {**dict.fromkeys(measure.HEAD, 0.25), "method": "tiny-ivf", "version": version}
-    of.file.write_text("".join(measure._lines([{**row, "image": "x"}, {**row, "image": "y"}])))
+    row = dict.fromkeys(measure.HEAD, 0.25)
+    versions = {**dict.fromkeys(measure.BASELINES, ""), "tiny-ivf": version}
+    found = [
+        {**row, "method": method, "version": v, "image": name}
+        for method, v in versions.items()
+        for name in ("x", "y")
+    ]
+    of.file.write_text("".join(measure._lines(found)))
     page._update_card("tiny-ivf")
     (measured,) = weights.card("tiny-ivf")["measured"]
     assert (measured["set"], measured["pairs"], measured["values"]["EN"]) == ("RoadScene", 2, 0.25)

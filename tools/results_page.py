@@ -42,6 +42,7 @@ RANK = "mean rank"
 BAR = 0.95  # of every metric of the published row
 # What the tables call the systems that jfusion has; the best of the others is shown as well.
 OURS = {"FILM": ("FILM",), "CDDFuse": ("CDDFuse", "CDDF"), "LFDT-Fusion": ("LFDT-Fusion", "LFDT")}
+PUBLISHED = ("RoadScene", "TNO", "MEFB", "Lytro")  # whose pairs here are the papers'
 BAR_OF = {("film", "RoadScene"), ("film", "Lytro"), ("film", "MEFB")}
 BAR_OF |= {("cddfuse", "RoadScene"), ("cddfuse", "TNO")}
 SHEET_HEIGHT = 110  # pixels of one image on a contact sheet
@@ -163,7 +164,7 @@ def _published(of: TestSet) -> list[tuple[str, dict[str, float]]]:
     """The rows of FILM, CDDFuse and LFDT-Fusion on a set, and of the best other system."""
     sources: dict[str, dict[str, dict[str, float]]] = {}
     for cell in tables.cells():
-        if cell.dataset == of.name:
+        if cell.dataset == of.name and of.name in PUBLISHED:
             source = sources.setdefault(cell.source, {})
             source.setdefault(cell.system, {})[cell.metric] = cell.value
     found = []
@@ -173,14 +174,15 @@ def _published(of: TestSet) -> list[tuple[str, dict[str, float]]]:
             found.append(
                 (f"{title}, published ({first[0].partition(',')[0]})", sources[first[0]][first[1]])
             )
-    if sources:
-        largest = max(sources, key=lambda s: len(sources[s]))
-        known = {n for names in OURS.values() for n in names}
-        others = {n: v for n, v in sources[largest].items() if n not in known}
-        columns = [c for c in SHOWN if all(c in v for v in others.values())]
-        ranks = _ranks(others, columns)
+    known = {n for names in OURS.values() for n in names}
+    others = {s: {n: v for n, v in sources[s].items() if n not in known} for s in sources}
+    common = {s: [c for c in SHOWN if all(c in v for v in o.values())] for s, o in others.items()}
+    largest = max(others, key=lambda s: (bool(others[s]), len(common[s])), default=None)
+    if largest is not None and others[largest]:
+        rivals = others[largest]
+        ranks = _ranks(rivals, common[largest])
         best = min(ranks, key=ranks.__getitem__)
-        found.append((f"{best}, the best other in {largest}", others[best]))
+        found.append((f"{best}, the best other in {largest}", rivals[best]))
     return found
 
 

@@ -68,6 +68,8 @@ def main() -> None:
     lines = [HEAD.format(rank=RANK), *_overview(), *_bars()]
     for name in TASKS:
         of_task = [s for s in SETS if s.task == name and rows(s)]
+        if not of_task:
+            continue
         lines += ["", f"## {name}: {TASKS[name].text}", "", *remarks.get(name, [])]
         for of in of_task:
             lines += ["", f"### {of.name}", "", *_section(of, remarks)]

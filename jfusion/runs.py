@@ -287,11 +287,16 @@ class Run:
         row = np.concatenate(
             [np.clip(np.round(x * 255), 0, 255).astype(np.uint8) for x in images], 1
         )
+        before, count = self._shown
+        self._shown = epoch, count + 1 if epoch == before else 1
+        # a slider over the epochs for each place in the previews, whose pairs change
+        self.save_row(epoch, name, row, f"preview/{self._shown[1]}")
+
+    def save_row(self, epoch: int, name: str, row: np.ndarray, tag: str) -> None:
+        """Writes images side by side, (H, 3 W) or (H, 3 W, 3) uint8, and shows them in TensorBoard as `tag`."""
         image.write(self.folder / "pic_fusion" / f"ckpt_{epoch}" / f"{name}.png", row)
-        if self._board is not None:  # a slider over the epochs for each place in the previews
-            before, count = self._shown
-            self._shown = epoch, count + 1 if epoch == before else 1
-            self._board.add_image(f"preview/{self._shown[1]}", row, epoch, dataformats="HW")
+        if self._board is not None:
+            self._board.add_image(tag, row, epoch, dataformats="HW" if row.ndim == 2 else "HWC")
 
     def close(self) -> None:
         """Closes the TensorBoard file."""

@@ -104,7 +104,13 @@ class Trainer:
         """Evaluates the validation pairs after every so many epochs, and at the end."""
         due = self.batch == 0 and self.epoch % self.options.val_every == 0
         if self.validation and mpi.first() and (due or self.step >= self.steps):
-            values = self.validation.evaluate(self.system)
+            epoch = self.epoch + bool(self.batch)  # as the previews of training count it
+            values = self.validation.evaluate(
+                self.system,
+                lambda name, row: self.run.save_row(
+                    epoch, f"val_{name}", row, f"validation/{name}"
+                ),
+            )
             progress.report_validation(self.step, self.epoch, values)
 
     def _stops_early(self) -> bool:

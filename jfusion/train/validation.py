@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from jfusion.papers import compare
 from jfusion.systems.network import NetworkSystem
 from jfusion.train.options import Options
 
+SHOWN = 2  # pairs of the validation whose fused images are kept in pic_fusion/
 FEWEST_SCENES = 10  # names that say fewer scenes than this are taken to say none
 
 
@@ -45,8 +46,14 @@ class Validation:
             columns.append(best)
         return cls(data, preset, columns)
 
-    def evaluate(self, system: NetworkSystem) -> dict[str, float]:
-        """The mean of each metric over all pairs; the system is left in the mode for training."""
+    def evaluate(
+        self, system: NetworkSystem, show: Callable[[str, np.ndarray], None]
+    ) -> dict[str, float]:
+        """The mean of each metric over all pairs; the system is left in the mode for training.
+
+        show: called with the names of the first pairs and with a, b and the fused image side by side, in
+        color, (H, 3 W, 3) uint8.
+        """
         from tqdm import tqdm
 
         rows, pairs = [], [(file, name) for file in self.data for name in file.names]
@@ -57,8 +64,18 @@ class Validation:
             h, w = fused.gray.shape  # smaller than the pair where the released code drops a border
             a, b = (np.round(x[0, :h, :w] * 255).astype(np.uint8) for x in (pair.a, pair.b))
             rows.append(metrics.evaluate(fused.gray, a, b, self.preset, self.columns))
+            if len(rows) <= SHOWN:
+                sources = [
+                    gray if rgb is None else rgb[:h, :w]
+                    for gray, rgb in ((a, pair.rgb_a), (b, pair.rgb_b))
+                ]
+                show(name, np.concatenate([_rgb(x) for x in (*sources, fused.image)], axis=1))
         system.train()
         return means(rows)[0]
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 def split(

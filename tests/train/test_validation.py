@@ -73,7 +73,14 @@ def test_the_metrics_are_those_of_the_fused_images(toy, training_set, tmp_path):
     names = [name for name in Run.open(run.folder).scalars() if name.startswith("val/")]
     assert "val/VIF" in names and "val/PSNR" in names
     system = registry.create("toy")
-    values = Validation([PairFile(data)], "film", ["EN", "SD"]).evaluate(system)
+    shown = {}
+    validation = Validation([PairFile(data)], "film", ["EN", "SD"])
+    values = validation.evaluate(system, shown.__setitem__)
+    assert set(shown) == {"s0", "s1"} and shown["s0"].shape == (6, 24, 3)
+    assert sorted(p.name for p in run.folder.glob("pic_fusion/ckpt_1/val_*")) == [
+        "val_s0.png",
+        "val_s1.png",
+    ]
     assert set(values) == {"EN", "SD"} and system.is_training()
 
 

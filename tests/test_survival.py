@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
 import subprocess
@@ -27,7 +28,8 @@ from jfusion.train.setup import resume, train
 from tests.commands.test_preprocess import make_dataset, random_pair
 from tests.train.test_loop import TINY, data  # noqa: F401  a fixture
 
-KILLS, PREPROCESS_KILLS = 50, 12
+# more of them: KILLS=50 pytest tests/test_survival.py -k killed_again
+KILLS, PREPROCESS_KILLS = int(os.environ.get("KILLS", "10")), 6
 
 
 # ---- kill -9 -----------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def kill_often(run, seed, times):
     return inside_a_write
 
 
-def test_training_killed_fifty_times_loses_nothing(data, tmp_path):  # noqa: F811
+def test_training_killed_again_and_again_loses_nothing(data, tmp_path):  # noqa: F811
     options = {"data": str(data), "exp": str(tmp_path), "seed": 5}
     runs = [train("film", TINY, Options(**options, max_steps=1)) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:

@@ -57,7 +57,11 @@ class Options(CommandOptions):
         "features, zeros (without paragraphs), or an encoder: as jfusion preprocess (default: "
         "features; zeros where there are none and the system or its weights need none)",
     )
-    out: str = setting("test_output", "folder for the fused images and the table", "DIR")
+    out: str = setting(
+        "test_output",
+        "folder for the fused images and the table, in it <dataset>; of a run, <run>/<dataset>",
+        "DIR",
+    )
     allow_partial: bool = setting(
         False, "load the tensors of the checkpoint that fit, and print what was skipped"
     )
@@ -110,7 +114,8 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
 
 
 def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
-    """Fuses every pair, and writes `<out>/<dataset>/Gray`, `Color`, and the table.
+    """Fuses every pair, and writes `<out>/<dataset>/Gray`, `Color`, and the table; of a run, into
+    `<out>/<run>/<dataset>`.
 
     settings change the configuration of the system. Raises UserError when the checkpoint, the data
     set or an option does not fit.
@@ -139,11 +144,19 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
         check_encoder(data, content, f"checkpoint {path}")
     preset = options.preset or compare.preset_of(system.name)
     columns = _columns(options, preset)
-    folder = Path(options.out) / data.dataset
+    folder = Path(options.out) / _of_run(path) / data.dataset
     per_image, checks = _fuse_all(system, data, folder, columns, preset, options, neutral)
     table, notes = _table(system, data, columns, preset, per_image, options)
     _write_tables(folder, table, per_image)
     return Result(table, per_image, folder, notes + plausibility.warnings(checks))
+
+
+def _of_run(path: Path | None) -> str:
+    """The name of the run that a checkpoint is of, so that no run replaces another's results; else ""."""
+    run = None if path is None else path.absolute().parent.parent
+    return (
+        run.name if run and path.parent.name == "model" and (run / "config.json").is_file() else ""
+    )
 
 
 def _published(system: str | None, task: str) -> str | None:

@@ -16,6 +16,7 @@ from jfusion.cli import main
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.commands.test import Options
+from jfusion.commands.test import _of_run as of_run
 from jfusion.commands.test import _published as published_weights
 from jfusion.commands.test import test as evaluate
 from jfusion.data import color, image
@@ -231,6 +232,12 @@ def test_a_negative_is_warned_of(tmp_path, monkeypatch, capsys):
     assert "CC" in printed and "SCD" in printed
     assert main(["test", "average", "--dataset", "Mine"]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path):
+    run = Run.new(tmp_path / "exp", "toy", "Set", {"system": "toy"})
+    assert of_run(run.folder / "model/ckpt_3.pkl") == run.folder.name
+    assert of_run(tmp_path / "model/IVF.pth") == of_run(tmp_path / "IVF.pth") == of_run(None) == ""
 
 
 def test_published_weights_are_found_by_the_task(tmp_path, monkeypatch):

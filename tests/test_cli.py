@@ -177,7 +177,7 @@ def documented():
     """Every command that stands on a line of its own in the README and the docs."""
     scripts = {"train.py": "train", "test.py": "test", "data_process.py": "preprocess"}
     for page in sorted(
-        [*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+        [*ROOT.glob("README*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
     ):
         for line in page.read_text(encoding="utf-8").splitlines():
             found = re.match(
@@ -187,12 +187,16 @@ def documented():
                 script, rest = found.groups()
                 words = [scripts[script]] if script else []
                 words += shlex.split(re.split(r"\s{2,}#", rest)[0])
-                yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+                yield pytest.param(words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
 
 
 @pytest.mark.parametrize("words", list(documented()))
 def test_the_commands_of_the_documentation_are_understood(monkeypatch, tmp_path, words):
     monkeypatch.chdir(tmp_path)
+    table = "sets: {TNO: {a: ir, b: vi}}\nmethods: {Ours: ours}\n"
+    (tmp_path / "table.yaml").write_text(
+        table
+    )  # the file that the examples of jfusion metrics name
     calls = read_calls(monkeypatch, words[0])
     assert main(words) == 0 and len(calls) == 1
     if len(calls[0]) == 2 and calls[0][1]:  # settings, which the system's configuration accepts

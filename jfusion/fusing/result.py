@@ -35,10 +35,11 @@ def to_uint16(fused: np.ndarray, pair: Pair) -> np.ndarray:
         unit = np.moveaxis(fused, 0, 2)
         return _rounded(unit if color.is_color(unit) else unit[..., 0])
     gray = _rounded(fused[0])
-    if pair.chroma is None:
+    chroma = pair.chroma
+    if chroma is None:
         return gray
     h, w = gray.shape
-    return color.with_chroma(gray, pair.chroma[:, :h, :w])
+    return color.with_chroma(gray, chroma[:, :h, :w])
 
 
 def _rounded(unit: np.ndarray) -> np.ndarray:

@@ -400,10 +400,11 @@ def _check_sizes(a: arrays.Images, b: arrays.Images) -> None:
 
 def with_color_of(pair: Pair, gray: np.ndarray) -> FusedImage:
     """A fused gray image (h, w) uint8 with the chroma that the pair gives it, if any."""
-    if pair.chroma is None:
+    chroma = pair.chroma  # computed at each access
+    if chroma is None:
         return FusedImage(gray)
     h, w = gray.shape
-    return FusedImage(gray, color.with_chroma(gray, pair.chroma[:, :h, :w]))
+    return FusedImage(gray, color.with_chroma(gray, chroma[:, :h, :w]))
 
 
 def round_to_uint8(fused: np.ndarray) -> np.ndarray:

@@ -40,7 +40,12 @@ class CDDFuse(TwoPhaseSystem):
 
     def encode(self, a: jt.Var, b: jt.Var) -> tuple[jt.Var, jt.Var]:
         """Returns the base and the detail features of both images, (2N, 64, H, W) each."""
-        return self.encoder(jt.concat([a, b]))[:2]
+        if not tiles.active():
+            return self.encoder(jt.concat([a, b]))[:2]
+        # one image after the other, in half the memory
+        of_a, of_b = tiles.branches(lambda: self.encoder(a)[:2], lambda: self.encoder(b)[:2])
+        base, detail = (jt.concat(maps) for maps in zip(of_a, of_b, strict=True))
+        return base, detail
 
     def reconstruct(self, a: jt.Var, b: jt.Var, base: jt.Var, detail: jt.Var) -> jt.Var:
         """Decodes each image from its own features; the image is added unless `skip` is none."""

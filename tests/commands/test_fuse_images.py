@@ -87,6 +87,8 @@ def test_a_dry_run_writes_nothing(pairs, capsys):
     assert "0: 50x60 8 bit gray + 50x60 8 bit color -> fused/0.png" in said
     assert "skipped: A is 50x60 and B is 50x90, which is another aspect" in said
     assert not (pairs / "fused").exists()
+    assert fuse("x", "y", "--dry-run", "--weights", "nowhere.pkl") == 2
+    assert "nowhere.pkl" in capsys.readouterr().err
 
 
 def test_bad_pairs_stop_the_work_before_it_begins_or_are_skipped(pairs, capsys):

@@ -239,8 +239,10 @@ def test_an_old_checkpoint_fuses_as_it_did(name, old_run, golden):
     a, b = (x[None] for x in system.preprocess(pair))
     text = pair.text[None] if system.reads_text else None
     np.testing.assert_allclose(system.fuse(a, b, text), expected["fused"], atol=2e-5)
-    image = fuse_pair(system, pair)[0].image
-    assert abs(image.astype(int) - expected["image"]).max() <= 1
+    image, old = fuse_pair(system, pair)[0].image, expected["image"].astype(int)
+    # colors that are too strong for their brightness were cut at 0 and 255; now their saturation is lowered
+    shown = (old % 255 > 0).all(-1) if old.ndim == 3 else np.full(old.shape, True)
+    assert abs(image[shown] - old[shown]).max() <= 1 and shown.mean() > 0.1
 
 
 def test_old_configurations_are_understood():

@@ -28,6 +28,6 @@ def test_demo_pairs_differ_from_their_truth_where_they_should(tmp_path, task):
         assert (tmp_path / f"Text/{task}/Demo/{item.name}.txt").read_text().strip()
 
 
-def test_demo_pairs_exist_for_two_tasks(tmp_path):
-    with pytest.raises(UserError, match="MFF and MEF"):
-        sample.make(tmp_path, "IVF")
+def test_demo_pairs_do_not_exist_for_every_task(tmp_path):
+    with pytest.raises(UserError, match=r"demo pairs exist for .*, not for 'NIR'"):
+        sample.make(tmp_path, "NIR")

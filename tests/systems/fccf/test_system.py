@@ -156,11 +156,12 @@ def test_the_command_line_from_pairs_to_images(tmp_path, monkeypatch):
     assert main(["preprocess", *data, "--out", "x.h5"]) == 0
     small = "--data x.h5 --width 32 --train-timesteps 3 --batch-size 2 --crop 32 32 --max-steps 2"
     assert main(["train", "fccf", *small.split()]) == 0
-    assert main(["test", "fccf", "--data", "x.h5", "--out", "out"]) == 0
-    rgb = image.read_rgb(tmp_path / "out/Harvard_PET/Color/s1.png")
+    assert main(["test", "fccf", "--weights", "exp", "--data", "x.h5", "--out", "out"]) == 0
+    (written,) = tmp_path.glob("out/*_fccf_*/Harvard_PET/Color/s1.png")
+    rgb = image.read_rgb(written)
     assert rgb.shape == (40, 48, 3) and color.is_color(rgb)
     a, b = (str(tmp_path / f"Image/MIF/Harvard_PET/{x}/s1.png") for x in ("MRI", "T"))
-    fuse = ["fuse", "--system", "fccf", "--a", a, "--b", b, "--task", "MIF"]
+    fuse = ["fuse", "--weights", "exp", "--a", a, "--b", b, "--task", "MIF"]
     assert main([*fuse, "--out", "f", "--group", "auto"]) == 2
     for group in ([], ["--group", "pet"]):  # that of training, and named
         assert main([*fuse, "--out", "f", *group]) == 0

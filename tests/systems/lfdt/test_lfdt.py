@@ -630,4 +630,4 @@ def test_training_resumes_exactly_and_the_result_fuses(tmp_path, monkeypatch):
     for name, value in whole.latest()["model"].items():
         np.testing.assert_array_equal(parts.latest()["model"][name], value, err_msg=name)
     assert main(["test", "lfdt", "--weights", "parts", "--data", "x.h5", "--out", "out"]) == 0
-    assert len(list((tmp_path / "out/Set/Gray").glob("*.png"))) == 3
+    assert len(list((tmp_path / "out").glob("*_lfdt_Set/Set/Gray/*.png"))) == 3

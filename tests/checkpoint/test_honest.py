@@ -109,7 +109,7 @@ class Net:
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         ("# Überschrift\n\tx = 1\n".encode(), "is a text file, not a checkpoint"),
-        (gzip.compress(b"x" * 99), "a gzip archive; unpack it"),
+        (gzip.compress(b"x" * 99, mtime=0), "a gzip archive; unpack it"),
         (pickle.dumps(Net()), r"an object of the class .*Net, not weights; .*state_dict"),
         (pickle.dumps({"net": Net(), "epoch": 1}), r"under 'net' it holds a whole network"),
         (pickle.dumps({"state": {0: {}}, "param_groups": [{}]}), "an optimizer's state"),

@@ -46,6 +46,7 @@ COMMANDS = {
     "convert": "write a checkpoint in another format or by other names",
     "metrics": "evaluate folders of fused images",
     "papers": "show the numbers that the papers printed",
+    "app": "open a page to fuse images, compare methods, and see results and runs",
     "demo": "run the whole job on sample photographs",
     "systems": "list the systems",
     "doctor": "show what jfusion found on this machine",

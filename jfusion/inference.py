@@ -22,6 +22,7 @@ from jfusion.systems import registry
 from jfusion.systems.base import System
 
 if TYPE_CHECKING:
+    from jfusion.data.alignment import Shift
     from jfusion.systems.base import FusedImage
 
 CHECKED_SIDE = 1280  # pixels of the longer side at which the alignment is checked, at most
@@ -302,10 +303,8 @@ def _samples(system: System) -> bool:
     return network is not None and isinstance(system, network.SamplingSystem)
 
 
-def warn_if_misaligned(pair: Pair) -> None:
-    """Prints a note when the two images of a pair seem to be shifted against each other."""
-    from tqdm import tqdm
-
+def misalignment(pair: Pair) -> Shift | None:
+    """The shift by which the two images of a pair seem to be misaligned; None where they do not."""
     from jfusion.data.alignment import find_shift
 
     a, b = pair.a[0], pair.b[0]
@@ -314,7 +313,15 @@ def warn_if_misaligned(pair: Pair) -> None:
         a, b = (resample(x, x.shape[0] // step, x.shape[1] // step) for x in (a, b))
     shift = find_shift(a, b)
     shift = shift._replace(rows=shift.rows * step, columns=shift.columns * step)
-    if shift.suspicious:
+    return shift if shift.suspicious else None
+
+
+def warn_if_misaligned(pair: Pair) -> None:
+    """Prints a note when the two images of a pair seem to be shifted against each other."""
+    from tqdm import tqdm
+
+    shift = misalignment(pair)
+    if shift is not None:
         tqdm.write(
             f"note: {pair.name} looks misaligned: {shift} (jfusion align, docs/alignment.md)"
         )

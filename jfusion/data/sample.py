@@ -87,6 +87,15 @@ def make(root: Path, task: str, dataset: str = "Demo") -> None:
         write_text(base / f"{split}.txt", "".join(lines), "the list")
 
 
+def pair(task: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The two images of one photograph, (H, 320, 3) or (H, 320) uint8, without any file.
+
+    task: one of `ENDINGS`; name: one of `PHOTOGRAPHS`, or "phantom" for MIF. Raises UserError without
+    scikit-image.
+    """
+    return _pair(task, *_photograph(name))
+
+
 def _pair(task: str, sharp: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two images of a task that are made from a photograph."""
     if task == "MFF":

@@ -11,13 +11,13 @@ docs/python.md has examples.
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from jfusion.version import __version__
 
+TYPE_CHECKING = False  # as type checkers know it; a command answers Ctrl-C sooner without `typing`
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from jfusion.systems.base import System
 
 __all__ = ["create", "load", "metrics", "register", "weights", "__version__"]
@@ -59,5 +59,7 @@ def register(name: str, cls: type[System]) -> None:
 
 def __getattr__(name: str) -> Any:
     if name in ("metrics", "weights"):
+        import importlib
+
         return importlib.import_module(f"jfusion.{name}")
     raise AttributeError(f"module 'jfusion' has no attribute {name!r}")

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from jfusion import config
+from jfusion import config, interrupt
 from jfusion.errors import UserError, did_you_mean, log_error, nearest, printable
 from jfusion.files import protecting_inputs
 from jfusion.systems import registry
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Exit as done:
         return done.code
     except KeyboardInterrupt:
-        return 130
+        return interrupt.CODE
     except BrokenPipeError:
         sys.stdout = None  # nobody reads it any more; Python would say so once more at exit
         return 0
@@ -149,7 +149,9 @@ def _run(command: str, arguments: list[str]) -> int:
     if not hasattr(module, "system_of"):
         values = config.parsed(parser.parse(arguments), module.Options)
         values = module.from_file(values) if hasattr(module, "from_file") else values
-        return module.run(config.from_dict(module.Options, values, command))
+        options = config.from_dict(module.Options, values, command)
+        interrupt.raise_on_interrupt()
+        return module.run(options)
     parser.add_argument("--config", metavar="FILE", help=FILE_HELP)
     parser.takes_settings = True
     system = _add_settings(parser, module, arguments)
@@ -161,7 +163,9 @@ def _run(command: str, arguments: list[str]) -> int:
         if hasattr(namespace, "config"):
             of_command, of_system = _read_settings(namespace.config, module.Options, cls)
             values, settings = {**of_command, **values}, {**of_system, **settings}
-    return module.run(config.from_dict(module.Options, values, command), settings)
+    options = config.from_dict(module.Options, values, command)
+    interrupt.raise_on_interrupt()
+    return module.run(options, settings)
 
 
 # ---- the parser of a command -------------------------------------------------------------------

@@ -24,6 +24,7 @@ KINDS = {
     "checkpoint": (b"\x80", b"PK", b"}"),
 }
 _inputs: set[tuple[int, int]] | None = None  # of the command that runs, by device and inode
+_parts: set[Path] = set()  # what is being written now, by any thread
 
 
 @contextlib.contextmanager
@@ -69,6 +70,7 @@ def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[
     except OSError as error:
         raise writing(what, path, error) from error
     temporary = Path(name)
+    _parts.add(temporary)
     try:
         yield temporary
         if through:
@@ -84,6 +86,13 @@ def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[
         raise writing(what, path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        _parts.discard(temporary)
+
+
+def remove_parts() -> None:
+    """Removes what threads are writing at this moment; for a process that ends without waiting for them."""
+    for part in tuple(_parts):
+        part.unlink(missing_ok=True)
 
 
 def _open_file(path: Path) -> tuple[int, int] | None:

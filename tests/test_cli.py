@@ -277,7 +277,9 @@ def test_every_command_is_a_file_of_its_name():
     assert {path.stem for path in files} - {"__init__"} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("module", ["argparse", "jfusion.files", "jfusion.systems.registry"])
+@pytest.mark.parametrize(
+    "module", ["atexit", "argparse", "jfusion.files", "jfusion.systems.registry"]
+)
 def test_ctrl_c_is_silent_while_modules_are_imported(module):
     code = f"""
 import os, signal, sys
@@ -295,3 +297,36 @@ runpy.run_module("jfusion", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_little_is_imported_before_ctrl_c_is_answered():
+    code = "import sys; before = set(sys.modules); import jfusion.__main__; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ours = {"jfusion", "jfusion.version", "jfusion.interrupt", "jfusion.__main__", "__future__"}
+    assert ours - {"__future__"} <= set(done.stdout.split()) <= ours, done.stderr
+
+
+@pytest.mark.parametrize("moment", ["the command", "atexit", "the last"])
+def test_ctrl_c_after_the_work_prints_nothing(moment):
+    code = f"""
+import atexit, signal, sys
+import jfusion.cli
+from jfusion.__main__ import start
+
+def main(arguments):
+    if "{moment}" == "the command":
+        raise_signal()
+    atexit.register(lambda: "{moment}" == "atexit" and raise_signal())
+    return 0
+
+def raise_signal():
+    signal.raise_signal(signal.SIGINT)
+
+if "{moment}" == "the last":
+    atexit.register(raise_signal)
+jfusion.cli.main = main
+sys.exit(start())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == (0 if moment == "the last" else 130)
+    assert (done.stdout, done.stderr) == ("", "")

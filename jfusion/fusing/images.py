@@ -202,12 +202,12 @@ def fuse_all(
     Raises WritingError at the first result that cannot be written, as on a full disk.
 
     read, the writing, and then check, which prints notes about a pair, run in threads of their own; fuse
-    runs in the caller's. Ctrl-C ends all.
+    runs in the caller's. Ctrl-C waits for none of them.
     """
     from tqdm import tqdm
 
     outcome, waiting, checks = Outcome(), deque(), []
-    pool = ThreadPoolExecutor(2)
+    pool, patient = ThreadPoolExecutor(2), True
     bar = tqdm(total=len(items), desc="fusing", unit="pair", disable=len(items) == 1)
     try:
         for item, pair in _read_ahead(pool, items, read):
@@ -228,8 +228,11 @@ def fuse_all(
             _collect(*waiting.popleft(), outcome, bar)
         for one in checks:
             one.result()
+    except KeyboardInterrupt:
+        patient = False
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=patient, cancel_futures=True)
         bar.close()
     return outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -52,7 +53,10 @@ def evaluate_all(
         return
     try:
         with _one_thread_each(), _pool(jobs) as pool:
-            yield from tqdm(pool.map(compute, triples), **bar)
+            with _deaf_to_interrupts():
+                pending = [pool.submit(compute, triple) for triple in triples]
+            with _killed_unless_done(pool):
+                yield from tqdm((one.result() for one in pending), **bar)
     except BrokenProcessPool as error:
         raise UserError(
             "a process that was evaluating images was killed, perhaps for memory; use fewer --jobs"
@@ -74,6 +78,30 @@ def keep_freed_memory() -> None:
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=keep_freed_memory)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started inside never see Ctrl-C, which reaches the group: this one ends them.
+
+    One that comes meanwhile is delivered to this process afterward.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _killed_unless_done(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Kills the processes when the block is left early, as by Ctrl-C: nobody waits for their images."""
+    try:
+        yield
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.kill()
+        raise
 
 
 @contextmanager

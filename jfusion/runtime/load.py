@@ -18,7 +18,8 @@ from jfusion.runtime.machine import check_precision
 def load_jittor() -> Any:
     """Jittor, imported and ready to compute; the first call on a machine compiles its core."""
     if "jittor" in sys.modules:
-        return _with_our_signals(sys.modules["jittor"])
+        _set_handlers(_handlers())  # whoever imported it may have left Jittor's
+        return sys.modules["jittor"]
     check_precision()
     ready = prepare()
     kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
@@ -27,24 +28,39 @@ def load_jittor() -> Any:
         jittor.flags.use_cuda = 1
         # with it, the sine of a large number (a diffusion step, say) has few correct digits
         jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
-    return _with_our_signals(jittor)
-
-
-def _with_our_signals(jittor: Any) -> Any:
-    """Restores Python's handlers: Ctrl-C raises KeyboardInterrupt, and a killed child does not end us."""
-    with contextlib.suppress(ValueError):  # not in the main thread: the handlers cannot be set
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
     return jittor
 
 
-def _replace_pool_functions() -> None:
-    """Replaces the functions that start and end the processes in which Jittor compiles."""
+def _replace_functions() -> None:
+    """Replaces the functions that load Jittor's signal handlers, and start and end the compiling processes."""
     import jittor_utils
 
+    _load_handlers.before = jittor_utils.try_import_jit_utils_core
+    jittor_utils.try_import_jit_utils_core = _load_handlers
     _start_of_helper.before = jittor_utils.pool_initializer
     jittor_utils.pool_initializer, jittor_utils.pool_cleanup = _start_of_helper, _end_helpers
+
+
+def _load_handlers(silent: bool | None = None) -> None:
+    """Loads the library that sets Jittor's signal handlers, and puts back those that were there at once.
+
+    Ctrl-C must raise KeyboardInterrupt while the rest of Jittor is imported, too, and a killed child must not
+    end this process: Jittor's handlers do that in a way that may wait for a lock forever.
+    """
+    handlers = _handlers()
+    _load_handlers.before(silent)
+    _set_handlers(handlers)
+
+
+def _handlers() -> dict[int, Any]:
+    """What Python does at the signals that Jittor takes for its own."""
+    return {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM)}
+
+
+def _set_handlers(handlers: dict[int, Any]) -> None:
+    with contextlib.suppress(ValueError):  # not in the main thread: they cannot be set
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _start_of_helper() -> None:
@@ -81,7 +97,7 @@ def import_jittor(home: Path, variables: dict[str, str]) -> Any:
     sys.executable = str(interpreter(home, executable))
     try:
         with changed_environment({**variables, "HOME": str(home), "JITTOR_HOME": str(home)}):
-            _replace_pool_functions()  # before it starts any
+            _replace_functions()
             import jittor
     finally:
         sys.executable = executable

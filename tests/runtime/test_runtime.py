@@ -110,6 +110,24 @@ except KeyboardInterrupt:
     assert python(code).stdout.strip() == "interrupted"
 
 
+def test_ctrl_c_while_jittor_is_imported_is_pythons():
+    code = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "jittor.compile_extern":  # after the library that sets Jittor's handlers
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+try:
+    from jfusion.runtime import jt
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert python(code).stdout.strip() == "interrupted"
+
+
 def test_numpy_2_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "2.1.0")
     with pytest.raises(UserError, match="pip install 'numpy<2'"):

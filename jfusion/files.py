@@ -16,12 +16,16 @@ from typing import BinaryIO
 
 from jfusion.errors import UserError, printable, writing
 
-# What the first bytes of a file must be for a command that writes such files to replace it.
+# How a file must begin for a command that writes such files to replace it, as regular expressions.
+_IMAGE = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF....WEBP", b"BM", b"II[*+]\0", b"MM\0[*+]")
 KINDS = {
-    "image": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM\0*"),
+    "image": _IMAGE,
+    "figure": (*_IMAGE, b"%PDF", rb"<\?xml", b"<svg"),
+    "video": (b"....ftyp", b"\x1a\x45\xdf\xa3", b"RIFF....AVI ", b"nut/"),
+    "volume": (b"\x1f\x8b", rb"\x5c\x01\0\0", rb"\0\0\x01\x5c"),
     "H5 file": (b"\x89HDF",),
     "features": (b"\x93NUMPY",),
-    "checkpoint": (b"\x80", b"PK", b"}"),
+    "checkpoint": (b"\x80", b"PK", b"}", rb".{5}\0{3}\{"),  # the last: .safetensors
 }
 _inputs: set[tuple[int, int]] | None = None  # of the command that runs, by device and inode
 _parts: set[Path] = set()  # what is being written now, by any thread
@@ -47,7 +51,7 @@ def mark_input(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, what: str, kind: str | None = None) -> Iterator[Path]:
+def replacing(path: str | Path, what: str, kind: str) -> Iterator[Path]:
     """Yields a temporary name next to `path`; it becomes `path` when the block succeeds, else it is removed.
 
     The file is flushed to the disk before the rename, so that neither `kill -9` nor a power failure
@@ -134,7 +138,7 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("wb" if process is None else "ab")
 
 
-def _check_target(path: Path, what: str, kind: str | None) -> None:
+def _check_target(path: Path, what: str, kind: str) -> None:
     """Raises UserError when `path` must not be written to."""
     if written_through(path):
         return
@@ -142,22 +146,30 @@ def _check_target(path: Path, what: str, kind: str | None) -> None:
         raise UserError(f"{what} cannot be written to {path}, which is a folder; name a file")
     if not path.is_file():
         return
-    status = path.stat()
-    if _inputs is not None and (status.st_dev, status.st_ino) in _inputs:
-        raise UserError(
-            f"{what} would replace {path}, which this command reads; choose another output"
-        )
-    if kind is None or not status.st_size:
+    _check_no_input(path, what)
+    if not path.stat().st_size:
         return
     with path.open("rb") as file:
         head = file.read(4096)
-    fits = b"\0" not in head if kind == "text" else head.startswith(KINDS[kind])
-    if kind == "checkpoint":
-        fits = fits or path.suffix == ".safetensors"
+    fits = b"\0" not in head if kind == "text" else _begins(head, KINDS[kind])
     if not fits:
         raise UserError(
             f"{what} would replace {path}, which is no {kind}; choose another name, or remove that file"
         )
+
+
+def _check_no_input(path: Path, what: str) -> None:
+    """Raises UserError for a file that this command reads, whatever it is called."""
+    if _inputs and path.exists():
+        status = path.stat()
+        if (status.st_dev, status.st_ino) in _inputs:
+            raise UserError(
+                f"{what} would replace {path}, which this command reads; choose another output"
+            )
+
+
+def _begins(head: bytes, patterns: tuple[bytes, ...]) -> bool:
+    return any(re.match(pattern, head, re.DOTALL) for pattern in patterns)
 
 
 def check_path(path: str | Path, what: str) -> Path:
@@ -177,7 +189,7 @@ def check_path(path: str | Path, what: str) -> Path:
 def check_output(
     path: str | Path, what: str, needed: int = 1 << 20, *, folder: bool = False
 ) -> None:
-    """Says before the work that its result cannot be written: no permission, no room, not a folder.
+    """Says before the work that its result cannot be written: no permission, no room, over an input.
 
     path: the file to be written, or with `folder` the folder; `needed`: about how many bytes. Raises
     UserError.
@@ -188,6 +200,7 @@ def check_output(
             path = _followed(path)
             if written_through(path):
                 return
+            _check_no_input(path, what)
         parent = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
         if not parent.is_dir() and (folder or parent != path):
             kind = "a file" if parent.is_file() else "a device or a broken link"

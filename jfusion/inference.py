@@ -47,13 +47,8 @@ def load_system(
     that the data decide, unless the tensors or the caller do. partial: loads the tensors that fit, and
     prints which do not. Raises UserError if anything does not fit.
     """
-    path = find_checkpoint(weights, name)
-    return from_checkpoint(path, read_checkpoint(path), name, settings, partial, attributes)
-
-
-def read_checkpoint(path: Path | None) -> dict[str, Any]:
-    """The content of a checkpoint; for None (a system without parameters), an empty one."""
-    return {"model": {}} if path is None else checkpoint.load(path)
+    path, content = open_checkpoint(weights, name)
+    return from_checkpoint(path, content, name, settings, partial, attributes)
 
 
 def from_checkpoint(
@@ -159,25 +154,42 @@ def system_of(weights: str | Path | None = None, name: str | None = None, task: 
 
 def find_checkpoint(weights: str | Path | None = None, name: str | None = None) -> Path | None:
     """The file that `weights` means: weights of jfusion's by name, the file itself, or the newest
-    checkpoint of a run folder or of a folder of runs.
+    checkpoint of a run folder or of a folder of runs that can be read.
 
     Arguments as in `load_system`. None for a system without parameters, when no weights are named.
     Raises UserError where there is none, which says where the authors' weights of `name` are.
     """
+    return _find(weights, name)[0]
+
+
+def open_checkpoint(
+    weights: str | Path | None = None, name: str | None = None
+) -> tuple[Path | None, dict[str, Any]]:
+    """The file that `find_checkpoint` finds, and its content: an empty one for a system without parameters."""
+    path, content = _find(weights, name)
+    if path is None:
+        return None, {"model": {}}
+    return path, checkpoint.load(path) if content is None else content
+
+
+def _find(
+    weights: str | Path | None, name: str | None
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """See `find_checkpoint`; with the content where the file had to be read to be found."""
     if weights is None:
-        return _without_weights(name)
+        return _without_weights(name), None
     path = check_path(shipped.resolve(weights), "the checkpoint")
     if path.is_file():
-        return path
+        return path, None
     try:
-        newest = _newest_checkpoint(path, name)
+        newest, content = _newest_checkpoint(path, name)
     except UserError as error:
         if name and registry.system_class(name).needs_weights is System.needs_weights:
             raise UserError(f"{name} has no weights; leave out --weights") from error
         near = did_you_mean(str(weights), shipped.names()) if not path.exists() else ""
         raise UserError(f"{error}{near}{_where_to_get(name)}") from error
     print(f"checkpoint: {printable(newest, 4000)}")
-    return newest
+    return newest, content
 
 
 def _without_weights(name: str | None) -> Path | None:
@@ -200,16 +212,16 @@ def _where_to_get(name: str | None) -> str:
     return f"; weights: {where}" if where else ""
 
 
-def _newest_checkpoint(path: Path, name: str | None) -> Path:
+def _newest_checkpoint(path: Path, name: str | None) -> tuple[Path, dict[str, Any]]:
     run = _newest_run(path, name)
     if run is None:
         state = f"holds no run of {name}" if name else "is not a run folder and holds none"
         state = state if path.exists() else "does not exist"
         raise UserError(f"{path} {state}; name a checkpoint or a run")
-    checkpoints = run.checkpoints()
-    if not checkpoints:
+    found = run.newest()
+    if found is None:
         raise UserError(f"run folder {run.folder} holds no checkpoint yet")
-    return checkpoints[-1]
+    return found
 
 
 def _newest_run(path: Path, name: str | None) -> Run | None:

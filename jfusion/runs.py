@@ -195,23 +195,30 @@ class Run:
         ends = {int(e): int(n) for e, b, n in lines if int(b) + 1 == int(n)}
         return [ends[e] for e in range(1, len(ends) + 1) if e in ends]
 
-    def latest(self) -> dict[str, Any] | None:
-        """The content of the newest checkpoint that can be read; None when there is none yet.
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, and its content; None when there is none yet.
 
-        Raises UserError when there are checkpoints and none can be read: the run is not started anew
-        over them.
+        One that is damaged is named in a note, and the one before it is taken: the same to resume, to test
+        and to fuse. Raises UserError when there are checkpoints and none can be read.
         """
         paths = self.checkpoints()
-        for path in reversed(paths):
+        while paths:
+            path = paths.pop()
             try:
-                return checkpoint.load(path)
+                return path, checkpoint.load(path)
             except UserError as error:
-                if path == paths[0]:
+                if not paths:
                     raise UserError(
-                        f"{error}; no checkpoint of {self.folder} can be read, so the run is not resumed"
+                        f"{error}; no checkpoint of {self.folder} can be read"
                     ) from error
-                print(f"jfusion: {printable(error, 4000)}; the checkpoint before it is used")
+                before = paths[-1].name
+                print(f"note: {printable(error, 4000)}; {before}, the one before it, is used")
         return None
+
+    def latest(self) -> dict[str, Any] | None:
+        """The content of `newest`; None when there is none yet. Raises UserError as `newest` does."""
+        found = self.newest()
+        return None if found is None else found[1]
 
     # ---- what a reader of the run wants to know
 

@@ -16,7 +16,8 @@ from jfusion.data.h5 import PairFile
 from jfusion.data.image import read_rgb
 from jfusion.errors import UserError
 from jfusion.files import protecting_inputs
-from jfusion.inference import fuse_pair
+from jfusion.fusing.method import Method
+from jfusion.inference import find_checkpoint, fuse_pair, open_checkpoint
 from jfusion.runs import NullRun, Run
 from jfusion.systems.registry import RENAMED_SYSTEMS, config_class
 from jfusion.train.options import Options
@@ -63,14 +64,24 @@ def test_checkpoints_are_ordered_and_an_epoch_removes_those_inside_it(tmp_path):
     assert [path.stem for path in run.checkpoints()] == ["ckpt_9", "ckpt_10", "ckpt_11"]
 
 
-def test_a_damaged_checkpoint_is_skipped(tmp_path, capsys):
-    run = Run.new(tmp_path, "film", "Set", {})
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda run: run.latest()["epoch"],
+        lambda run: Method.find(str(run.folder), None).content["epoch"],
+        lambda run: open_checkpoint(run.folder.parent)[1]["epoch"],
+        lambda run: int(find_checkpoint(run.folder).stem[-1]),
+    ],
+    ids=["resume", "fuse", "test", "the path"],
+)
+def test_every_command_takes_the_checkpoint_before_a_damaged_one(use, tmp_path, capsys):
+    run = Run.new(tmp_path, "film", "Set", {"system": "film"})
     assert run.latest() is None
-    run.save(content(1))
-    newest = run.save(content(2))
+    first, newest = run.save(content(1)), run.save(content(2))
     newest.write_bytes(newest.read_bytes()[:-40])
-    assert run.latest()["epoch"] == 1
-    assert "the checkpoint before it is used" in capsys.readouterr().out
+    assert use(run) == 1
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "ckpt_2" in line]
+    assert note.startswith("note: ") and f"; {first.name}, the one before it, is used" in note
 
 
 def test_a_run_is_not_started_anew_over_checkpoints_that_cannot_be_read(tmp_path):

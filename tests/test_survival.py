@@ -121,7 +121,7 @@ def test_preprocessing_killed_leaves_a_whole_file_or_none(tmp_path):
 
 
 def test_what_a_living_process_writes_is_not_removed(tmp_path):
-    with replacing(tmp_path / "x", "the file") as first:
+    with replacing(tmp_path / "x", "the file", "text") as first:
         first.write_text("first")
         write_text(tmp_path / "x", "second", "the file")
     assert (tmp_path / "x").read_text() == "first"

@@ -30,9 +30,10 @@ class Options(CommandOptions):
 
 def run(options: Options) -> int:
     """Writes the file and prints what is in it."""
-    mark_input(options.source)
+    source = weights.resolve(options.source)
+    mark_input(source)
     check_output(options.target, "the checkpoint")
-    content = checkpoint.load(weights.resolve(options.source))
+    content = checkpoint.load(source)
     if options.names and not options.system:
         raise UserError("--names needs --system, whose names are translated")
     if options.system:

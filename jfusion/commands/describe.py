@@ -188,6 +188,7 @@ def describe(options: Options, data: DataSet) -> Result:
     records = text.read_records(folder)
     todo = _waiting(folder, samples, records)
     chosen = todo[: options.limit]
+    _prompt(options, data.task)  # read by now: nothing is written over it
     check_output(folder / text.RECORDS, "the paragraphs")
     remove_left(folder)
     stop, budget = threading.Event(), text.Budget(options.price, options.max_cost)

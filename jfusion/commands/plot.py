@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jfusion.config import CommandOptions, setting
 from jfusion.errors import UserError
-from jfusion.files import check_output
+from jfusion.files import check_output, mark_input
 from jfusion.runs import Run, runs_in
 
 EPILOG = (
@@ -43,6 +43,8 @@ def run(options: Options) -> int:
 
     check_output(options.out, "the curves")
     runs = [_run(Path(name)) for name in dict.fromkeys(options.runs)]
+    for run in runs:
+        mark_input(run.folder / "metrics.csv")
     path = curves.write(Path(options.out), runs, options.values, options.smooth, options.previews)
     print(f"{path}: {', '.join(run.folder.name for run in runs)}")
     return 0

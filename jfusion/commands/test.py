@@ -130,8 +130,7 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
         print(
             f"note: {weights or name} is used for {task}; change it with --weights or a system's name"
         )
-    path = inference.find_checkpoint(weights, name)
-    content = inference.read_checkpoint(path)
+    path, content = inference.open_checkpoint(weights, name)
     data = data or _preprocessed(options, path, name, content)
     system = inference.from_checkpoint(
         path, content, name, settings, options.allow_partial, data.attributes

@@ -106,8 +106,11 @@ class Reader:
         """Chooses one range for all images of a side of the data set, and notes it.
 
         Only the images deeper than 8 bits are decoded for it. A file that cannot be read is left for
-        `rgb` to refuse.
+        `rgb` to refuse. From here on no output replaces any of them.
         """
+        paths = list(paths)
+        for path in paths:
+            mark_input(path)
         if side not in self.ranges:
             self.ranges[side] = self.policy.resolve(self._deep_images(paths))
         chosen = self.ranges[side]

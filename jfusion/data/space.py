@@ -171,7 +171,7 @@ def write_nifti(path: str | Path, volume: Volume) -> None:
     content.set_qform(affine, 1)
     content.set_sform(affine, 1)
     content.header.set_xyzt_units("mm")
-    with replacing(path, "the volume") as temporary:
+    with replacing(path, "the volume", "volume") as temporary:
         data = content.to_bytes()
         packed = Path(path).suffix.lower() == ".gz"
         temporary.write_bytes(gzip.compress(data, 6, mtime=0) if packed else data)

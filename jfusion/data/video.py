@@ -278,7 +278,7 @@ def write_chunk(
     rate: frames per second, which the file states. Raises UserError.
     """
     av = library()
-    with replacing(path, "a piece of the video") as temporary:
+    with replacing(path, "a piece of the video", "video") as temporary:
         with av.open(str(temporary), "w", format="nut") as container:
             stream = None
             for pixels, time in zip(frames, times, strict=True):
@@ -313,7 +313,7 @@ def join(path: str | Path, chunks: Sequence[Path]) -> None:
     """Joins pieces of `write_chunk` to one video without another loss. Raises UserError."""
     av = library()
     kind = WRITTEN[Path(path).suffix.lower()]
-    with replacing(path, "the video") as temporary:
+    with replacing(path, "the video", "video") as temporary:
         with av.open(str(temporary), "w", format=kind) as target:
             stream = None
             for chunk in chunks:

@@ -50,8 +50,7 @@ class Method:
     @classmethod
     def find(cls, weights: str | None, system: str | None) -> Method:
         """The checkpoint of the weights, or a system without weights. Raises UserError if there is none."""
-        path = inference.find_checkpoint(weights, system)
-        content = inference.read_checkpoint(path)
+        path, content = inference.open_checkpoint(weights, system)
         return cls(inference.resolve_system(content, system), path, content)
 
     @property

@@ -86,7 +86,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    with replacing(path, "the figure") as temporary:
+    with replacing(path, "the figure", "figure") as temporary:
         figure.savefig(
             temporary, format=path.suffix[1:], dpi=DPI, bbox_inches="tight", pad_inches=0.03
         )

@@ -73,7 +73,7 @@ def write(
         if path.suffix.lower() == ".html":
             write_text(path, _page(figure, runs), "the page")
             return path
-        with replacing(path, "the curves") as temporary:
+        with replacing(path, "the curves", "figure") as temporary:
             figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=DPI)
     return path
 

@@ -81,7 +81,7 @@ class Recording:
         places = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
         first, *rest = (Image.fromarray(frames[place]) for place in places)
         path = folder.with_name(f"{folder.name}.{self.kind}")
-        with replacing(path, "the animation") as temporary:
+        with replacing(path, "the animation", "image") as temporary:
             first.save(
                 temporary,
                 format=self.kind,

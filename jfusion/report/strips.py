@@ -129,7 +129,7 @@ def _enlarged(width: int, height: int) -> tuple[int, int]:
 
 def write(path: Path, image: Image) -> Path:
     """Writes a strip as PNG or PDF, by the ending of the path."""
-    with replacing(path, "the strip") as temporary:
+    with replacing(path, "the strip", "figure") as temporary:
         image.save(temporary, format=path.suffix[1:].upper(), resolution=200, quality=95)
     return path
 

@@ -33,7 +33,7 @@ class Options(CommandOptions):
     exp: str = setting("exp", "folder that holds the run folders")
     seed: int = setting(0, "fixes initial weights, order, crops and everything random")
     weights: str | None = setting(
-        None, "start from the weights of this checkpoint, or from those of jfusion's of this name"
+        None, "start from these weights: a checkpoint, a run, or the name of weights of jfusion's"
     )
     allow_partial: bool = setting(
         False, "load the tensors of --weights that fit, and print what was skipped"

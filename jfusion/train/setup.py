@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jfusion import config as configs
-from jfusion import runtime, weights
-from jfusion.checkpoint import load as load_checkpoint
+from jfusion import runtime
 from jfusion.checkpoint.weights import load_weights
 from jfusion.config import SystemConfig
 from jfusion.data.folder import ImageFolder, training_data
@@ -18,6 +17,7 @@ from jfusion.data.h5 import PairFile, check_encoder, encoder_of, ranges_of
 from jfusion.data.loader import DataLoader, DatasetSchedule
 from jfusion.errors import UserError
 from jfusion.files import check_output
+from jfusion.inference import open_checkpoint
 from jfusion.runs import NullRun, Run, runs_in
 from jfusion.runtime import jt, machine, mpi
 from jfusion.runtime.cache import short_hash
@@ -284,8 +284,8 @@ def _check_width(system: NetworkSystem, data: TrainingSet) -> None:
 
 def _start_from(system: NetworkSystem, options: Options, data: TrainingSet) -> None:
     """Loads the weights of the checkpoint `--weights`."""
-    content = load_checkpoint(weights.resolve(options.weights))
-    where = f"checkpoint {options.weights}"
+    path, content = open_checkpoint(options.weights)
+    where = f"checkpoint {path}"
     if system.reads_text:
         check_encoder(data, content, where)
     load_weights(system, content["model"], where, options.allow_partial, consume=True)

@@ -162,7 +162,7 @@ def describe(work: Path) -> Job:
     line += [
         "--task",
         "IVF",
-        "--dataset",
+        "--name",
         "out",
         "--model",
         "tiny",

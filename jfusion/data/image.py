@@ -309,7 +309,34 @@ def _opened(path: Path | io.BytesIO) -> Any:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # `_check_size` says it with a remedy
-    return Image.open(path, formats=_PILLOW)
+    image = Image.open(path, formats=_PILLOW)
+    if image.format == "JPEG2000" and isinstance(path, Path):
+        _check_jpeg2000(path)
+    return image
+
+
+def _check_jpeg2000(path: Path) -> None:
+    """Raises UserError for a JPEG 2000 of which Pillow would keep fewer bits than it has."""
+    bits = [precision for precision, _ in _jpeg2000_channels(path)]
+    most = 16 if len(bits) == 1 else 8
+    if max(bits, default=8) > most:
+        kind = "gray" if len(bits) == 1 else "color"
+        raise UserError(
+            f"image {path} is a JPEG 2000 in {kind} of {max(bits)} bits, of which {most} can be read; save it "
+            "as PNG or TIFF of 16 bits"
+        )
+
+
+def _jpeg2000_channels(path: Path) -> list[tuple[int, bool]]:
+    """The bits and the sign of each channel, by the marker SIZ (ISO/IEC 15444-1, A.5.1); [] without one."""
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+    start = head.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(head) < start + 42:
+        return []
+    count = int.from_bytes(head[start + 40 : start + 42], "big")
+    sizes = head[start + 42 : start + 42 + 3 * count : 3]
+    return [((size & 127) + 1, size > 127) for size in sizes]
 
 
 def _check_size(path: Path, width: int, height: int, most: float) -> None:
@@ -325,15 +352,25 @@ def _pillow(path: Path, most: float) -> tuple[np.ndarray, int]:
 
     with _opened(path) as image:
         _check_size(path, *image.size, most)
-        frames = 1 if image.format == "JPEG" else getattr(image, "n_frames", 1)
+        kind = image.format
+        frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("F"):
             return np.asarray(image, np.float32), frames
         if image.mode.startswith("I"):
             pixels = np.asarray(image)
+            if kind == "JPEG2000":
+                return _as_stored(pixels, path), frames
             return pixels if image.mode != "I" else _narrowed(pixels), frames
         image = image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB")
         return np.asarray(image), frames
+
+
+def _as_stored(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """The values of a gray JPEG 2000, which Pillow shifts to 16 bits without a sign."""
+    ((bits, signed),) = _jpeg2000_channels(path)
+    values = pixels.astype(np.int32) >> (16 - bits)
+    return (values - (1 << (bits - 1))).astype(np.int16) if signed else values.astype(np.uint16)
 
 
 def _narrowed(pixels: np.ndarray) -> np.ndarray:
@@ -444,8 +481,13 @@ def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
             )
         try:
             pixels = page.asarray()
-        except ValueError as error:  # a compression that needs another package
-            raise UserError(f"image {path}: {error}; save it without compression") from error
+        except (ValueError, ImportError) as error:  # a compression that needs another package
+            pixels = _unpacked(path, page, most)
+            if pixels is None:
+                raise UserError(
+                    f"image {path} is a TIFF of {page.dtype} in a compression that cannot be read ({error}); "
+                    "save it without compression"
+                ) from error
         inverted, frames = page.photometric == 0, len(file.pages)
         axes = page.axes
     if "S" in axes and axes.index("S") < axes.index("Y"):
@@ -464,6 +506,18 @@ def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
     if inverted:
         pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # -(-128) does not fit in 8 bits
     return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="))), frames
+
+
+def _unpacked(path: Path, page: Any, most: float) -> np.ndarray | None:
+    """A gray page in a compression that only Pillow knows, such as LZW; None where it would change values."""
+    if page.samplesperpixel != 1 or page.dtype not in (np.uint16, np.float32):
+        return None
+    with contextlib.suppress(OSError):
+        with _opened(path) as image:
+            _check_size(path, *image.size, most)
+            pixels = np.asarray(image)
+        return pixels if pixels.dtype.newbyteorder("=") == page.dtype else None
+    return None
 
 
 def resize(x: np.ndarray, height: int, width: int) -> np.ndarray:

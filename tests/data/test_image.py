@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 from jfusion.data import color, image
 from jfusion.errors import UserError
 from tests.commands.test_preprocess import random_pair
+
+CASES = Path(__file__).parents[1] / "cases"
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(1, 30))
@@ -151,3 +154,51 @@ def test_a_cut_netpbm_is_one_line(tmp_path, magic, rows):
     (tmp_path / "x.ppm").write_bytes((tmp_path / "x.ppm").read_bytes()[:-20])
     with pytest.raises(UserError, match=r"^image .*x\.ppm [^\n]*$"):
         image.read_rgb(tmp_path / "x.ppm")
+
+
+# ---- formats of more bits that Pillow reads in its own way
+
+
+RAMP = (
+    np.arange(40 * 50, dtype=np.uint16).reshape(40, 50) * 2
+)  # what the files of tests/cases/jp2 hold
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("g12", RAMP), ("s16", np.minimum(RAMP.astype(int) * 16 - 20000, 32767).astype(np.int16))],
+)
+def test_a_gray_jpeg_2000_keeps_its_values(name, pixels):
+    read = image.Reader()._decoded(CASES / f"jp2/{name}.jp2")
+    assert read.dtype == pixels.dtype
+    np.testing.assert_array_equal(read, pixels)
+
+
+@pytest.mark.parametrize("use", [image.read_rgb, image.header, image.is_deep, image.size_of])
+def test_a_jpeg_2000_in_color_of_16_bits_is_refused(use):
+    with pytest.raises(UserError, match=r"in color of 16 bits, of which 8 can be read; save it as"):
+        use(CASES / "jp2/rgb16.jp2")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_a_compressed_tiff_keeps_its_values(compression, kind, tmp_path):
+    pixels = (RAMP / kind(RAMP.max()) if kind is np.float32 else RAMP * 16).astype(kind)
+    Image.fromarray(pixels).save(tmp_path / "x.tif", compression=compression)
+    read = image.Reader()._decoded(tmp_path / "x.tif")
+    assert read.dtype == kind
+    np.testing.assert_array_equal(read, pixels)
+
+
+def test_a_compression_that_would_lose_bits_is_refused(tmp_path):
+    raw = bytearray(_tiff_bytes(np.stack([RAMP] * 3, -1), tmp_path))
+    place = raw.index(b"\x03\x01\x03\x00\x01\x00\x00\x00\x01\x00")  # Compression: none
+    raw[place + 8] = 5  # LZW
+    (tmp_path / "x.tif").write_bytes(raw)
+    with pytest.raises(UserError, match=r"in a compression that cannot be read .*; save it without"):
+        image.read_rgb(tmp_path / "x.tif")
+
+
+def _tiff_bytes(pixels, folder):
+    tifffile.imwrite(folder / "plain.tif", pixels, photometric="rgb")
+    return (folder / "plain.tif").read_bytes()

@@ -7,8 +7,10 @@ subject of space.py.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import warnings
+import zlib
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ from jfusion.files import mark_input
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
 NAN = ("refuse", "lowest")
 TO_RAS = np.diag([-1.0, -1, 1, 1])  # DICOM and MetaImage count to the left and to the back
+MOST_VALUES = 1 << 29  # of a volume: 4 GiB in double precision; a whole body in CT has as many
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".dcm")
 
 
@@ -130,7 +133,9 @@ def _finite(volume: np.ndarray, path: Path, nan: str) -> np.ndarray:
     finite = np.isfinite(volume)
     if finite.all():
         return volume
-    if nan == "refuse" or not finite.any():
+    if not finite.any():
+        raise UserError(f"volume {path} has no finite value at all")
+    if nan == "refuse":
         raise UserError(
             f"volume {path} has values that are not finite (NaN, infinity); --nan lowest replaces them by "
             "the lowest value"
@@ -199,17 +204,25 @@ def _library(name: str, what: str) -> ModuleType:
 
 def _metaimage(path: Path) -> Volume:
     sitk = _library("SimpleITK", "MetaImage (.mha, .mhd)")
-    header = path.open("rb").read(1 << 16).decode("latin1")
-    place = re.search(r"^ElementDataFile\s*=\s*(.*?)\s*$", header, re.M)
-    elsewhere = place[1] if place else "LOCAL"
-    if elsewhere != "LOCAL" and (
-        path.suffix.lower() == ".mha" or Path(elsewhere).name != elsewhere
-    ):
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with path.open("rb") as file:
+        header = file.read(1 << 16)
+    data, start = _data_of(path, header)
+    reader.ReadImageInformation()
+    count = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    _check_count(path, count)
+    one = sitk.Image(
+        [1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents()
+    )
+    needed = count * sitk.GetArrayViewFromImage(one).itemsize
+    packed = re.search(rb"^CompressedData\s*=\s*True", header, re.M | re.I)
+    there = _unpacked_size(data, start, needed) if packed else data.stat().st_size - start
+    if there < needed:
         raise UserError(
-            f"volume {path} has its values in another file, {printable(elsewhere, 60)!r}, which jfusion "
-            "does not open for it"
+            f"volume {path} holds {there} of {needed} bytes of values; it is truncated: get it again"
         )
-    content = sitk.ReadImage(str(path))
+    content = reader.Execute()
     values = sitk.GetArrayFromImage(content)
     order = (*range(content.GetDimension())[::-1], *range(content.GetDimension(), values.ndim))
     if content.GetDimension() != 3:
@@ -220,9 +233,50 @@ def _metaimage(path: Path) -> Volume:
     return Volume(values.transpose(order), TO_RAS @ affine)
 
 
+def _data_of(path: Path, header: bytes) -> tuple[Path, int]:
+    """The file with the values of a MetaImage, and where they begin in it. Raises UserError."""
+    if re.search(rb"^BinaryData\s*=\s*False", header, re.M | re.I):
+        raise UserError(f"volume {path} has its values as text; save it with binary values")
+    place = re.search(rb"^ElementDataFile[ \t]*=[ \t]*([^\r\n]*?)[ \t]*\r?\n", header, re.M)
+    if place is None:
+        raise UserError(f"volume {path} names no ElementDataFile; it is no MetaImage")
+    name = place[1].decode("latin1")
+    if name.lower() == "local":
+        return path, place.end()
+    data = path.parent / name
+    if path.suffix.lower() == ".mha" or data.name != name or not data.is_file():
+        raise UserError(
+            f"volume {path} has its values in another file, {printable(name, 60)!r}, which jfusion does not "
+            "open for it: .mhd may name one file next to it"
+        )
+    mark_input(data)
+    skipped = re.search(rb"^HeaderSize\s*=\s*(\d+)", header, re.M)
+    return data, int(skipped[1]) if skipped else 0
+
+
+def _unpacked_size(path: Path, start: int, most: int) -> int:
+    """How many bytes zlib's data in a file unpack to, counted up to `most`; none are kept."""
+    unpacker, total = zlib.decompressobj(), 0
+    with path.open("rb") as file, contextlib.suppress(zlib.error):
+        file.seek(start)
+        while total < most and (block := unpacker.unconsumed_tail or file.read(1 << 20)):
+            total += len(unpacker.decompress(block, 1 << 24))
+    return total
+
+
+def _check_count(path: Path, count: int) -> None:
+    """Raises UserError for a volume of so many values that it would not fit into memory."""
+    if count > MOST_VALUES:
+        raise UserError(
+            f"volume {path} has {count / 1e6:.0f} million values, more than {MOST_VALUES / 1e6:.0f}; cut it "
+            "into parts"
+        )
+
+
 def _nifti(path: Path) -> Volume:
     nibabel = _library("nibabel", "NIfTI")
     content = nibabel.load(path)
+    _check_count(path, math.prod(content.shape))
     stored = content.dataobj.dtype if hasattr(content.dataobj, "dtype") else np.dtype(float)
     if stored.names == ("R", "G", "B"):
         values = np.asarray(content.dataobj)
@@ -259,6 +313,7 @@ def _dicom(path: Path, series: str | None) -> Volume:
         warnings.simplefilter("ignore")
         headers = _one_series(path, [(f, pydicom.dcmread(f)) for f in files], series)
         headers = _ordered(path, headers)
+        _check_count(path, sum(_count(header) for _, header in headers))
         slices = [_pixels(f, header) for f, header in headers]
     sizes = {s.shape for s in slices}
     if len(sizes) > 1:
@@ -266,26 +321,27 @@ def _dicom(path: Path, series: str | None) -> Volume:
     if len(slices) == 1 and _has_frames(slices[0]):
         values, affine, uneven = slices[0], None, "one file holds all slices"
     else:
-        values, (affine, uneven) = np.stack(slices), _dicom_affine([h for _, h in headers])
+        values, (affine, uneven) = np.stack(slices), _dicom_affine(headers)
     return Volume(values.transpose(2, 1, 0, *range(3, values.ndim)), affine, uneven)
 
 
-def _dicom_affine(headers: list[Any]) -> tuple[np.ndarray | None, str]:
+def _dicom_affine(headers: list[tuple[Path, Any]]) -> tuple[np.ndarray | None, str]:
     """The affine of ordered slices (PS3.3, C.7.6.2.1.1), or None and why there is none."""
-    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    if not all(getattr(h, tag, None) for h in headers for tag in needed):
+    all_places = [_numbers(*each, "ImagePositionPatient", 3) for each in headers]
+    orientation = _numbers(*headers[0], "ImageOrientationPatient", 6)
+    spacing = _numbers(*headers[0], "PixelSpacing", 2)
+    if None in all_places or orientation is None or spacing is None:
         return None, "its files do not give position, orientation and spacing"
-    first = headers[0]
-    places = np.array([h.ImagePositionPatient for h in headers], float)
-    along_row, along_column = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
-    between_rows, between_columns = map(float, first.PixelSpacing)
+    places = np.array(all_places)
+    along_row, along_column = np.reshape(orientation, (2, 3))
+    between_rows, between_columns = spacing
     steps = np.diff(places, axis=0)
     if len(steps):
         step = steps.mean(0)
         if np.linalg.norm(steps - step, axis=1).max() > 0.1 * np.linalg.norm(step):
             return None, "its slices are not evenly spaced; some may be missing"
     else:
-        thickness = float(getattr(first, "SliceThickness", None) or 1)
+        (thickness,) = _numbers(*headers[0], "SliceThickness", 1) or (1,)
         step = np.cross(along_row, along_column) * thickness
     affine = np.eye(4)
     affine[:3, :3] = np.stack([along_row * between_columns, along_column * between_rows, step], 1)
@@ -327,31 +383,36 @@ def _one_series(path: Path, headers: list[tuple[Path, Any]], chosen: str | None)
 
 def _ordered(path: Path, headers: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
     """The files along the patient: by position, else by number, else in the order of their names."""
-    positions = [_position(header) for _, header in headers]
-    numbers = [getattr(header, "InstanceNumber", None) for _, header in headers]
+    if len(headers) < 2:
+        return headers
+    positions = [_position(*each) for each in headers]
+    numbers = [_numbers(*each, "InstanceNumber", 1) for each in headers]
     for keys in (positions, numbers):
-        if None not in keys and len(set(map(float, keys))) == len(keys):
-            order = np.argsort([float(k) for k in keys], kind="stable")
-            return [headers[i] for i in order]
-    if len(headers) > 1:
-        print(
-            f"note: the files of {path} give no position or number; they are in the order of names"
-        )
+        if None not in keys and len(set(keys)) == len(keys):
+            return [headers[i] for i in sorted(range(len(keys)), key=lambda i: keys[i])]
+    print(f"note: the files of {path} give no position or number; they are in the order of names")
     return headers
 
 
-def _position(header: Any) -> float | None:
+def _position(file: Path, header: Any) -> float | None:
     """The position of a slice along the stack; None when the file gives none."""
-    position = getattr(header, "ImagePositionPatient", None)
-    if not position:
-        return None
-    orientation = getattr(header, "ImageOrientationPatient", None) or (1, 0, 0, 0, 1, 0)
-    row, column = (np.array(v, float) for v in (orientation[:3], orientation[3:]))
-    return float(np.cross(row, column) @ np.array(position, float))
+    position = _numbers(file, header, "ImagePositionPatient", 3)
+    orientation = _numbers(file, header, "ImageOrientationPatient", 6) or (1, 0, 0, 0, 1, 0)
+    return position and float(np.cross(orientation[:3], orientation[3:]) @ np.array(position))
+
+
+def _count(header: Any) -> int:
+    """The number of values that the header of a file states; 0 where it states none."""
+    tags = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")
+    return math.prod(
+        int(getattr(header, tag, None) or tag not in ("Rows", "Columns")) for tag in tags
+    )
 
 
 def _pixels(file: Path, header: Any) -> np.ndarray:
     """The values of one file: (H, W) or (frames, H, W) float64, or color (H, W, 3) uint8."""
+    if not getattr(header, "PixelData", b"-"):
+        raise UserError(f"{file}: the tag PixelData is empty; get the file again")
     pixels = header.pixel_array
     if int(getattr(header, "SamplesPerPixel", 1) or 1) == 3:
         from pydicom.pixels import convert_color_space
@@ -373,12 +434,25 @@ def _pixels(file: Path, header: Any) -> np.ndarray:
 
 def _number(file: Path, header: Any, tag: str, default: float) -> float:
     """The number of a tag. Raises UserError where the tag is there and holds none."""
-    if tag not in header:
-        return default
+    numbers = _numbers(file, header, tag, 1)
+    if numbers is None and tag in header:
+        raise UserError(f"{file}: the tag {tag} holds no number; correct or remove it")
+    return default if numbers is None else numbers[0]
+
+
+def _numbers(file: Path, header: Any, tag: str, count: int) -> tuple[float, ...] | None:
+    """The numbers of a tag; None where it is missing or empty. Raises UserError for anything else."""
     try:
-        return float(getattr(header, tag))
-    except (TypeError, ValueError) as error:
+        value = getattr(header, tag, None)
+        values = [value] if value is None or count == 1 else list(value)
+        if all(v is None or not str(v).strip() for v in values):
+            return None
+        numbers = tuple(map(float, values))
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            raise ValueError(f"{len(numbers)} numbers, not {count}")
+    except (TypeError, ValueError, OverflowError) as error:
+        needed = "a number" if count == 1 else f"{count} numbers"
         raise UserError(
-            f"{file}: the tag {tag} holds no number ({printable(getattr(header, tag), 40)!r}); correct or "
-            "remove it"
+            f"{file}: the tag {tag} does not hold {needed} ({printable(error, 60)}); correct or remove it"
         ) from error
+    return numbers

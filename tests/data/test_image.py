@@ -195,7 +195,9 @@ def test_a_compression_that_would_lose_bits_is_refused(tmp_path):
     place = raw.index(b"\x03\x01\x03\x00\x01\x00\x00\x00\x01\x00")  # Compression: none
     raw[place + 8] = 5  # LZW
     (tmp_path / "x.tif").write_bytes(raw)
-    with pytest.raises(UserError, match=r"in a compression that cannot be read .*; save it without"):
+    with pytest.raises(
+        UserError, match=r"in a compression that cannot be read .*; save it without"
+    ):
         image.read_rgb(tmp_path / "x.tif")
 
 

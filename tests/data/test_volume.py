@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -91,7 +92,7 @@ def test_a_window_cuts_the_values():
 @pytest.mark.parametrize(
     "name, content, said",
     [
-        ("x.mha", b"nonsense", "cannot be read"),
+        ("x.mha", b"nonsense", "it is no MetaImage"),
         ("x.nii", b"nonsense", "cannot be read"),
         ("x.dcm", b"nonsense", "cannot be read"),
         ("x.raw", b"", "none of .mha"),
@@ -184,3 +185,70 @@ def test_windows_are_checked():
             volume.write_slices(CASES / "noext", "out", **options)
     x = np.arange(1000.0).reshape(10, 10, 10)
     assert volume.to_8bit(x, percentile=10)[1, 0, 0] == 0 and volume.to_8bit(x)[1, 0, 0] > 0
+
+
+# ---- headers that promise what the file does not hold
+
+
+def metaimage(
+    data: bytes = b"", size: str = "4 4 4", place: str = "LOCAL", more: str = ""
+) -> bytes:
+    head = f"ObjectType = Image\nNDims = 3\n{more}DimSize = {size}\nElementType = MET_USHORT\n"
+    return f"{head}ElementDataFile = {place}\n".encode() + data
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.mha", metaimage(bytes(100)), "holds 100 of 128 bytes of values"),
+        ("x.mha", metaimage(b"junk", more="CompressedData = True\n"), "holds 0 of 128 bytes"),
+        ("x.mha", metaimage(zlib.compress(bytes(90)), more="CompressedData = True\n"), "90 of 128"),
+        ("x.mha", metaimage(size="40000 40000 40"), "64000 million values, more than 537"),
+        ("x.mha", metaimage(b"1 2 3", more="BinaryData = False\n"), "as text"),
+        ("x.mha", metaimage(place="/etc/passwd"), "in another file, '/etc/passwd'"),
+        ("x.mhd", metaimage(place="LIST"), "in another file, 'LIST'"),
+        ("x.mhd", metaimage(place="%03d.raw 1 4 1"), "in another file"),
+        ("x.mhd", metaimage(place="../x.raw"), "in another file"),
+        ("x.mhd", metaimage(place="short.raw"), "holds 9 of 128 bytes"),
+    ],
+)
+def test_a_metaimage_is_compared_with_its_header(tmp_path, capfd, name, content, said):
+    (tmp_path / "short.raw").write_bytes(bytes(9))
+    (tmp_path / name).write_bytes(content)
+    assert main(["slices", str(tmp_path / name), str(tmp_path / "out")]) == 2
+    printed = capfd.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_metaimage_is_read_with_its_values_next_to_it(values, tmp_path, packed):
+    made = SimpleITK.GetImageFromArray(values)
+    SimpleITK.WriteImage(made, str(tmp_path / "x.mhd"), packed)
+    np.testing.assert_array_equal(volume.read_volume(tmp_path / "x.mhd"), values)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "said"),
+    [
+        ("ImagePositionPatient", ["0", "0", "1e999"], "does not hold 3 numbers"),
+        ("RescaleIntercept", None, "holds no number"),
+        ("PixelData", b"", "is empty"),
+    ],
+)
+def test_a_tag_of_no_use_is_named(tmp_path, tag, value, said):
+    for name in ("1", "2"):
+        header = pydicom.dcmread(CASES / "noext/IM0000")
+        setattr(header, tag, value)
+        (tmp_path / "series").mkdir(exist_ok=True)
+        header.save_as(tmp_path / f"series/{name}.dcm")
+    with pytest.raises(UserError, match=rf"\.dcm: the tag {tag} {said}"):
+        volume.read_volume(tmp_path / "series")
+
+
+def test_empty_positions_are_none(tmp_path, capsys):
+    for name in ("2", "10"):
+        header = pydicom.dcmread(CASES / "noext/IM0000")
+        header.ImagePositionPatient = header.ImageOrientationPatient = None
+        header.InstanceNumber = int(name)
+        header.save_as(tmp_path / f"{name}.dcm")
+    assert volume.read_volume(tmp_path).shape == (2, 32, 40) and not capsys.readouterr().out

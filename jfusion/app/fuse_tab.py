@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def add(page: Page) -> None:
                     b = gr.File(label=text("image_b"), elem_classes="jf-drop", elem_id="jf-b")
                 gr.Markdown(text("paste"), elem_classes="jf-quiet")
                 with gr.Row(elem_classes="jf-examples"):
-                    buttons = {name: gr.Button(name, size="sm") for name in examples.TASKS}
+                    example_buttons(page, [a, b])
                 looked = gr.HTML()
                 task, method = task_menu(page), method_menu(page)
                 sentence = gr.Textbox(
@@ -59,8 +60,6 @@ def add(page: Page) -> None:
         tab = Tab(page)
         for field in (a, b):
             field.change(tab.look, [a, b, task], looked, api_visibility="private", **AT_ONCE)
-        for name, button in buttons.items():
-            button.click(tab.example(name), None, [a, b], api_visibility="private", **AT_ONCE)
         gr.on(
             [method.change, task.change],
             lambda m, t: gr.update(visible=page.methods.reads_text(m, t)),
@@ -100,6 +99,18 @@ def method_menu(page: Page) -> Any:
     return gr.Dropdown(choices, value=AUTO, label=page.text("method"))
 
 
+def example_buttons(page: Page, fields: list[gr.File]) -> None:
+    """A button for each example, which puts its two images into the fields."""
+
+    def make(task: str) -> list[str]:
+        return [str(path) for path in examples.pair(task, page.fresh_folder())]
+
+    for task in examples.TASKS:
+        gr.Button(task, size="sm").click(
+            partial(make, task), None, fields, api_visibility="private", **AT_ONCE
+        )
+
+
 class Tab:
     """What happens on the tab. Errors become one line where the answer would stand."""
 
@@ -130,14 +141,6 @@ class Tab:
             return self.page.problem(error, words, a, b)
         note = f'<p class="jf-note">{html.escape(said)}</p>' if said else ""
         return f'<div class="jf-thumbs">{"".join(parts)}</div>{note}' if parts else ""
-
-    def example(self, task: str) -> Any:
-        """What the button of an example does: it makes a pair of images."""
-
-        def make() -> list[str]:
-            return [str(path) for path in examples.pair(task, self.page.fresh_folder())]
-
-        return make
 
     def fuse(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jfusion.app import fuse_tab
+from jfusion.app import compare_tab, folder_tab, fuse_tab, results_tab, runs_tab
 from jfusion.app.methods import Methods
 from jfusion.app.ui import gr
 from jfusion.app.words import Words, translations
@@ -59,6 +59,8 @@ def build(page: Page) -> Any:
         gr.Markdown(page.text("intro"))
         with gr.Tabs():
             fuse_tab.add(page)
+            for tab in (compare_tab, folder_tab, results_tab, runs_tab):
+                tab.add(page)
     blocks.queue(max_size=32, default_concurrency_limit=1)
     return blocks
 

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from jfusion import inference, metrics
+from jfusion import inference
 from jfusion.app.methods import AUTO, Methods
 from jfusion.commands import fuse
 from jfusion.data import image
@@ -26,7 +24,7 @@ from jfusion.data.alignment import Shift
 from jfusion.data.names import sample_name
 from jfusion.errors import UserError, printable
 from jfusion.files import protecting_inputs
-from jfusion.fusing import inputs
+from jfusion.fusing import inputs, judgment
 from jfusion.fusing import plan as planning
 from jfusion.fusing import task as tasks
 from jfusion.fusing.alignment import Alignment
@@ -164,14 +162,9 @@ def judge(fused: Fused, max_pixels: float) -> Judgment:
         plan = planning.make(pairs, {fused.a.stem: []}, planning.Sizes(), True, reader.most)
         source = Source(reader, guess.task, alignment=Alignment(shift=fused.wish.align))
         pair = source.read(plan.items[0])
-        pixels = image.Reader("full", max_pixels).levels(fused.result)
-        gray = metrics.prepare(pixels).pixels.astype(np.uint8)
-        h, w = gray.shape  # a system may drop a border
-        grays = [np.round(x[0, :h, :w] * 255).astype(np.uint8) for x in (pair.a, pair.b)]
-        values = metrics.evaluate(gray, *grays, names=[*metrics.PAPER, "CC", "SCD"])
-        looks = {fused.result.stem: plausibility.plausibility(gray, *grays)}
+        values, looks = judgment.judge(fused.result, pair)
         shift = None if fused.wish.align else inference.misalignment(pair)
-    return Judgment(values, plausibility.warnings(looks), shift)
+    return Judgment(values, plausibility.warnings({fused.result.stem: looks}), shift)
 
 
 @contextlib.contextmanager

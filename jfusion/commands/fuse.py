@@ -141,6 +141,9 @@ class Options(CommandOptions):
     record: Literal["gif", "webp", "png"] | None = setting(
         None, "also keep an image of every step, of a system that samples"
     )
+    report: bool = setting(
+        False, "also write report.html: every pair with a divider, metrics, and the settings"
+    )
     allow_partial: bool = setting(
         False, "load the tensors of the checkpoint that fit, and print what was skipped"
     )

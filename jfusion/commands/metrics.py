@@ -20,7 +20,7 @@ from jfusion.metrics import DEFAULT_PRESET, PRESETS, clips, folders, table_file
 from jfusion.metrics.folders import DataSet, Matched, Triple
 from jfusion.metrics.parallel import TRUTH, evaluate_all
 from jfusion.papers import compare
-from jfusion.report import charts, ranks, strips, table
+from jfusion.report import charts, page, ranks, strips, table
 from jfusion.report.comparison import Comparison, count
 from jfusion.report.table import Block
 
@@ -79,7 +79,9 @@ class Options(CommandOptions):
         False, "add mean ranks, and the tests of Friedman, Wilcoxon (Holm) and Nemenyi"
     )
     markdown: str | None = setting(None, "write the tables as Markdown (default: no file)", "FILE")
-    html: str | None = setting(None, "write the tables as a web page (default: no file)", "FILE")
+    html: str | None = setting(
+        None, "write one web page: tables, charts, values, and the pairs (default: no file)", "FILE"
+    )
     latex: str | None = setting(None, "write one LaTeX table (default: no file)", "FILE")
     caption: str = setting("", "caption of the LaTeX table", "TEXT")
     label: str = setting("", "label of the LaTeX table", "TEXT")
@@ -302,13 +304,32 @@ def write(result: Result, options: Options) -> None:
     style = (options.caption, options.label, options.layout)
     for path, make in (
         (options.markdown, lambda: table.markdown(blocks, lines)),
-        (options.html, lambda: table.page(blocks, lines)),
         (options.latex, lambda: table.latex(result.blocks, *style, notes)),
         (options.csv, lambda: table.tidy(result.comparison)),
         (options.json, lambda: table.as_json(result.comparison, lines, ranked)),
     ):
         if path:
             write_text(path, make(), "the table")
+    if options.html:
+        names = " and ".join(result.comparison.values)
+        shots = [_shot(triple) for triple in result.triples if _evaluated(triple, result)]
+        chosen = {"evaluator": options.preset, "metrics": options.metrics}
+        title = f"jfusion metrics: {names}"
+        page.write(options.html, title, blocks, result.comparison, shots, lines, chosen)
+
+
+def _evaluated(triple: Triple, result: Result) -> bool:
+    return any(triple.name in images for images in result.comparison.values[triple.set].values())
+
+
+def _shot(triple: Triple) -> page.Shot:
+    """A pair with all that the methods made of it, for the web page."""
+    files = {"A": triple.a, "B": triple.b, **triple.fused}
+
+    def read() -> dict[str, Any]:
+        return {name: triple.reader.levels(path, name) for name, path in files.items()}
+
+    return page.Shot(triple.set, triple.name, read, files)
 
 
 def _write_strips(result: Result, options: Options) -> None:

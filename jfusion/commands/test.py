@@ -19,11 +19,14 @@ from jfusion.data.depth import recorded_ranges
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.layout import find_samples
 from jfusion.files import check_output, write_text
+from jfusion.fusing import judgment
 from jfusion.metrics import PRESETS, plausibility
 from jfusion.metrics.plausibility import Plausibility
 from jfusion.metrics.table import Table, means
 from jfusion.papers import compare
-from jfusion.report import figures
+from jfusion.report import figures, page
+from jfusion.report.comparison import Comparison
+from jfusion.report.table import Block
 from jfusion.systems import registry
 from jfusion.weights import neutral_text
 
@@ -74,6 +77,9 @@ class Options(CommandOptions):
     record: Literal["gif", "webp", "png"] | None = setting(
         None, "also keep an image of every step, of a system that samples"
     )
+    report: bool = setting(
+        False, "also write report.html: the table, charts, and every pair with a divider"
+    )
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
     preset: str | None = setting(
@@ -109,7 +115,8 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
     for line in result.notes:
         print(line)
     print(result.table.text())
-    print(f"images, table and grid.png: {result.folder}")
+    made = "images, table, report.html" if options.report else "images, table"
+    print(f"{made} and grid.png: {result.folder}")
     return 0
 
 
@@ -147,7 +154,10 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     per_image, checks = _fuse_all(system, data, folder, columns, preset, options, neutral)
     table, notes = _table(system, data, columns, preset, per_image, options)
     _write_tables(folder, table, per_image)
-    return Result(table, per_image, folder, notes + plausibility.warnings(checks))
+    result = Result(table, per_image, folder, notes + plausibility.warnings(checks))
+    if options.report:
+        _write_report(result, system, data, preset, options, settings or {})
+    return result
 
 
 def _of_run(path: Path | None) -> str:
@@ -263,3 +273,35 @@ def _write_tables(folder: Path, table: Table, per_image: dict[str, dict[str, flo
     write_text(folder / "table.md", table.markdown(), "the table")
     write_text(folder / "table.csv", table.csv(), "the table")
     write_text(folder / "per_image.csv", each.csv(), "the table")
+
+
+def _write_report(
+    result: Result,
+    system: System,
+    data: PairFile,
+    preset: str,
+    options: Options,
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes report.html next to the table."""
+    comparison = Comparison(
+        preset, result.table.columns, {data.dataset: {system.name: result.per_image}}
+    )
+    shots = [_shot(data, name, result.folder) for name in data.names]
+    chosen = {"system": system.name, "weights": Path(options.weights or "").name}
+    chosen |= {"data": data.path.name, "evaluator": preset, "seed": options.seed, **settings}
+    title = f"jfusion test: {system.name} on {data.dataset}"
+    blocks = [Block("", result.table)]
+    page.write(
+        result.folder / "report.html", title, blocks, comparison, shots, result.notes, chosen
+    )
+
+
+def _shot(data: PairFile, name: str, folder: Path) -> page.Shot:
+    files = [folder / kind / f"{name}.png" for kind in ("Color", "Gray")]
+    file = next(path for path in files if path.is_file())
+
+    def read() -> dict[str, np.ndarray]:
+        return {**judgment.shown(data.read(name)), "fused": image.Reader("full").levels(file)}
+
+    return page.Shot(data.dataset, name, read, {"fused": file})

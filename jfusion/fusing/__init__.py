@@ -6,6 +6,8 @@ task      which task the images are of, where nobody says it
 method    the system of the task, with its weights and texts, ready to fuse
 text      the features of a sentence, of files, or of the task's neutral paragraph
 result    the fused image in 8 or 16 bits, and its color
+judgment  the metrics of a fused image, and whether it is plausible
+report    a page of all pairs and results with their metrics
 images    fuses the pairs of a plan: reads ahead, fuses, writes behind
 volumes   fuses two medical volumes, slice by slice
 clips     fuses two clips, frame by frame; a video in chunks that can be resumed

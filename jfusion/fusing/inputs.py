@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["images", "volumes", "clips"]
 # Options of images alone, and what they are without being used.
-IMAGES_ONLY = {"bits": 8, "samples": 1, "record": None, "palette": None}
+IMAGES_ONLY = {"bits": 8, "samples": 1, "record": None, "palette": None, "report": False}
 
 
 def kind_of(options: Options) -> Kind:

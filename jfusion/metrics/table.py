@@ -1,4 +1,4 @@
-"""A table of metrics: text for a terminal, Markdown, CSV. LaTeX and HTML are in report/table.py."""
+"""A table of metrics: text for a terminal, Markdown, CSV. LaTeX is in report/table.py, HTML in report/page.py."""
 
 from __future__ import annotations
 

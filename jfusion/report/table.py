@@ -1,9 +1,8 @@
-"""The tables of a comparison as LaTeX, Markdown, HTML, CSV and JSON."""
+"""The tables of a comparison as LaTeX, Markdown, CSV and JSON; HTML is in page.py."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import math
@@ -52,47 +51,6 @@ def markdown(blocks: Sequence[Block], notes: Iterable[str] = ()) -> str:
     if listed := "".join(f"- {note}\n" for note in notes):
         parts.append(listed)
     return "\n".join(parts)
-
-
-def page(blocks: Sequence[Block], notes: Iterable[str] = (), title: str = "Metrics") -> str:
-    """One HTML page without scripts or files of its own; the best in bold, the second best underlined."""
-    marks = ("{}", "<b>{}</b>", "<u>{}</u>")
-    parts = []
-    for block in blocks:
-        table = block.table
-        lines = [f"<h2>{html.escape(block.title)}</h2>"] if block.title else []
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in ["", *table.headed()])
-        lines.append(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>")
-        for row in table.rows:
-            cells = (marks[table.rank(row, c)].format(table.cell(row, c)) for c in table.columns)
-            body = "".join(f"<td>{cell}</td>" for cell in cells)
-            lines.append(f"<tr><th>{html.escape(row.label)}</th>{body}</tr>")
-        parts.append("\n".join([*lines, "</tbody>\n</table>"]))
-    items = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes)
-    parts.append(f"<ul>\n{items}</ul>" if items else "")
-    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.4 sans-serif; margin: 2em; color: #222; }}
-table {{ border-collapse: collapse; border-top: 2px solid #222; border-bottom: 2px solid #222; }}
-thead th {{ border-bottom: 1px solid #222; }}
-th, td {{ padding: 2px 10px; text-align: right; font-weight: normal; }}
-td b {{ font-weight: bold; }}
-tr > th:first-child {{ text-align: left; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""
 
 
 # ---- LaTeX -------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ class Labels(NamedTuple):
     left: str = "Left"
     right: str = "Right"
     divider: str = "Divider between the left and the right image"
+    zoom: str = "Zoom"
+    grid: str = "Images side by side; enlarge with + and -, move with the arrow keys"
 
 
 def data_uri(pixels: np.ndarray, longest: int, quality: int = QUALITY) -> str:
@@ -39,12 +41,15 @@ def data_uri(pixels: np.ndarray, longest: int, quality: int = QUALITY) -> str:
 
 
 def slider(
-    images: Mapping[str, np.ndarray], longest: int = 1280, labels: Labels | None = None
+    images: Mapping[str, np.ndarray],
+    longest: int = 1280,
+    labels: Labels | None = None,
+    quality: int = QUALITY,
 ) -> str:
     """A divider between the first and the last of several images, and menus that choose two others.
 
     images: name -> (H, W) or (H, W, 3) uint8; all have the proportions of the last one. longest: pixels
-    of the longer side on the page, at most.
+    of the longer side on the page, at most. quality: of the JPEG files.
     """
     labels = labels or Labels()
     names = [html.escape(name) for name in images]
@@ -54,7 +59,7 @@ def slider(
         sides = (" jf-left" if name == names[0] else "") + (
             " jf-right" if name == names[-1] else ""
         )
-        address = data_uri(pixels, longest)
+        address = data_uri(pixels, longest, quality)
         pictures.append(
             f'<img class="{sides.strip()}" data-name="{name}" alt="{name}" src="{address}">'
         )
@@ -78,4 +83,27 @@ def slider(
 def _choices(names: Iterable[str], chosen: str) -> str:
     return "".join(
         f"<option{' selected' if name == chosen else ''}>{name}</option>" for name in names
+    )
+
+
+def grid(images: Mapping[str, np.ndarray], longest: int = 960, labels: Labels | None = None) -> str:
+    """Images side by side that are enlarged and moved together.
+
+    images: name -> (H, W) or (H, W, 3) uint8, all of one size. longest: pixels of the longer side on the
+    page, at most.
+    """
+    labels = labels or Labels()
+    height, width = list(images.values())[-1].shape[:2]
+    figures = []
+    for name, pixels in images.items():
+        label, address = html.escape(name), data_uri(pixels, longest)
+        figures.append(
+            f'<figure><div class="jf-window"><img alt="{label}" src="{address}" draggable="false"></div>'
+            f"<figcaption>{label}</figcaption></figure>"
+        )
+    return (
+        f'<div class="jf-group"><div class="jf-bar"><label>{html.escape(labels.zoom)} '
+        f'<input class="jf-zoom" type="range" min="1" max="8" step="0.25" value="1"></label></div>'
+        f'<div class="jf-grid" tabindex="0" role="group" aria-label="{html.escape(labels.grid)}" '
+        f'style="--w:{width};--h:{height}">{"".join(figures)}</div></div>'
     )

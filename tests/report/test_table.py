@@ -1,4 +1,4 @@
-"""Tables of several data sets as LaTeX, Markdown, HTML, CSV and JSON."""
+"""Tables of several data sets as LaTeX, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -65,13 +65,6 @@ def test_differences_are_not_in_the_table_of_a_paper():
     text = table.latex([Block("", of_set)])
     assert "% published (X)" in text and "\npublished & 6.000 & - " in text
     assert "difference" not in text and "multicolumn" not in text
-
-
-def test_html_is_one_page_with_marks_and_escaped_names():
-    text = table.page(blocks(comparison()), ["a < b"])
-    assert "<th>B&amp;B</th><td><b>2.500</b></td><td><u>2.50</u></td>" in text
-    assert "<li>a &lt; b</li>" in text and text.count("<table>") == text.count("</table>") == 2
-    assert "http" not in text and "<script" not in text
 
 
 def test_markdown_has_a_heading_for_each_set():

@@ -1,0 +1,81 @@
+"""The tab Runs: the curves, previews and settings of the training runs in a folder."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import TYPE_CHECKING
+
+from jfusion.app.fuse_tab import WORK
+from jfusion.app.ui import gr
+from jfusion.app.words import Words
+from jfusion.errors import UserError
+from jfusion.report import charts, curves
+from jfusion.runs import Run, runs_in
+
+if TYPE_CHECKING:
+    from jfusion.app.page import Page
+
+DPI = 110
+
+
+def add(page: Page) -> None:
+    """Adds the tab to the page that is being built; runs are looked for when it is chosen."""
+    text, tab = page.text, Tab(page)
+    with gr.Tab(text("runs"), id="runs") as chosen:
+        with gr.Row():
+            run = gr.Dropdown([], label=text("run"), elem_id="jf-run", scale=4)
+            again = gr.Button(text("refresh"), scale=1)
+        shown = gr.HTML(elem_id="jf-curves")
+    gr.on(
+        [chosen.select, again.click], tab.look, run, [run, shown], api_visibility="private", **WORK
+    )
+    run.input(tab.show, run, shown, api_visibility="private", **WORK)
+
+
+class Tab:
+    """What happens on the tab."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def look(self, before: str | None, request: gr.Request) -> tuple:
+        """The names of the runs, newest first, and the curves of the one that was shown, or the newest."""
+        names = [run.folder.name for run in runs_in(self.page.runs)]
+        name = before if before in names else next(iter(names), None)
+        return gr.update(choices=names, value=name), self.show(name, request)
+
+    def show(self, name: str | None, request: gr.Request) -> str:
+        """The curves and previews of a run, and its settings."""
+        words = Words.of(request)
+        try:
+            runs = {run.folder.name: run for run in runs_in(self.page.runs)}
+            if name not in runs:
+                raise UserError(words("no_runs"))
+            return _figure(runs[name], words) + _settings(runs[name], words)
+        except Exception as error:
+            return self.page.problem(error, words)
+
+
+def _figure(run: Run, words: Words) -> str:
+    frames = curves.frames_of(run)
+    with charts.style():
+        figure = curves.draw([run], curves.columns([run]), 0, {run: frames} if frames else {})
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=DPI)
+    data = base64.b64encode(stream.getvalue()).decode()
+    alt = html.escape(words("curves", run=run.folder.name))
+    return f'<img class="jf-figure" alt="{alt}" src="data:image/png;base64,{data}">'
+
+
+def _settings(run: Run, words: Words) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
+        for name, (value,) in curves.settings([run]).items()
+    )
+    return (
+        f'<div class="jf-scroll" tabindex="0" role="region" aria-label="{words("setting")}">'
+        f'<table class="jf-values jf-card"><caption>{words("setting")}</caption><tbody>{rows}</tbody>'
+        "</table></div>"
+    )

@@ -1,0 +1,71 @@
+"""`jfusion fuse --report`: one page of all pairs, with the metrics of each result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jfusion.data import image
+from jfusion.fusing import judgment
+from jfusion.metrics import DEFAULT_PRESET, plausibility
+from jfusion.report import page
+from jfusion.report.comparison import Comparison, count
+from jfusion.report.table import Block
+
+if TYPE_CHECKING:
+    from jfusion.commands.fuse import Options
+    from jfusion.fusing.images import Outcome, Source
+    from jfusion.fusing.method import Method
+    from jfusion.fusing.plan import Item, Plan
+
+
+def write(
+    options: Options,
+    settings: Mapping[str, Any],
+    method: Method,
+    plan: Plan,
+    source: Source,
+    outcome: Outcome,
+) -> None:
+    """Evaluates the results that are there, and writes report.html into their folder."""
+    from tqdm import tqdm
+
+    there = {*outcome.written, *outcome.kept}
+    items = [item for item in plan.items if item.outputs[0] in there]
+    if not items:
+        return
+    values, looks = {}, {}
+    for item in tqdm(items, desc="metrics", unit="pair", disable=len(items) == 1):
+        pair = source.read(item)
+        values[item.name], looks[item.name] = judgment.judge(item.outputs[0], pair)
+    name = source.task
+    comparison = Comparison(DEFAULT_PRESET, list(judgment.COLUMNS), {name: {method.name: values}})
+    blocks = [Block(f"{name} ({count(len(items), 'pair')})", comparison.table(name))]
+    notes = [*plausibility.warnings(looks), *(f"{k}: {v}" for k, v in outcome.failed.items())]
+    shots = [_shot(name, item, source) for item in items]
+    made = {"method": method.name, "task": name, **_given(options), **settings}
+    path = items[0].outputs[0].parent / "report.html"
+    page.write(path, f"jfusion fuse: {method.name}", blocks, comparison, shots, notes, made)
+    print(f"report: {path}")
+
+
+def _shot(name: str, item: Item, source: Source) -> page.Shot:
+    def read() -> dict:
+        sources = judgment.shown(source.read(item))
+        return {**sources, "fused": image.Reader("full").levels(item.outputs[0])}
+
+    return page.Shot(name, item.name, read, {"A": item.a, "B": item.b, "fused": item.outputs[0]})
+
+
+def _given(options: Options) -> dict[str, Any]:
+    """The options that are not what they are without being given; of paths the names alone."""
+    given = {}
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if value != option.default and option.name not in ("report", "a_alias", "b_alias"):
+            given[option.name] = (
+                Path(value).name if option.name in ("a", "b", "out", "weights") else value
+            )
+    return given

@@ -75,4 +75,7 @@ def theme() -> Any:
     fonts = gr.themes.Font
     sans = [fonts(name) for name in ("system-ui", "Noto Sans", "Noto Sans CJK SC", "sans-serif")]
     mono = [fonts(name) for name in ("ui-monospace", "monospace")]
-    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=mono)
+    base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=mono)
+    strong = {"button_primary_background_fill": "#1d4ed8", "button_primary_text_color": "#ffffff"}
+    hover = {"button_primary_background_fill_hover": "#1e40af"}
+    return base.set(**strong, **hover, **{f"{key}_dark": v for key, v in (strong | hover).items()})

@@ -51,13 +51,15 @@ def cards(words: Words) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value of a card: a text as it is, everything else line by line."""
+    """A value of a card: what is short in one line, everything else line by line."""
     if isinstance(value, str):
         return html.escape(value)
-    if isinstance(value, list):
-        return "<br>".join(map(_value, value))
     if isinstance(value, dict):
-        return "<br>".join(f"{html.escape(str(k))}: {_value(v)}" for k, v in value.items())
+        separator = ", " if all(isinstance(v, int | float) for v in value.values()) else "<br>"
+        return separator.join(f"{html.escape(str(k))}: {_value(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        short = all(isinstance(v, int | float) for v in value)
+        return (", " if short else "<br>").join(map(_value, value))
     return html.escape(json.dumps(value))
 
 

@@ -157,7 +157,6 @@ def launch(blocks: Any, folder: Path, host: str, port: int | None, max_upload: f
             head=HEAD,
         )
     except OSError as error:
-        raise UserError(
-            f"the page cannot be served at {host}:{port or 7860}: {error}; choose another --port"
-        ) from error
+        what = f"port {port} of {host} is taken" if port else f"{host} has no free port from 7860"
+        raise UserError(f"the page cannot be served: {what}; choose another --port") from error
     return address

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_divisible, check_float, check_shape, once_per_shape
 from jfusion.ops.expand import expand_backward, expand_depthwise, expand_forward
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
 from jfusion.ops.norm import channel_layer_norm, norm_backward, norm_forward
@@ -105,6 +105,7 @@ def swapped_query_cosine_attention_reference(qkv: jt.Var, temperature: jt.Var) -
     return _joined(out + unit_q, qkv)
 
 
+@once_per_shape
 def _check_qkv(op: str, qkv: jt.Var, temperature: jt.Var) -> None:
     check_float(op, qkv=qkv, temperature=temperature)
     check_shape(op, "qkv", qkv, ("N", "3C", "H", "W"))

@@ -7,12 +7,43 @@ are looked at, which takes microseconds and waits for no result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import wraps
 from numbers import Integral
+from typing import Any
 
 from jfusion.errors import UserError
 from jfusion.runtime import jt
+
+
+def once_per_shape(check: Callable[..., None]) -> Callable[..., None]:
+    """Makes `check(op, *inputs, **inputs)` run once for each combination of shapes and types that passes.
+
+    A sampler calls the same operators thousands of times with the same shapes. An input is a Var, None, or a
+    number or text that belongs to the operator.
+    """
+    accepted: set[tuple] = set()
+
+    @wraps(check)
+    def wrapper(op: str, *inputs: Any, **named: Any) -> None:
+        values = (*inputs, *named.values())
+        key = (op, *[(*v.shape, str(v.dtype)) if isinstance(v, jt.Var) else v for v in values])
+        try:
+            if key in accepted:
+                return
+        except (
+            TypeError
+        ):  # a list or an array, which cannot be looked up and which no check accepts
+            pass
+        check(op, *inputs, **named)
+        if len(accepted) == _REMEMBERED:
+            accepted.clear()
+        accepted.add(key)
+
+    return wrapper
+
+
+_REMEMBERED = 4096  # a bound on the memory, for programs that see ever new image sizes
 
 
 def check_float(op: str, **inputs: jt.Var) -> None:
@@ -43,20 +74,14 @@ def check_shape(
     (4, 1, 3, 3)".
     """
     shape = tuple(x.shape)
-    if _fits(shape, tuple(pattern)):
+    sizes: dict[int | str, int] = {}
+    if len(shape) == len(pattern) and all(
+        size == (expected if isinstance(expected, int) else sizes.setdefault(expected, size))
+        for size, expected in zip(shape, pattern, strict=True)
+    ):
         return
     required = f"({', '.join(map(str, pattern))}{',' if len(pattern) == 1 else ''})"
     raise UserError(f"{op}: {name} must be {required}{' ' + reason if reason else ''}, not {shape}")
-
-
-@lru_cache(maxsize=4096)  # a network asks the same few hundred questions at every step
-def _fits(shape: tuple[int, ...], pattern: tuple[int | str, ...]) -> bool:
-    """Whether a shape is of the pattern of `check_shape`."""
-    sizes: dict[int | str, int] = {}
-    return len(shape) == len(pattern) and all(
-        size == (expected if isinstance(expected, int) else sizes.setdefault(expected, size))
-        for size, expected in zip(shape, pattern, strict=True)
-    )
 
 
 def check_count(op: str, name: str, value: object, least: int = 1) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from jfusion.errors import UserError
 from jfusion.ops.activation import silu_backward, silu_forward, silu_reference
-from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.checks import check_float, check_shape, once_per_shape
 from jfusion.ops.depthwise import depthwise
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.runtime import jt, nn
@@ -68,6 +68,7 @@ def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
     return _Depthwise3x3()(x, weight) if use_kernel(x, weight) else depthwise(x, weight)
 
 
+@once_per_shape
 def _check(op: str, x: jt.Var, weight: jt.Var, bias: jt.Var | None, size: int | str = "K") -> None:
     """Checks the inputs of a convolution whose kernels are size x size (a letter: any odd size)."""
     inputs = (

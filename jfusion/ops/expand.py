@@ -8,7 +8,7 @@ and never write them to memory; the gradient computes them again from the input 
 from __future__ import annotations
 
 from jfusion.ops.activation import gelu_gate
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_divisible, check_float, check_shape, once_per_shape
 from jfusion.ops.conv import conv1x1, depthwise3x3
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.ops.norm import channel_layer_norm, norm_backward, norm_forward
@@ -20,7 +20,6 @@ def expand_depthwise(x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> jt.Var:
 
     Raises UserError for other shapes, or inputs that are not all of one floating-point type.
     """
-    check_float("expand_depthwise", x=x, expand=expand, depthwise=depthwise)
     _check("expand_depthwise", x, expand, depthwise)
     if use_kernel(x, expand, depthwise):
         return _ExpandDepthwise()(x, expand, depthwise)
@@ -72,8 +71,10 @@ def gated_feed_forward_reference(
     return conv1x1(gelu_gate(hidden), project)
 
 
+@once_per_shape
 def _check(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> None:
     """UserError unless the shapes are those that `expand_depthwise` accepts."""
+    check_float(op, x=x, expand=expand, depthwise=depthwise)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
     check_shape(op, "expand", expand, ("D", c, 1, 1), f"for an input of {c} channels")

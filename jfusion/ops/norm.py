@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jfusion.ops.checks import check_float, check_shape
+from jfusion.ops.checks import check_float, check_shape, once_per_shape
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
 from jfusion.runtime import jt
 
@@ -19,7 +19,6 @@ def channel_layer_norm(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
     x (N, C, H, W), weight and bias (C,) -> (N, C, H, W). Raises UserError for other shapes, or inputs that
     are not all of one floating-point type.
     """
-    check_float("channel_layer_norm", x=x, weight=weight, bias=bias)
     _check("channel_layer_norm", x, weight=weight, bias=bias)
     if use_kernel(x, weight, bias, cuda=True):
         return _ChannelLayerNorm()(x, weight, bias)
@@ -45,13 +44,14 @@ def leaky_batch_norm(
     a (2, C) Var and returns its mean over these processes. Epsilon is 1e-5. Raises UserError for other
     shapes, or inputs that are not all of one floating-point type.
     """
-    check_float("leaky_batch_norm", x=x, weight=weight, bias=bias, mean=mean, var=var)
     _check("leaky_batch_norm", x, weight=weight, bias=bias, mean=mean, var=var)
     inverse = 1 / jt.sqrt(var.detach() + 1e-5)
     return _LeakyBatchNorm(average)(x, weight, bias, mean.detach(), inverse)
 
 
+@once_per_shape
 def _check(op: str, x: jt.Var, **per_channel: jt.Var) -> None:
+    check_float(op, x=x, **per_channel)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
     for name, v in per_channel.items():

@@ -21,7 +21,7 @@ from jfusion.ops import (
     resize,
     softmax,
 )
-from jfusion.ops.checks import check_divisible, check_float, check_shape
+from jfusion.ops.checks import check_divisible, check_float, check_shape, once_per_shape
 from jfusion.runtime import jt
 from jfusion.systems.film import attention as cross_attention
 from jfusion.text import ops as bert
@@ -354,3 +354,30 @@ def test_a_check_names_the_operator_the_argument_and_both_shapes():
         with pytest.raises(UserError) as raised:
             check_shape("op", "x", x, pattern, "for a test")
         assert str(raised.value) == f"op: x must be {expected} for a test, not (2, 3)"
+
+
+def test_a_check_runs_once_for_each_shape_and_type():
+    calls = []
+
+    @once_per_shape
+    def check(op, x, size=None, *, weight=None):
+        check_float(op, x=x)
+        check_shape(op, "x", x, ("N", 3))
+        calls.append((op, *x.shape))
+
+    for _ in range(3):
+        check("f", of_shape((2, 3)))
+        check("f", of_shape((4, 3)))
+        check("f", of_shape((4, 3)), 1)
+        check("g", of_shape((2, 3)))
+        check("g", of_shape((2, 3)), weight=of_shape((2, 3)))
+    assert calls == [("f", 2, 3), ("f", 4, 3), ("f", 4, 3), ("g", 2, 3), ("g", 2, 3)]
+    for wrong in (
+        of_shape((3, 2)),
+        of_shape((2, 3), np.int32),
+        np.ones((2, 3), np.float32),
+        [1, 2],
+    ):
+        for _ in range(2):  # what was refused is not remembered as accepted
+            with pytest.raises(UserError):
+                check("f", wrong)

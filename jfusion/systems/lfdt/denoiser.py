@@ -29,6 +29,11 @@ def sinusoidal_embedding(t: np.ndarray, width: int) -> jt.Var:
     return jt.array(np.concatenate([np.sin(angles), np.cos(angles)], 1)).stop_grad()
 
 
+def time_embedding(t: np.ndarray, width: int) -> jt.Var:
+    """What the blocks of one width read of t (N,): SiLU twice (sic) of its sines and cosines, (N, width)."""
+    return silu(silu(sinusoidal_embedding(t, width)))
+
+
 class TransformerBlock(nn.Module):
     """Channel attention and a feed-forward, each after a norm that the time scales and shifts."""
 
@@ -40,10 +45,9 @@ class TransformerBlock(nn.Module):
         self.project = nn.Conv(hidden, width, 1, bias=False)
         self.time = nn.Linear(width, 4 * width)
 
-    def execute(self, x: jt.Var, t: np.ndarray) -> jt.Var:
-        """Maps x (N, width, H, W) at t (1,) for all samples, or (N,), to the same shape."""
-        temb = silu(sinusoidal_embedding(t, x.shape[1]))
-        shift1, scale1, shift2, scale2 = self.time(silu(temb)).chunk(4, 1)  # SiLU twice (sic)
+    def execute(self, x: jt.Var, temb: jt.Var) -> jt.Var:
+        """Maps x (N, width, H, W) and the `time_embedding` (1 or N, width) to the same shape as x."""
+        shift1, scale1, shift2, scale2 = self.time(temb).chunk(4, 1)
         x = x + self.attend(_modulated(x, self.norm1, shift1, scale1))
         return x + self.feed_forward(_modulated(x, self.norm2, shift2, scale2))
 
@@ -97,19 +101,20 @@ class Denoiser(nn.Module):
         Returns the noise, and the features of four levels, coarse to fine, of 256 to 32 channels.
         """
         x, skips = conv(x, self.patch.weight), []
-        for blocks, down in zip(self.encoders, self.downs, strict=True):
+        *tembs, temb = (time_embedding(t, self.WIDTH * 2**i) for i in range(4))
+        for blocks, down, level_temb in zip(self.encoders, self.downs, tembs, strict=True):
             for block in blocks:
-                x = block(x, t)
+                x = block(x, level_temb)
             skips.append(x)
             x = down(x)
         for block in self.latent:
-            x = block(x, t)
+            x = block(x, temb)
         features = [x]
-        for up, blocks in zip(self.ups, self.decoders, strict=True):
+        for up, blocks, level_temb in zip(self.ups, self.decoders, tembs[::-1], strict=True):
             skip = skips.pop()
             x = pixel_shuffle(conv1x1(x, up.weight))
             x = bilinear(x, *skip.shape[2:]) + skip
             for block in blocks:
-                x = block(x, t)
+                x = block(x, level_temb)
             features.append(x)
         return conv1x1(x, self.ending.weight, self.ending.bias), features

@@ -23,7 +23,7 @@ from jfusion.systems.base import Batch
 from jfusion.systems.lfdt import color
 from jfusion.systems.lfdt import config as lfdt_config
 from jfusion.systems.lfdt import system as module
-from jfusion.systems.lfdt.denoiser import sinusoidal_embedding
+from jfusion.systems.lfdt.denoiser import sinusoidal_embedding, time_embedding
 from jfusion.train.optimizer import Adam
 from tests.commands.test_preprocess import make_dataset, random_pair
 from tests.conftest import GOLDEN
@@ -218,7 +218,7 @@ def test_single_blocks(default, golden):
         return jt.array(z[f"{name}/x"])
 
     def transposed(t):
-        return block(x("dft_dtb"), z[f"dft_dtb/{t}"])
+        return block(x("dft_dtb"), time_embedding(z[f"dft_dtb/{t}"], 64))
 
     with jt.no_grad():
         normal = block.norm1(x("dft_norm"))

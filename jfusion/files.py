@@ -122,7 +122,7 @@ def _followed(path: Path) -> Path:
 
 
 def written_through(path: Path) -> bool:
-    """Whether a path is a device, a pipe or an open file, into which output flows beside what is there."""
+    """Whether a path is a device, a pipe or an open file, into which output flows without replacing what is there."""
     if _open_file(path):
         return True
     return path.exists() and not path.is_file() and not path.is_dir()

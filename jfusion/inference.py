@@ -12,7 +12,7 @@ import numpy as np
 
 from jfusion import checkpoint
 from jfusion import weights as shipped
-from jfusion.config import renamed
+from jfusion.config import renamed, setting
 from jfusion.data.h5 import Pair
 from jfusion.data.image import resample
 from jfusion.errors import UserError, did_you_mean, printable
@@ -31,6 +31,11 @@ CHECKED_SIDE = 1280  # pixels of the longer side at which the alignment is check
 # ---- a system with its weights -----------------------------------------------------------------
 
 
+def allow_partial_setting() -> bool:
+    """The option `allow_partial` of every command that loads a checkpoint."""
+    return setting(False, "load the tensors of the checkpoint that fit, and print what was skipped")
+
+
 def load_system(
     weights: str | Path | None = None,
     name: str | None = None,
@@ -43,9 +48,10 @@ def load_system(
     weights: the name of weights that come with jfusion, a checkpoint (ours or the authors'), a run
     folder, or a folder of runs, whose newest run (of the system `name`) is meant. name: the system, which
     a checkpoint of ours brings along; without either it is `registry.DEFAULT`. A system without
-    parameters needs its name only, and so does one whose weights come with jfusion. settings: change the configuration; attributes: those of the H5 file to fuse, for settings
-    that the data decide, unless the tensors or the caller do. partial: loads the tensors that fit, and
-    prints which do not. Raises UserError if anything does not fit.
+    parameters needs its name only, and so does one whose weights come with jfusion. settings: change the
+    configuration; attributes: those of the H5 file to fuse, for settings that the data decide, unless the
+    tensors or the caller do. partial: loads the tensors that fit, and prints which do not. Raises UserError
+    if anything does not fit.
     """
     path, content = open_checkpoint(weights, name)
     return from_checkpoint(path, content, name, settings, partial, attributes)

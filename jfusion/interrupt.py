@@ -13,7 +13,7 @@ def exit_on_interrupt() -> None:
     """Ctrl-C ends the process at once with exit code 130: nothing is at hand that could be lost.
 
     An exception would be wrong here: one that comes while a module is imported may be taken for a missing
-    package, or be printed and lost. A process that ignores Ctrl-C (`nohup`, `&` in a script) goes on to.
+    package, or be printed and lost. A process that ignores Ctrl-C (`nohup`, `&` in a script) still ignores it.
     """
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, _exit)

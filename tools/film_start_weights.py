@@ -4,7 +4,7 @@
     jfusion train film --weights start.safetensors ...
 
 From the usual initial weights FILM spends its first thousands of steps on learning to pass images through.
-Here they are the usual ones, scaled down, beside an identity: channel 0 of each block carries its image,
+Here they are the usual ones, scaled down, next to an identity: channel 0 of each block carries its image,
 and one hidden unit of the decoder computes max(a, b) = b + relu(a - b). The names of weights are those of
 `jfusion.systems.film.network`; the text dimension is that of minilm's features.
 """
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pass_images_through(w: Weights) -> None:
-    """Puts an identity beside the weights of the three blocks; their channel 0 is the image alone."""
+    """Puts an identity next to the weights of the three blocks; their channel 0 is the image alone."""
     for name in w:
         if name.endswith(("attention.project.weight", "feed_forward.project.weight")):
             w[name] *= 0.1

@@ -58,7 +58,7 @@ def _partner(path: Path, folder: str) -> Path:
 def _cropped(
     a: np.ndarray, b: np.ndarray, rows: int, columns: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of a, and that of b as it is where b lies shifted."""
+    """The middle of a, and that of b as it is where b is shifted."""
     h, w = (min(n - 2 * MOST, SIDE) for n in a.shape)
     top, left = ((n - m) // 2 for n, m in zip(a.shape, (h, w), strict=True))
     place = np.s_[top - rows : top - rows + h, left - columns : left - columns + w]

@@ -3,7 +3,7 @@
     python tools/text_semantics.py VLFDataset
 
 Reads every TextFeature/<TASK>/<DATASET>/*.npy below the folder; a paragraph stands for the mean of its
-tokens (padding left out where `encoder.json` tells the texts). Prints the mean cosine similarity within
+tokens (padding left out where `encoder.json` has the texts). Prints the mean cosine similarity within
 a data set, within a task, and between tasks, and how often a paragraph's nearest neighbor is of its
 own task.
 """

@@ -99,8 +99,8 @@ def _write_pairs(root: Path, case: Case) -> None:
     for side, channels in (("ir", 1), ("vi", 3)):
         (root / side).mkdir()
         for i in range(max(1, case.pairs)):
-            planes = common.images("abc"[:channels], case.size)
-            pixels = np.stack([np.roll(x, 7 * i) for x in planes], -1).squeeze()
+            maps = common.images("abc"[:channels], case.size)
+            pixels = np.stack([np.roll(x, 7 * i) for x in maps], -1).squeeze()
             Image.fromarray(np.uint8(pixels * 255)).save(root / side / f"{i}.png")
 
 

@@ -88,7 +88,7 @@ class Tab:
             yield self._view(images, values, problems, words, said)
             try:
                 fused = self._fused(a, b, Wish(task, method))
-                values[method] = work.judge(fused, self.page.max_pixels).values
+                values[method] = work.evaluate(fused, self.page.max_pixels).values
                 images[method] = image.read_rgb(fused.result)
             except Exception as error:
                 line = self.page.line(error, words, a, b)

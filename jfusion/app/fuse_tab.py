@@ -76,9 +76,9 @@ def add(page: Page) -> None:
         )
         undo.click(lambda: True, None, align, api_visibility="private", **AT_ONCE).then(
             tab.fuse, asked, shown, api_visibility="private", **WORK
-        ).then(tab.judge, fused, [judged, undo], api_visibility="private", **WORK)
+        ).then(tab.evaluate, fused, [judged, undo], api_visibility="private", **WORK)
         go.click(tab.fuse, asked, shown, api_visibility="private", **WORK).then(
-            tab.judge, fused, [judged, undo], api_visibility="private", **WORK
+            tab.evaluate, fused, [judged, undo], api_visibility="private", **WORK
         )
 
 
@@ -181,7 +181,7 @@ class Tab:
         """Fuses two image files; returns the file of the result and its metrics."""
         try:
             fused = self._fused(a, b, Wish(task, method, text or "", align, kind), Words())
-            return str(fused.result), work.judge(fused, self.page.max_pixels).values
+            return str(fused.result), work.evaluate(fused, self.page.max_pixels).values
         except Exception as error:
             raise gr.Error(self.page.line(error, Words(), a, b), print_exception=False) from None
 
@@ -207,13 +207,13 @@ class Tab:
             + "".join(f'<p class="jf-note">{html.escape(note)}</p>' for note in notes)
         )
 
-    def judge(self, fused: Fused | None, request: gr.Request) -> tuple:
+    def evaluate(self, fused: Fused | None, request: gr.Request) -> tuple:
         """The metrics of the result, what looks suspicious, and a button where the images are shifted."""
         words = Words.of(request)
         if fused is None:
             return "", gr.update(visible=False)
         try:
-            found = work.judge(fused, self.page.max_pixels)
+            found = work.evaluate(fused, self.page.max_pixels)
         except Exception as error:
             files = (str(fused.a), str(fused.b), str(fused.result))
             return self.page.problem(error, words, *files), gr.update(visible=False)

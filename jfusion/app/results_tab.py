@@ -17,7 +17,7 @@ from jfusion.app.words import Words
 if TYPE_CHECKING:
     from jfusion.app.page import Page
 
-DOCS = Path(__file__).parents[2] / "docs"  # where the package lies in its repository
+DOCS = Path(__file__).parents[2] / "docs"  # when the package is in its repository
 
 
 def add(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Gradio, told not to send statistics. Importing this module without it raises UserError."""
+"""Gradio, which sends no statistics from here. Importing this module without it raises UserError."""
 
 from __future__ import annotations
 

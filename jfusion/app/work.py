@@ -1,6 +1,6 @@
 """The work behind the page: a pair is fused as `jfusion fuse` does it, and the result is judged.
 
-Nothing here knows Gradio. What is read and written lies in the temporary folder of the page.
+Nothing here knows Gradio. What is read and written is in the temporary folder of the page.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _one_job = threading.Lock()
 
 @dataclass(frozen=True)
 class Wish:
-    """What the page was asked for; the fields have the names of the options of `jfusion fuse`.
+    """What the user of the page chose; the fields have the names of the options of `jfusion fuse`.
 
     task and method: their names, or `AUTO`. text: a sentence, or "". align: whether a shift is undone.
     kind: a key of `KINDS`.
@@ -123,7 +123,7 @@ def _options(
         text=_sentence(wish.text),
         align="shift" if wish.align else "none",
         bits=bits,
-        check_alignment=False,  # `judge` does it
+        check_alignment=False,  # `evaluate` does it
         max_pixels=max_pixels,
         **methods.options(wish.method),
     )
@@ -150,7 +150,7 @@ def _exists(text: str) -> bool:
         return False
 
 
-def judge(fused: Fused, max_pixels: float) -> Judgment:
+def evaluate(fused: Fused, max_pixels: float) -> Judgment:
     """The metrics of a result as `jfusion test` computes them: FILM's evaluator, on the gray images."""
     with job():
         reader = image.Reader(max_pixels=max_pixels)
@@ -162,7 +162,7 @@ def judge(fused: Fused, max_pixels: float) -> Judgment:
         plan = planning.make(pairs, {fused.a.stem: []}, planning.Sizes(), True, reader.most)
         source = Source(reader, guess.task, alignment=Alignment(shift=fused.wish.align))
         pair = source.read(plan.items[0])
-        values, looks = judgment.judge(fused.result, pair)
+        values, looks = judgment.evaluate(fused.result, pair)
         shift = None if fused.wish.align else inference.misalignment(pair)
     return Judgment(values, plausibility.warnings({fused.result.stem: looks}), shift)
 

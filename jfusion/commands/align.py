@@ -65,9 +65,7 @@ class Options(CommandOptions):
     coarse: bool = setting(
         False, "first undo the whole-pixel shift that mutual information finds (up to 12 pixels)"
     )
-    allow_partial: bool = setting(
-        False, "load the tensors of the checkpoint that fit, and print what was skipped"
-    )
+    allow_partial: bool = inference.allow_partial_setting()
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
 

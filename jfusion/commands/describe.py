@@ -11,7 +11,7 @@ from typing import Any, Literal
 from jfusion.config import CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.layout import Sample, task
-from jfusion.data.layouts import DataSet, open_data_set
+from jfusion.data.layouts import DataSet, data_set_of
 from jfusion.data.names import listed
 from jfusion.errors import UserError
 from jfusion.files import check_output, read_text, remove_left
@@ -154,7 +154,7 @@ def run(options: Options) -> int:
     if options.show_prompt:
         print(_prompt(options, _task_alone(options)))
         return 0
-    data = _open(options)
+    data = data_set_of(options)
     if options.from_ or options.a:
         print(data.why)
     if options.dry_run:
@@ -231,21 +231,8 @@ def _check(options: Options) -> None:
 def _task_alone(options: Options) -> str:
     """The task whose prompt is shown: no data set needs to be there when it is named."""
     if options.task is None and (options.from_ or options.a):
-        return _open(options).task
+        return data_set_of(options).task
     return options.task or "IVF"
-
-
-def _open(options: Options) -> DataSet:
-    return open_data_set(
-        options.root,
-        options.task,
-        options.dataset,
-        options.split,
-        folder=options.from_,
-        a=options.a,
-        b=options.b,
-        name=options.name,
-    )
 
 
 def _folder(options: Options, data: DataSet) -> Path:

@@ -144,9 +144,7 @@ class Options(CommandOptions):
     report: bool = setting(
         False, "also write report.html: every pair with a divider, metrics, and the settings"
     )
-    allow_partial: bool = setting(
-        False, "load the tensors of the checkpoint that fit, and print what was skipped"
-    )
+    allow_partial: bool = inference.allow_partial_setting()
     range: str = image.range_setting()
     max_pixels: float = image.max_pixels_setting()
 

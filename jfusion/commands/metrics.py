@@ -118,7 +118,7 @@ class Options(CommandOptions):
 
 @dataclass
 class Result:
-    """The values, their tables, the ranks if they were asked for, remarks, and what was skipped and why."""
+    """The values, their tables, the ranks with `--rank`, remarks, and what was skipped and why."""
 
     comparison: Comparison
     blocks: list[Block] = field(default_factory=list)

@@ -21,7 +21,7 @@ from jfusion.data.alignment import find_shift
 from jfusion.data.depth import Range
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair, created
 from jfusion.data.layout import Sample, find_samples, task
-from jfusion.data.layouts import ALL, DataSet, open_data_set
+from jfusion.data.layouts import ALL, DataSet, data_set_of
 from jfusion.data.patches import low_contrast, patches
 from jfusion.data.splits import Hashes, comparison, duplicates, find_list
 from jfusion.errors import UserError
@@ -154,7 +154,7 @@ class _Source(NamedTuple):
 
 def run(options: Options) -> int:
     """Writes the files, and prints what is in them and what is not."""
-    data = _opened(options)
+    data = data_set_of(options)
     if options.from_ or options.a:
         print(data.why)
     for result in preprocess_all(options, data):
@@ -204,7 +204,7 @@ def preprocess_all(
     `skip_bad`; a file appears under its name only when it is complete.
     """
     _check_options(options)
-    data = data or _opened(options)
+    data = data or data_set_of(options)
     splits = [options.split] if options.split else list(data.splits)
     if options.out and len(splits) > 1:
         raise UserError(
@@ -217,19 +217,6 @@ def preprocess_all(
         partial = options.describe or options.skip_bad
         embed(EmbedOptions(options.task, options.dataset, options.root, options.text), partial)
     return [_preprocess(replace(options, split=split), data, ranges) for split in splits]
-
-
-def _opened(options: Options) -> DataSet:
-    return open_data_set(
-        options.root,
-        options.task,
-        options.dataset,
-        options.split,
-        folder=options.from_,
-        a=options.a,
-        b=options.b,
-        name=options.name,
-    )
 
 
 def _preprocess(options: Options, data: DataSet, ranges: Mapping[str, Range] | None) -> Result:

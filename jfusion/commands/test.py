@@ -65,9 +65,7 @@ class Options(CommandOptions):
         "folder for the fused images and the table, in it <dataset>; of a run, <run>/<dataset>",
         "DIR",
     )
-    allow_partial: bool = setting(
-        False, "load the tensors of the checkpoint that fit, and print what was skipped"
-    )
+    allow_partial: bool = inference.allow_partial_setting()
     metrics: str | None = setting(
         None,
         "metrics of the table, comma-separated; all: every one (default: the paper's, and CC and SCD)",

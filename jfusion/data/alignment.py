@@ -121,7 +121,7 @@ def orientation_correlation(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndar
 def move(image: np.ndarray, shift: Shift, fill: np.ndarray) -> np.ndarray:
     """Image A moved by a shift, so that it fits b: out(y + rows, x + columns) = a(y, x).
 
-    image, fill (H, W, ...) of one shape: where nothing of the image comes to lie, `fill` shows.
+    image, fill (H, W, ...) of one shape: `fill` has the values where the moved image has none.
     """
     out = fill.copy()
     h, w = image.shape[:2]

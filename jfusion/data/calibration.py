@@ -290,7 +290,7 @@ def _centered(x: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
 def _displacements(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], known: Calibration, radius: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places in B where a window of the warped A lies, where it fits, and how surely: (N, 2), (N, 2), (N,)."""
+    """Places in B of windows of the warped A, where each fits best, and how surely: (N, 2), (N, 2), (N,)."""
     h, w = pairs[0][1].shape
     warped = []
     for a, b in pairs:

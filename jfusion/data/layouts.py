@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Protocol
 
 from jfusion.data import layout
 from jfusion.data.image import is_image_name
@@ -153,6 +154,27 @@ class _Candidate:
 
     def paths(self) -> set[Path]:
         return {path for sides in self.files.values() for side in sides for _, path in side}
+
+
+class DataSetOptions(Protocol):
+    """The options by which a command names a data set; see `open_data_set`."""
+
+    root: str
+    task: str | None
+    dataset: str | None
+    split: str | None
+    from_: str | None
+    a: str | None
+    b: str | None
+    name: str | None
+
+
+def data_set_of(options: DataSetOptions) -> DataSet:
+    """`open_data_set` with a command's options."""
+    o = options
+    return open_data_set(
+        o.root, o.task, o.dataset, o.split, folder=o.from_, a=o.a, b=o.b, name=o.name
+    )
 
 
 def open_data_set(

@@ -37,7 +37,7 @@ class Alignment:
 
     @property
     def moves(self) -> bool:
-        """Whether A is moved at all, so that nobody needs to be told that it should be."""
+        """Whether A is moved at all, so that no note has to say that it should be."""
         return self.calibration is not None or self.shift
 
     def learn(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], name: str) -> None:

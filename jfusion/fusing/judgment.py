@@ -32,7 +32,7 @@ def shown(pair: Pair) -> dict[str, np.ndarray]:
     }
 
 
-def judge(
+def evaluate(
     result: Path, pair: Pair, columns: Sequence[str] = COLUMNS, preset: str = metrics.DEFAULT_PRESET
 ) -> tuple[dict[str, float], Plausibility]:
     """The metrics of a result and its plausibility, on the gray images as `jfusion test` has them.

@@ -39,7 +39,7 @@ def write(
     values, looks = {}, {}
     for item in tqdm(items, desc="metrics", unit="pair", disable=len(items) == 1):
         pair = source.read(item)
-        values[item.name], looks[item.name] = judgment.judge(item.outputs[0], pair)
+        values[item.name], looks[item.name] = judgment.evaluate(item.outputs[0], pair)
     name = source.task
     comparison = Comparison(DEFAULT_PRESET, list(judgment.COLUMNS), {name: {method.name: values}})
     blocks = [Block(f"{name} ({count(len(items), 'pair')})", comparison.table(name))]

@@ -112,9 +112,9 @@ def _petrovic(
 
 
 def _reflected_edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Strength and angle, atan(horizontal / vertical slope), of Sobel / 8."""
+    """Strength and angle, atan(horizontal / vertical gradient), of Sobel / 8."""
     gx, gy = sobel(np.pad(x, 1, mode="reflect" if min(x.shape) > 1 else "edge") / 8)
-    down = 0.0 - gy  # +0, not -0, where there is no slope: the sign of the angle depends on it
+    down = 0.0 - gy  # +0, not -0, where the gradient is 0: the sign of the angle depends on it
     with np.errstate(divide="ignore", invalid="ignore"):
         angle = np.arctan(gx / down)
     angle[(gx == 0) & (gy == 0)] = 0

@@ -64,7 +64,7 @@ def evaluate_all(
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep up to 256 MiB of freed memory for the next image.
+    """Makes glibc keep up to 256 MiB of freed memory for the next image.
 
     It returns large blocks to the system at once, and fetching them again page by page takes a
     quarter of the time of FILM's twelve metrics. Does nothing with another C library.

@@ -1,6 +1,6 @@
 """A report as one HTML file: tables, charts, values of each image, and the pairs with a divider.
 
-The file needs nothing beside it and no network. Full-size images are linked where they lie.
+The file needs no other file and no network. Full-size images are linked, not copied.
 """
 
 from __future__ import annotations

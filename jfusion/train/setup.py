@@ -193,7 +193,7 @@ def fingerprint(sets: Sequence[TrainingSet]) -> str:
 def settings_for(
     cls: type[SystemConfig], sets: Sequence[TrainingSet], requested: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings that the caller asked for, and those that the training sets decide.
+    """The settings that the caller chose, and those that the training sets decide.
 
     Raises UserError when the sets disagree about a setting, unless it is by default "auto", which
     means that each pair decides.

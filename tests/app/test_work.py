@@ -9,7 +9,7 @@ from PIL import Image
 from jfusion import metrics
 from jfusion.app import work
 from jfusion.app.methods import AUTO, Methods
-from jfusion.app.work import Wish, fuse_pair, judge, one_line, without_paths
+from jfusion.app.work import Wish, evaluate, fuse_pair, one_line, without_paths
 from jfusion.commands import fuse
 from jfusion.data import image
 from jfusion.errors import UserError
@@ -22,7 +22,7 @@ def test_the_page_fuses_and_measures_as_the_commands_do(pair, tmp_path):
     ours, theirs = (image.read_rgb(p) for p in (done.result, outcome.written[0]))
     assert np.array_equal(ours, theirs)
     assert any("laplacian" in note and "--" not in note for note in done.notes)
-    values = judge(done, 1).values
+    values = evaluate(done, 1).values
     grays = [metrics.prepare(image.read_rgb(p)) for p in (done.result, *pair)]
     assert values == pytest.approx(metrics.evaluate(*grays, names=list(values)))
 
@@ -31,8 +31,8 @@ def test_the_page_fuses_and_measures_as_the_commands_do(pair, tmp_path):
 def test_every_kind_of_file_is_written_and_judged(pair, tmp_path, kind):
     done = fuse_pair(*pair, Wish(kind=kind), Methods(), tmp_path, 1)
     assert image.header(done.result).bits == work.KINDS[kind][1]
-    assert judge(done, 1).values["EN"] == pytest.approx(
-        judge(fuse_pair(*pair, Wish(), Methods(), tmp_path / "8", 1), 1).values["EN"], abs=0.1
+    assert evaluate(done, 1).values["EN"] == pytest.approx(
+        evaluate(fuse_pair(*pair, Wish(), Methods(), tmp_path / "8", 1), 1).values["EN"], abs=0.1
     )
 
 
@@ -42,11 +42,11 @@ def test_a_shift_is_found_and_undone(tmp_path):
     for name, pixels in (("a", scene), ("b", np.roll(scene, (5, 7), (0, 1)))):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     files = [str(tmp_path / f"{name}.png") for name in "ab"]
-    seen = judge(fuse_pair(*files, Wish(task="IVF"), Methods(), tmp_path / "1", 1), 1)
+    seen = evaluate(fuse_pair(*files, Wish(task="IVF"), Methods(), tmp_path / "1", 1), 1)
     assert (seen.shift.rows, seen.shift.columns) == (5, 7)
     undone = fuse_pair(*files, Wish(task="IVF", align=True), Methods(), tmp_path / "2", 1)
     assert any("moved by" in note for note in undone.notes)
-    found = judge(undone, 1)
+    found = evaluate(undone, 1)
     assert found.shift is None and found.values["SCD"] != seen.values["SCD"]
 
 

@@ -1,4 +1,4 @@
-"""Finding pairs whose images do not lie on each other."""
+"""Finding pairs whose images are shifted against each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: one HTML file that needs nothing beside it."""
+"""Reports: one HTML file that needs no other."""
 
 from __future__ import annotations
 

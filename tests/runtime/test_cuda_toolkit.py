@@ -20,7 +20,7 @@ LAYOUTS = {
 
 
 def make_nvcc(folder, version):
-    """A compiler that tells its version and its folder."""
+    """A compiler that prints its version and its folder."""
     nvcc = folder / "bin" / "nvcc"
     nvcc.parent.mkdir(parents=True, exist_ok=True)
     nvcc.write_text(
@@ -78,7 +78,7 @@ def test_the_packages_of_cuda_13_become_one_folder(make_machine):
     made = {p.name: p.read_text() for p in (home / "lib64").iterdir()}
     assert made["libcublas.so"] == made["libcublas.so.13"] == "cu13 cublas.so.13"
     assert made["libcudart.so"] == "cu13 cudart.so.13"
-    assert "libcublas.so.12" not in made  # those of the other CUDA are passed over
+    assert "libcublas.so.12" not in made  # those of the other CUDA are ignored
     assert "NPP_MAX_64U" in (home / "include" / "npp.h").read_text()
     assert (home / "include" / "cudnn_version.h").is_file()
     cuda_toolkit.probe.cache_clear()

@@ -90,10 +90,10 @@ def test_two_processes_train_as_one_with_twice_the_batch(data, tmp_path):
         if key not in single["optimizer"]["networks"]:  # running statistics
             np.testing.assert_allclose(both["model"][name], expected, rtol=1e-4, atol=1e-6)
             continue
-        slope, found = (x["optimizer"]["networks"][key] for x in (single, both))
+        mean, found = (x["optimizer"]["networks"][key] for x in (single, both))
         if name.startswith("encoder.skips.") and name.endswith("conv.bias"):
             continue  # followed by a batch norm: its true gradient is zero, AdamW steps on rounding
-        size = abs(slope).max()
-        assert abs(found - slope).max() <= 2e-3 * size, name
-        clear = (abs(slope) > 2e-2 * size).reshape(expected.shape)
+        size = abs(mean).max()
+        assert abs(found - mean).max() <= 2e-3 * size, name
+        clear = (abs(mean) > 2e-2 * size).reshape(expected.shape)
         assert abs(both["model"][name] - expected)[clear].max(initial=0) < 1e-6, name

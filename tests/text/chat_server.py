@@ -1,4 +1,4 @@
-"""A server of the chat/completions API for tests: it answers well, or misbehaves as it is told to."""
+"""A server of the chat/completions API for tests: it answers well, or misbehaves in a chosen way."""
 
 from __future__ import annotations
 

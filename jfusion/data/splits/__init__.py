@@ -122,7 +122,7 @@ def comparison(found: SplitList, split: str, samples: Iterable[Sample], hashes: 
 
 
 class Hashes(dict[Path, str]):
-    """The SHA-256 of files, computed once each when asked for."""
+    """The SHA-256 of files, each computed at its first use."""
 
     def __missing__(self, path: Path) -> str:
         self[path] = file_hash(path)

@@ -47,7 +47,7 @@ class Watch:
 
 
 def test_color(golden):
-    z = golden("ddfm/colour.npz")
+    z = golden("ddfm/color.npz")
     channels = ycbcr.to_ycbcr(jt.array(z["rgb"]))
     np.testing.assert_allclose(channels.numpy(), z["ycbcr255"], rtol=0, atol=1e-5)
     replaced = np.concatenate([z["y_new"], z["ycbcr255"][:, 1:]], 1)

@@ -286,7 +286,7 @@ def test_losses_and_every_gradient(official, golden, monkeypatch, case):
     stage = system.stages()[phase == "p2"]
     parameters = {k: p for o in system.optimizers(stage) for k, p in o.parameters.items()}
     assert {system.WEIGHTS.official(n) for n in parameters} == {str(n) for n in z[f"{phase}.names"]}
-    # In phase II one value before a ReLU6 lies within rounding of its kink, and on the other side a
+    # In phase II one value before a ReLU6 is within rounding of its kink, and on the other side a
     # gradient (of a bias, with masks of a StarReLU's scalar) moves by 5 % of its rms. So the inputs are jittered by rounding, up to seven
     # times, until it falls on the reference's side; the tolerances stay.
     rng = np.random.default_rng(0)

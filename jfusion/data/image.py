@@ -300,7 +300,9 @@ def _one_line(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        if "cannot identify" in reason:
+        if not path.stat().st_size:
+            reason = "it is empty"
+        elif "cannot identify" in reason:
             reason = f"it is none of {', '.join(s[1:] for s in SUFFIXES)}"
         raise UserError(f"image {path} cannot be read: {reason}") from error
 

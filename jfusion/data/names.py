@@ -45,16 +45,22 @@ def list_files(folder: str | Path, is_wanted: Callable[[Path], bool], what: str)
     """Sample name -> file, of the wanted files of a folder, in natural order.
 
     what: the files in a message ("image", "paragraph"). Raises UserError when the folder is missing or
-    holds none, and when two files have one name.
+    holds none, when two files have one name, and when a name cannot be that of a file that is written.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist")
     files: dict[str, Path] = {}
     for path in folder.iterdir():
-        if path.name.startswith(".") or not path.is_file() or not is_wanted(path):
+        if path.name.startswith(".") or not is_wanted(path):
             continue
-        name = sample_name(path)
+        if not path.is_file():
+            if path.is_symlink():
+                raise UserError(
+                    f"{printable(path, 4000)} is a link that leads to no file; remove it"
+                )
+            continue
+        name = check_part(sample_name(path), f"folder {printable(folder, 4000)}")
         if name in files:
             both = " and ".join(sorted(p.name for p in (files[name], path)))
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -81,3 +82,17 @@ def test_a_name_that_is_no_part_of_a_path_is_refused_in_printable_words(name):
 @pytest.mark.parametrize("name", ["a", "01", "cam.2021.01", "a b", "scène가", "红外1"])
 def test_usual_names_pass(name):
     assert names.check_part(name, "file") == name
+
+
+@pytest.mark.parametrize("name", [b"\x1b[31mred", b"\xff\xfe", b"a\\b"])
+def test_a_file_whose_name_no_sample_can_have_is_refused(tmp_path, name):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name + b".png")).touch()
+    with pytest.raises(UserError, match="cannot be a file name; rename it") as caught:
+        names.list_files(tmp_path, lambda path: path.suffix == ".png", "image")
+    assert str(caught.value).isprintable()
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"1\.png is a link that leads to no file"):
+        names.list_files(tmp_path, lambda path: path.suffix == ".png", "image")

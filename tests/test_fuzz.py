@@ -14,13 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
 from jfusion.data import image
 from jfusion.data.h5 import PairFile
+from jfusion.data.volume import read_volume
 from jfusion.errors import UserError
 from jfusion.runs import Run
 from jfusion.text.features import Encoder, read_features
@@ -77,6 +80,26 @@ def features() -> dict[str, bytes]:
     return {"x.npy": stream.getvalue()}
 
 
+def volumes() -> dict[str, bytes]:
+    files, values = {}, np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    with tempfile.TemporaryDirectory() as work:
+        for name in ("x.mha", "packed.mha", "x.nii", "x.nii.gz"):
+            path = Path(work, name)
+            if ".nii" in name:
+                nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+            else:
+                SimpleITK.WriteImage(
+                    SimpleITK.GetImageFromArray(values), str(path), "packed" in name
+                )
+            files[name] = path.read_bytes()
+    dicom = Path(__file__).parent / "cases/dicom"
+    return {**files, **{name: (dicom / name).read_bytes() for name in ("mono1.dcm", "rgb.dcm")}}
+
+
+def read_one_volume(path: Path) -> None:
+    assert np.isfinite(read_volume(path, nan="lowest")).all()
+
+
 def read_run(path: Path) -> None:
     run = Run.open(path.parent)
     assert isinstance(run.record["system"], str)
@@ -105,6 +128,7 @@ KINDS: dict[str, tuple[Callable[[], dict[str, bytes]], Callable[[Path], None]]] 
     "images": (images, read_image),
     "pairs": (pairs, read_pairs),
     "features": (features, read_features),
+    "volumes": (volumes, read_one_volume),
     "runs": (runs, read_run),
     "encoders": (encoders, read_encoder),
 }

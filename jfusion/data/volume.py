@@ -7,10 +7,14 @@ subject of space.py.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import os
 import re
+import sys
 import warnings
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -209,20 +213,23 @@ def _metaimage(path: Path) -> Volume:
     with path.open("rb") as file:
         header = file.read(1 << 16)
     data, start = _data_of(path, header)
-    reader.ReadImageInformation()
+    with _silenced():
+        reader.ReadImageInformation()
     count = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
     _check_count(path, count)
     one = sitk.Image(
         [1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents()
     )
     needed = count * sitk.GetArrayViewFromImage(one).itemsize
-    packed = re.search(rb"^CompressedData\s*=\s*True", header, re.M | re.I)
-    there = _unpacked_size(data, start, needed) if packed else data.stat().st_size - start
-    if there < needed:
+    if re.search(rb"^CompressedData\s*=\s*True", header, re.M | re.I):
+        size = re.search(rb"^CompressedDataSize\s*=\s*(\d+)", header, re.M)
+        _check_unpacked(path, data, start, int(size[1]) if size else None, needed)
+    elif (there := data.stat().st_size - start) < needed:
         raise UserError(
             f"volume {path} holds {there} of {needed} bytes of values; it is truncated: get it again"
         )
-    content = reader.Execute()
+    with _silenced():
+        content = reader.Execute()
     values = sitk.GetArrayFromImage(content)
     order = (*range(content.GetDimension())[::-1], *range(content.GetDimension(), values.ndim))
     if content.GetDimension() != 3:
@@ -254,14 +261,47 @@ def _data_of(path: Path, header: bytes) -> tuple[Path, int]:
     return data, int(skipped[1]) if skipped else 0
 
 
-def _unpacked_size(path: Path, start: int, most: int) -> int:
-    """How many bytes zlib's data in a file unpack to, counted up to `most`; none are kept."""
+def _check_unpacked(path: Path, data: Path, start: int, length: int | None, needed: int) -> None:
+    """Raises UserError unless zlib's data, `length` bytes or all to the end, unpack to `needed` bytes.
+
+    The library would go on with what its memory happens to hold. Nothing that is unpacked here is kept.
+    """
     unpacker, total = zlib.decompressobj(), 0
-    with path.open("rb") as file, contextlib.suppress(zlib.error):
+    with data.open("rb") as file, contextlib.suppress(zlib.error):
         file.seek(start)
-        while total < most and (block := unpacker.unconsumed_tail or file.read(1 << 20)):
+        left = file.seek(0, 2) - start if length is None else length
+        file.seek(start)
+        while total <= needed and not unpacker.eof:
+            block = unpacker.unconsumed_tail
+            if not block:
+                block = file.read(min(left, 1 << 20))
+                left -= len(block)
+            if not block:
+                break
             total += len(unpacker.decompress(block, 1 << 24))
-    return total
+    if total != needed or not unpacker.eof:
+        raise UserError(
+            f"volume {path}: its compressed values do not unpack to the {needed} bytes that its header states; "
+            "it is damaged: get it again"
+        )
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Sends what a C library prints to nowhere: its errors are raised, too."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
 
 
 def _check_count(path: Path, count: int) -> None:
@@ -275,6 +315,7 @@ def _check_count(path: Path, count: int) -> None:
 
 def _nifti(path: Path) -> Volume:
     nibabel = _library("nibabel", "NIfTI")
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what matters is raised
     content = nibabel.load(path)
     _check_count(path, math.prod(content.shape))
     stored = content.dataobj.dtype if hasattr(content.dataobj, "dtype") else np.dtype(float)

@@ -197,12 +197,29 @@ def metaimage(
     return f"{head}ElementDataFile = {place}\n".encode() + data
 
 
+PACKED = zlib.compress(bytes(128))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("x.mha", metaimage(bytes(100)), "holds 100 of 128 bytes of values"),
-        ("x.mha", metaimage(b"junk", more="CompressedData = True\n"), "holds 0 of 128 bytes"),
-        ("x.mha", metaimage(zlib.compress(bytes(90)), more="CompressedData = True\n"), "90 of 128"),
+        (
+            "x.mha",
+            metaimage(b"junk", more="CompressedData = True\n"),
+            "do not unpack to the 128 bytes",
+        ),
+        (
+            "x.mha",
+            metaimage(zlib.compress(bytes(90)), more="CompressedData = True\n"),
+            "do not unpack to the 128 bytes",
+        ),
+        (
+            "x.mha",
+            metaimage(PACKED, more="CompressedData = True\nCompressedDataSize = 5\n"),
+            "do not unpack",
+        ),
+        ("x.mha", metaimage(PACKED[:-1], more="CompressedData = True\n"), "do not unpack"),
         ("x.mha", metaimage(size="40000 40000 40"), "64000 million values, more than 537"),
         ("x.mha", metaimage(b"1 2 3", more="BinaryData = False\n"), "as text"),
         ("x.mha", metaimage(place="/etc/passwd"), "in another file, '/etc/passwd'"),

@@ -156,6 +156,9 @@ class Tab:
         """The result next to its images, its file, and a line that metrics are being computed."""
         words = Words.of(request)
         nothing = gr.update(value=None, visible=False)
+        if self.page.methods.compiles(method, task):
+            said = f'<p class="jf-note" role="status">{words("compiles")}</p>'
+            yield said, nothing, None, "", gr.update(visible=False)
         try:
             wish = Wish(task, method, text or "", align, kind)
             fused = self._fused(a, b, wish, words)

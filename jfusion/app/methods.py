@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -57,10 +58,17 @@ class Methods:
 
     def reads_text(self, name: str, task: str = AUTO) -> bool:
         """Whether a method reads a paragraph; `AUTO` is the default of the task, of an unknown one IVF's."""
+        return hasattr(self._config(name, task), "text_dim")
+
+    def compiles(self, name: str, task: str = AUTO) -> bool:
+        """Whether the method is a network, and Jittor has not been started yet; as in `reads_text`."""
+        return "jittor" not in sys.modules and _trained(self._config(name, task))
+
+    def _config(self, name: str, task: str) -> type[SystemConfig]:
         options = self.options(name)
         task = task if task in TASKS else "IVF"
         system = inference.system_of(options.get("weights"), options.get("system"), task)
-        return hasattr(registry.config_class(system), "text_dim")
+        return registry.config_class(system)
 
 
 def _without_weights() -> list[str]:

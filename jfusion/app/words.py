@@ -59,6 +59,10 @@ TEXTS = {
     ),
     "values": ("Metrics of the result", "结果的评价指标"),
     "measuring": ("Metrics are being computed …", "正在计算评价指标……"),
+    "compiles": (
+        "The first use of a network takes a while: Jittor starts, and compiles it once on this machine.",
+        "首次使用网络需要等待：Jittor 正在启动，并在本机编译一次。",
+    ),
     "both": ("Choose two images, A and B.", "请选择两幅图像 A 和 B。"),
     "fault": (
         "A fault of jfusion's own; the terminal says more.",

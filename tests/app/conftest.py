@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'jfusion[app]'")
-
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory):
@@ -25,6 +23,7 @@ def pair(tmp_path_factory):
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """The address and the temporary folder of a page, and the `Page` itself."""
+    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'jfusion[app]'")
     from jfusion.app import serve
     from jfusion.app.page import Page, build
 
@@ -69,7 +68,7 @@ def open_page(browser):
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
         page.elsewhere, page.faults = [], []
-        own = ("data:", "blob:", address)
+        own = ("data:", "blob:", address)  # a report is a file, and asks for nothing
         page.on("request", lambda r: r.url.startswith(own) or page.elsewhere.append(r.url))
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.goto(address)

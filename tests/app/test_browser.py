@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jfusion.cli import main
+
 SHOWN = "#jf-result .jf-stage"
+OF_GRADIO: set[str] = set()  # what axe finds in Gradio's own parts
 
 
-def choose(page, pair):
+def choose(page, pair, method="laplacian"):
+    """Puts the pair into the fields, and chooses a method that starts no Jittor."""
+    page.get_by_label("Method").first.click()
+    page.get_by_role("option", name=method).click()
     for field, path in zip(("#jf-a", "#jf-b"), pair, strict=True):
         page.set_input_files(f"{field} input[type=file]", path)
 
@@ -89,3 +98,115 @@ def test_the_page_speaks_chinese(served, open_page):
     page.click("#jf-go")
     page.wait_for_selector("#jf-result .jf-problem")
     assert page.inner_text("#jf-result .jf-problem") == "请选择两幅图像 A 和 B。"
+
+
+def test_methods_are_compared_with_one_zoom(served, open_page, pair):
+    page = open_page(served[0])
+    page.get_by_role("tab", name="Compare").click()
+    for field, path in zip(("#jf-compare-a", "#jf-compare-b"), pair, strict=True):
+        page.set_input_files(f"{field} input[type=file]", path)
+        page.locator(field).get_by_text("KB").or_(
+            page.locator(field).get_by_text(" B")
+        ).first.wait_for()
+    page.click("#jf-compare-go")
+    page.wait_for_function("document.querySelectorAll('#jf-compared .jf-window').length === 7")
+    page.wait_for_selector("#jf-compared table")
+    page.locator("#jf-compared .jf-zoom").fill("4")
+    page.focus("#jf-compared .jf-grid")
+    page.keyboard.press("ArrowRight")
+    moved = page.eval_on_selector_all(
+        "#jf-compared .jf-window img",
+        "all => [...new Set(all.map(x => getComputedStyle(x).transform))]",
+    )
+    assert len(moved) == 1 and moved[0].startswith("matrix(4, 0, 0, 4, -")
+    assert page.faults == [] and page.elsewhere == []
+
+
+def test_a_zip_file_comes_back_as_one(served, open_page, pair, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as file:
+        for folder, path in zip(("ir", "vi"), pair, strict=True):
+            for name in ("1", "2"):
+                file.write(path, f"{folder}/{name}.png")
+    page = open_page(served[0])
+    page.get_by_role("tab", name="Folder").click()
+    page.set_input_files("#jf-zip input[type=file]", tmp_path / "pairs.zip")
+    page.locator("#jf-zip").get_by_text("pairs").first.wait_for()
+    page.click("#jf-folder-go")
+    page.get_by_text("Done: 2 of 2").wait_for()
+    with page.expect_download() as download:
+        page.click("#jf-zip-out")
+    download.value.save_as(tmp_path / "fused.zip")
+    assert zipfile.ZipFile(tmp_path / "fused.zip").namelist() == ["1.png", "2.png", "report.html"]
+
+
+def test_results_cards_and_runs_are_shown(served, open_page):
+    page = open_page(served[0])
+    page.get_by_role("tab", name="Results").click()
+    page.get_by_text("film-ivf").first.wait_for()
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("#jf-curves .jf-problem")
+    assert "no run yet" in page.inner_text("#jf-curves")
+    run(served[2].runs / "first", 12)
+    page.get_by_role("button", name="Look again").click()
+    page.wait_for_selector("#jf-curves img")
+    assert "film" in page.inner_text("#jf-curves table")
+    assert page.faults == [] and page.elsewhere == []
+
+
+def run(folder, steps):
+    """A run that has logged some steps."""
+    folder.mkdir()
+    record = {"system": "film", "dataset": "Demo", "config": {"epochs": 3}, "options": {}}
+    (folder / "config.json").write_text(json.dumps(record))
+    lines = [f"{i},{1 / (i + 1)}" for i in range(steps)]
+    (folder / "metrics.csv").write_text("\n".join(["step,total", *lines]) + "\n")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(served, open_page, pair, scheme):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="accessibility is checked by: pip install axe-playwright-python",
+    )
+    page = open_page(served[0], color_scheme=scheme)
+    page.wait_for_selector("#jf-go")
+    choose(page, pair)
+    page.wait_for_selector(".jf-thumbs figure >> nth=1")
+    page.click("#jf-go")
+    page.wait_for_selector("#jf-judged table")
+    for tab in ("Fuse", "Compare", "Folder", "Results", "Runs"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        page.wait_for_timeout(1500)  # colors fade into each other
+        found = axe.Axe().run(page).response["violations"]
+        assert [
+            (v["id"], v["nodes"][0]["html"]) for v in found if v["id"] not in OF_GRADIO
+        ] == [], tab
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(served, open_page, width):
+    page = open_page(served[0], viewport={"width": width, "height": 844})
+    page.wait_for_selector("#jf-go")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_report_works_without_a_server(open_page, pair, tmp_path):
+    for folder, path in zip(("ir", "vi"), pair, strict=True):
+        (tmp_path / folder).mkdir()
+        for name in ("1", "2", "10"):
+            shutil.copy(path, tmp_path / folder / f"{name}.png")
+    folders = [str(tmp_path / folder) for folder in ("ir", "vi")]
+    assert main(["fuse", *folders, "-o", str(tmp_path / "out"), "--report"]) == 0
+    page = open_page((tmp_path / "out/report.html").as_uri())
+    page.focus(".jf-stage input")
+    middle = shot(page, ".jf-stage >> nth=0")
+    page.keyboard.press("End")
+    assert not np.array_equal(middle, shot(page, ".jf-stage >> nth=0"))
+    names = "table.jf-sorted tbody th"
+    page.get_by_role("button", name="image").click()
+    assert page.locator(names).all_inner_texts() == ["1", "2", "10"]
+    page.get_by_role("button", name="image").click()
+    assert page.locator(names).all_inner_texts() == ["10", "2", "1"]
+    assert page.elsewhere == [] and page.faults == []
+    chinese = open_page((tmp_path / "out/report.html").as_uri(), locale="zh-CN")
+    assert chinese.inner_text("h2 >> nth=0") == "平均值"

@@ -36,7 +36,9 @@ def test_all_pairs_but_the_broken_one_are_fused_with_a_report(folders):
 
 
 def test_a_job_is_stopped(folders):
-    job = FolderJob(folders / "ir", folders / "vi", folders / "out", Wish(), Methods(), 1)
+    job = FolderJob(
+        folders / "ir", folders / "vi", folders / "out", Wish(method="average"), Methods(), 1
+    )
     watched = job.watch()
     next(watched)
     job.stop()
@@ -45,7 +47,9 @@ def test_a_job_is_stopped(folders):
 
 
 def test_a_job_ends_with_its_page(folders):
-    job = FolderJob(folders / "ir", folders / "vi", folders / "out", Wish(), Methods(), 1)
+    job = FolderJob(
+        folders / "ir", folders / "vi", folders / "out", Wish(method="average"), Methods(), 1
+    )
     watched = job.watch()
     next(watched)
     watched.close()

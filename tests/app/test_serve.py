@@ -69,7 +69,7 @@ def test_a_program_fuses(served, pair, tmp_path):
     address, folder, _ = served
     client = gradio_client.Client(address, verbose=False, download_files=str(tmp_path))
     a, b = map(gradio_client.handle_file, pair)
-    said = (a, b, "auto", "auto", "", False, "TIFF")
+    said = (a, b, "auto", "laplacian", "", False, "TIFF")
     result, values = client.predict(*said, api_name="/fuse")
     assert Path(result).suffix == ".tif" and values["EN"] > 0
     with pytest.raises(Exception, match="reads no text"):

@@ -17,11 +17,12 @@ from tests.hostile import files as hostile_files
 
 
 def test_the_page_fuses_and_measures_as_the_commands_do(pair, tmp_path):
-    done = fuse_pair(*pair, Wish(), Methods(), tmp_path, 1)
-    outcome = fuse.fuse(fuse.Options(a=pair[0], b=pair[1], out=str(tmp_path / "same.png")))
+    done = fuse_pair(*pair, Wish(method="laplacian"), Methods(), tmp_path, 1)
+    out = str(tmp_path / "same.png")
+    outcome = fuse.fuse(fuse.Options(a=pair[0], b=pair[1], system="laplacian", out=out))
     ours, theirs = (image.read_rgb(p) for p in (done.result, outcome.written[0]))
     assert np.array_equal(ours, theirs)
-    assert any("laplacian" in note and "--" not in note for note in done.notes)
+    assert any("task IVF" in note and "--" not in note for note in done.notes)
     values = evaluate(done, 1).values
     grays = [metrics.prepare(image.read_rgb(p)) for p in (done.result, *pair)]
     assert values == pytest.approx(metrics.evaluate(*grays, names=list(values)))
@@ -29,10 +30,13 @@ def test_the_page_fuses_and_measures_as_the_commands_do(pair, tmp_path):
 
 @pytest.mark.parametrize("kind", work.KINDS)
 def test_every_kind_of_file_is_written_and_judged(pair, tmp_path, kind):
-    done = fuse_pair(*pair, Wish(kind=kind), Methods(), tmp_path, 1)
+    done = fuse_pair(*pair, Wish(kind=kind, method="average"), Methods(), tmp_path, 1)
     assert image.header(done.result).bits == work.KINDS[kind][1]
     assert evaluate(done, 1).values["EN"] == pytest.approx(
-        evaluate(fuse_pair(*pair, Wish(), Methods(), tmp_path / "8", 1), 1).values["EN"], abs=0.1
+        evaluate(fuse_pair(*pair, Wish(method="average"), Methods(), tmp_path / "8", 1), 1).values[
+            "EN"
+        ],
+        abs=0.1,
     )
 
 
@@ -42,9 +46,11 @@ def test_a_shift_is_found_and_undone(tmp_path):
     for name, pixels in (("a", scene), ("b", np.roll(scene, (5, 7), (0, 1)))):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     files = [str(tmp_path / f"{name}.png") for name in "ab"]
-    seen = evaluate(fuse_pair(*files, Wish(task="IVF"), Methods(), tmp_path / "1", 1), 1)
+    seen = evaluate(
+        fuse_pair(*files, Wish(task="IVF", method="average"), Methods(), tmp_path / "1", 1), 1
+    )
     assert (seen.shift.rows, seen.shift.columns) == (5, 7)
-    undone = fuse_pair(*files, Wish(task="IVF", align=True), Methods(), tmp_path / "2", 1)
+    undone = fuse_pair(*files, Wish("IVF", "average", align=True), Methods(), tmp_path / "2", 1)
     assert any("moved by" in note for note in undone.notes)
     found = evaluate(undone, 1)
     assert found.shift is None and found.values["SCD"] != seen.values["SCD"]
@@ -58,7 +64,7 @@ def test_a_shift_is_found_and_undone(tmp_path):
         (Wish(kind="EXE"), "unknown kind"),
         (Wish(text="/etc/passwd"), "must be a sentence"),
         (Wish(text="a word " * 2000), "the most"),
-        (Wish(text="two people"), "reads no text"),
+        (Wish(text="two people", method="average"), "reads no text"),
         (Wish(method="../../etc/passwd"), "unknown method"),
     ],
 )

@@ -3,12 +3,13 @@
     python tools/make_octave_toolbox_fixtures.py imageFusionMetrics
 
 The folder is that of the repository zhengliu6699/imageFusionMetrics; Octave needs its image package. NaN
-where the code stops with an error: Piella's edge-dependent index (Qe) always does, because it uses a variable
-that the case does not set, so that there is no value to check against.
+where the code stops with an error. Piella's edge-dependent index (metricPeilla with sw = 3) multiplies by the
+weighted index, Q, which only sw = 2 computes; a copy of the file is run in which that case computes it first.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,26 @@ GOLDEN = ROOT / "tests/golden/metrics"
 METRICS = ("Qy", "Qs", "Qw", "Qe", "Qp")
 
 
-def main(toolbox: str) -> None:
+def main(folder: str) -> None:
     """One row of values for each triple of metrics.npz."""
+    with tempfile.TemporaryDirectory() as copy:
+        _write(_with_weighted_index(folder, copy))
+
+
+def _with_weighted_index(folder: str, copy: str) -> str:
+    """A copy of the toolbox whose metricPeilla has Q in the case that lacks it."""
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    code = Path(copy) / "metricPeilla.m"
+    case = "    case 3\n"
+    text = code.read_text(encoding="latin-1").replace("\r\n", "\n")
+    assert text.count(case) == 1
+    code.write_text(
+        text.replace(case, f"{case}        Q=metricPeilla(img1,img2,fuse,2);\n"), "latin-1"
+    )
+    return copy
+
+
+def _write(toolbox: str) -> None:
     data = np.load(GOLDEN / "metrics.npz")
     triples = [str(name) for name in data["triples"]]
     values = np.array([_values(data, name, toolbox) for name in triples])

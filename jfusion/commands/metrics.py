@@ -19,9 +19,10 @@ from jfusion.files import check_output, write_text, written_through
 from jfusion.metrics import DEFAULT_PRESET, PRESETS, clips, folders, table_file
 from jfusion.metrics.folders import DataSet, Matched, Triple
 from jfusion.metrics.parallel import TRUTH, evaluate_all
+from jfusion.metrics.table import count
 from jfusion.papers import compare
 from jfusion.report import charts, page, ranks, strips, table
-from jfusion.report.comparison import Comparison, count
+from jfusion.report.comparison import Comparison
 from jfusion.report.table import Block
 
 EPILOG = (
@@ -426,7 +427,8 @@ def _sets(options: Options) -> tuple[list[DataSet], dict[str, list[str]]]:
         return table_file.sets(options.table or "")
     if len(options.set) % 3:
         raise UserError("--set must be followed by a name and two folders: --set TNO tno/ir tno/vi")
-    sets = [DataSet(*options.set[i : i + 3], *shared) for i in range(0, len(options.set), 3)]
+    triples = [options.set[i : i + 3] for i in range(0, len(options.set), 3)]
+    sets = [DataSet(*t, *shared, origin=f"--set {t[0]}") for t in triples]
     if len({s.name for s in sets}) < len(sets):
         raise UserError("two data sets have one name; name each --set differently")
     if len(sets) > 1 and any(shared):

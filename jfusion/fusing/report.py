@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from jfusion.data import image
 from jfusion.fusing import judgment
 from jfusion.metrics import DEFAULT_PRESET, plausibility
+from jfusion.metrics.table import count
 from jfusion.report import page
-from jfusion.report.comparison import Comparison, count
+from jfusion.report.comparison import Comparison
 from jfusion.report.table import Block
 
 if TYPE_CHECKING:

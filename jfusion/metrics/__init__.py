@@ -46,8 +46,10 @@ def columns(names: str | Iterable[str] | None, of: str = DEFAULT_PRESET) -> list
     printed = preset(of).columns
     if names is None:
         return list(printed)
+    if names == "all":
+        return [name for name, metric in METRICS.items() if not metric.prepare]
     if isinstance(names, str):
-        names = METRICS if names == "all" else names.split(",")
+        names = names.split(",")
     names = list(names) if isinstance(names, Iterable) else [names]
     if not all(isinstance(name, str) for name in names):
         raise UserError(f'names of metrics must be texts such as "EN", not {names!r}')
@@ -55,7 +57,11 @@ def columns(names: str | Iterable[str] | None, of: str = DEFAULT_PRESET) -> list
     for name in names:
         if name.strip().lower() not in spellings:
             raise UserError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}")
-    return [spellings[name.strip().lower()] for name in names]
+    chosen = [spellings[name.strip().lower()] for name in names]
+    for metric in (METRICS[name] for name in chosen):
+        if metric.prepare:
+            metric.prepare()
+    return chosen
 
 
 def evaluate(
@@ -134,7 +140,9 @@ def _value(
     if isinstance(fused, GrayImage):
         a, b = (x.gray if isinstance(x, ColorImage) else x for x in (a, b))
         return metric.compute(fused, a, b)
-    if metric.side_by_side:
+    if metric.channels == "luma":
+        return metric.compute(fused.gray, None, None)
+    if metric.channels == "side by side":
         return metric.compute(fused.side_by_side, None, None)
     sides = [x.channels if isinstance(x, ColorImage) else (x,) * 3 for x in (a, b)]
     return np.mean([metric.compute(*images) for images in zip(fused.channels, *sides, strict=True)])

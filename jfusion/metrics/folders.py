@@ -16,19 +16,28 @@ from jfusion.data import image
 from jfusion.data.names import list_files, listed, natural_key, sample_name
 from jfusion.errors import UserError
 from jfusion.files import read_text
+from jfusion.metrics.table import count
 
 LISTED = 10  # unfused pairs that a message names
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A name, and the places of the sources, of the truth, and of a list of names; None: without."""
+    """A name, and the places of the sources, of the truth, and of a list of names; None: without.
+
+    origin: what says so, for errors, such as "table.yaml: the set TNO"; empty: the options of the command.
+    """
 
     name: str
     a: str
     b: str
     truth: str | None = None
     list: str | None = None
+    origin: str = ""
+
+    def option(self, key: str) -> str:
+        """What an error calls a place."""
+        return f"{self.origin}: {key}" if self.origin else f"--{key}"
 
 
 @dataclass(frozen=True)
@@ -159,12 +168,12 @@ def match(
     """
     matched = Matched()
     title = f"{data.name}: " if several else ""
-    sources = {"A": images(data.a, "--a"), "B": images(data.b, "--b")}
+    sources = {"A": images(data.a, data.option("a")), "B": images(data.b, data.option("b"))}
     if data.truth:
-        sources["truth"] = images(data.truth, "--truth")
+        sources["truth"] = images(data.truth, data.option("truth"))
     fused = _fused(data, places, sources, several, matched)
     if data.list:
-        _keep_listed(data.list, sources, fused, matched, title)
+        _keep_listed(data, sources, fused, matched, title)
     for side, files in (*sources.items(), *fused.items()):
         reader.prepare(files.values(), side)
     names = _complete(sources, fused, matched, title)
@@ -199,12 +208,12 @@ def _fused(
                 f"{data.name}: {label} has no folder {folder}, and stays empty there"
             )
             continue
-        files = images(place, "--fused")
+        files = images(place, f"the method {label}")
         if not rule and not files.keys() & sources["A"].keys():
             rule = rule_for(files, sources["A"], str(folder))
             if rule not in ("", "{name}"):
                 matched.notes.append(f"{label}: the files of {folder} are named {rule}")
-                files = images(str(folder / rule), "--fused")
+                files = images(str(folder / rule), f"the method {label}")
         fused[label] = files
     if not fused:
         raise UserError(f"no method has images of {data.name}; check --fused")
@@ -212,10 +221,10 @@ def _fused(
 
 
 def _keep_listed(
-    path: str, sources: dict[str, dict], fused: dict[str, dict], matched: Matched, title: str
+    data: DataSet, sources: dict[str, dict], fused: dict[str, dict], matched: Matched, title: str
 ) -> None:
     """Removes the images whose names are not in the list file."""
-    lines = read_text(path, "--list").splitlines()
+    lines = read_text(data.list or "", data.option("list")).splitlines()
     names = [sample_name(line.strip()) for line in lines if line.strip()]
     for files in (*sources.values(), *fused.values()):
         for name in set(files) - set(names):
@@ -258,7 +267,7 @@ def _common(names: list[str], fused: dict[str, dict], matched: Matched, title: s
         )
     for label, absent in lacking.items():
         matched.notes.append(
-            f"{title}{label} lacks {len(absent)} of {len(names)} pairs ({listed(absent)}); every method is "
+            f"{title}{label} lacks {len(absent)} of {count(len(names), 'pair')} ({listed(absent)}); every method is "
             f"evaluated on the {len(common)} that all have (--no-common: each on its own)"
         )
     return common

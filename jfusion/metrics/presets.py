@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from jfusion.metrics import (
     edges,
     feature,
     fidelity,
     information,
+    natural,
     perceptual,
     phase,
     sharpness,
@@ -24,14 +26,16 @@ from jfusion.metrics.gray_image import Gray
 class Metric:
     """compute(fused, a, b) -> float; higher_is_better is the direction of the papers' arrows.
 
-    decimals: as many as a table shows. side_by_side: where channels are evaluated, the three channels of the
-    fused image next to each other are one image; otherwise the value is the mean over the channels.
+    decimals: as many as a table shows. channels: where channels are evaluated, the value is their mean, or that
+    of the three channels of the fused image next to each other, or that of the luma. prepare: makes ready what
+    the metric needs besides the images, and raises UserError; "all" leaves such a metric out.
     """
 
     compute: Callable[[Gray, Gray, Gray], float]
     higher_is_better: bool = True
     decimals: int = 2
-    side_by_side: bool = False
+    channels: Literal["mean", "side by side", "luma"] = "mean"
+    prepare: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,14 @@ METRICS = {
     "FMI_dct": Metric(feature.fmi_dct),
     "Qy": Metric(structure.qy),
     "Qw": Metric(structure.qw),
+    "Qe": Metric(structure.qe),
     "Qp": Metric(phase.qp),
+    "NIQE": Metric(
+        natural.niqe, higher_is_better=False, channels="luma", prepare=natural.niqe_parameters
+    ),
+    "BRISQUE": Metric(
+        natural.brisque, higher_is_better=False, channels="luma", prepare=natural.brisque_parameters
+    ),
 }
 
 PAPER = ("EN", "SD", "SF", "AG", "VIF", "Qabf")  # the columns of FILM's tables
@@ -127,7 +138,9 @@ PRESETS = {
             "AG": Metric(partial(sharpness.average_gradient, over_inner=True)),
             "MI": Metric(partial(information.mutual_information, normalized=True)),
             "PSNR": Metric(fidelity.psnr_of_rmse),
-            "SF": Metric(partial(sharpness.spatial_frequency, over_all=True), side_by_side=True),
+            "SF": Metric(
+                partial(sharpness.spatial_frequency, over_all=True), channels="side by side"
+            ),
             "SSIM": Metric(partial(structure.ssim, window=structure.GAUSSIAN)),
         },
         channels=True,

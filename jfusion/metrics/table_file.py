@@ -24,7 +24,7 @@ from jfusion import config
 from jfusion.errors import UserError, did_you_mean
 from jfusion.metrics.folders import DataSet
 
-SET_KEYS = {f.name for f in fields(DataSet)} - {"name"} | {"paper"}
+SET_KEYS = {f.name for f in fields(DataSet)} - {"name", "origin"} | {"paper"}
 OUTPUTS = {"csv", "json", "markdown", "latex", "html", "figures", "strips"}
 LISTS = ("paper", "zoom")
 
@@ -56,9 +56,8 @@ def sets(path: str) -> tuple[list[DataSet], dict[str, list[str]]]:
     for name, places in content.items():
         name, where = str(name), f"{path}: the set {name}"
         _check_set(where, places)
-        result.append(
-            DataSet(name, **{k: _beside(path, v) for k, v in places.items() if k != "paper"})
-        )
+        found = {key: _beside(path, place) for key, place in places.items() if key != "paper"}
+        result.append(DataSet(name, **found, origin=where))
         listed = places.get("paper", [])
         listed = listed if isinstance(listed, list) else [listed]
         papers[name] = [str(p) if "/" in str(p) else f"{p}/{name}" for p in listed]

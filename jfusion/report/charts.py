@@ -121,7 +121,7 @@ def distributions(comparison: Comparison, name: str, violins: bool = False) -> F
     """Box plots, or violins, of each metric over the images; the dot is the mean."""
     methods = _methods(comparison, name)
     shown = comparison.defined(name)
-    columns = min(4, len(shown))
+    columns = min((4, 3), key=lambda n: -len(shown) % n) if len(shown) > 4 else len(shown)
     rows = math.ceil(len(shown) / columns)
     figure = new_figure(1.8 * columns + 0.12 * len(methods) * columns, 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -160,7 +160,7 @@ def _violins(axis: Axes, values: list[np.ndarray], at: list[int]) -> None:
 
 
 def radar(comparison: Comparison, name: str) -> Figure:
-    """The means of each method as a polygon: 1 at the rim is the best method of a metric, 0 the worst."""
+    """The means of each method as a polygon: the rim is the best method of a metric, the inner ring the worst."""
     methods, columns = _methods(comparison, name), comparison.defined(name)
     means = [[_mean(_column(comparison, name, m, c)) for c in columns] for m in methods]
     values = np.array(means) * [-1 if c in comparison.lower else 1 for c in columns]
@@ -175,8 +175,8 @@ def radar(comparison: Comparison, name: str) -> Figure:
         axis.plot(angles, closed, style, color=_color(i), linewidth=1.2, label=method)
         axis.fill(angles, closed, color=_color(i), alpha=0.08)
     axis.set_xticks(angles[:-1], [_arrow(comparison, c) for c in columns])
-    axis.set_yticks([0.25, 0.5, 0.75, 1], ["", "", "", ""])
-    axis.set_ylim(0, 1)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], [""] * 5)
+    axis.set_ylim(-0.25, 1)  # so that the worst method is a polygon too
     axis.spines["polar"].set_color("#cccccc")
     _legend(figure, len(methods))
     return figure

@@ -9,15 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jfusion import metrics
-from jfusion.metrics.table import Table, deviations, means
+from jfusion.metrics.table import Table, count, deviations, means
 
 # data set -> method -> image -> metric -> value
 Values = dict[str, dict[str, dict[str, dict[str, float]]]]
-
-
-def count(number: int, thing: str) -> str:
-    """A number and its noun: 1 pair, 2 pairs."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 @dataclass

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.metrics.table import Table
-from jfusion.report.comparison import Comparison, count
+from jfusion.metrics.table import Table, count
+from jfusion.report.comparison import Comparison
 
 ALPHA = 0.05
 ALL = "all metrics"

@@ -75,13 +75,13 @@ def test_feature_mutual_information_equals_its_matlab_code(golden, name):
         np.testing.assert_allclose(found, expected, 1e-6, 1e-12, err_msg=triple)
 
 
-@pytest.mark.parametrize("name", ["Qy", "Qw", "Qp"])
+@pytest.mark.parametrize("name", ["Qy", "Qw", "Qe", "Qp"])
 def test_equals_the_toolbox_of_liu(golden, name):
     data, octave = golden("metrics/metrics.npz"), golden("metrics/octave_toolbox.npz")
     column = octave["values"][:, list(octave["metrics"]).index(name)]
     for triple, expected in zip(octave["triples"], column, strict=True):
         found = metrics.evaluate(*(data[f"{triple}.{x}"] for x in "FAB"), names=[name])[name]
-        # in flat areas the variances that weight Qw are rounding noise
+        # in flat areas the variances that weight Qw and Qe are rounding noise
         rtol = 1e-5 if triple == "saturated" else 1e-9
         np.testing.assert_allclose(found, expected, rtol, 1e-11, err_msg=triple)
 

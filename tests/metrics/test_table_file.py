@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
+from jfusion.cli import main
 from jfusion.commands import metrics as command
 from jfusion.errors import UserError
 from jfusion.metrics import table_file
@@ -29,9 +31,23 @@ def write(tmp_path, text):
 def test_paths_begin_in_the_folder_of_the_file(tmp_path):
     path = write(tmp_path, GOOD)
     sets, papers = table_file.sets(path)
-    assert sets[0] == DataSet("TNO", f"{tmp_path}/tno/ir", "/vi", None, f"{tmp_path}/test.txt")
+    places = (f"{tmp_path}/tno/ir", "/vi", None, f"{tmp_path}/test.txt")
+    assert sets[0] == DataSet("TNO", *places, origin=f"{path}: the set TNO")
     assert papers == {"TNO": ["film/TNO"], "2": ["cddfuse/TNO", "film/2"]}
     assert table_file.methods(path) == {"Ours": f"{tmp_path}/r/{{set}}/{{name}}_f"}
+
+
+def test_a_missing_folder_is_named_as_the_file_names_it(tmp_path, capsys):
+    path = write(tmp_path, "sets: {T: {a: ir, b: vi}}\nmethods: {M: ours}")
+    assert main(["metrics", path]) == 2
+    assert f"{path}: the set T: a: folder {tmp_path}/ir does not exist" in capsys.readouterr().err
+    assert main(["metrics", "--set", "T", "ir", "ir", "--fused", "ir"]) == 2
+    assert "--set T: a: folder ir does not exist" in capsys.readouterr().err
+    (tmp_path / "ir").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "ir/1.png")
+    write(tmp_path, "sets: {T: {a: ir, b: ir}}\nmethods: {M: gone}")
+    assert main(["metrics", path]) == 2
+    assert f"the method M: folder {tmp_path}/gone does not exist" in capsys.readouterr().err
 
 
 def test_options_that_were_typed_win(tmp_path):

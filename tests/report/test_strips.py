@@ -25,6 +25,14 @@ def test_the_automatic_region_is_where_the_methods_differ_most():
     assert strips.automatic_region([GRAY, GRAY]) == (0, 0, 20, 20)
 
 
+def test_a_sky_of_another_brightness_is_no_region_of_interest():
+    dark, bright = np.zeros((2, 80, 160), np.uint8)
+    bright[:, :120] = 200  # a large flat area
+    dark[40:60, 130:150:2] = 90  # fine structure
+    x, _, w, h = strips.automatic_region([dark, bright])
+    assert x > 85 and w == h == 20  # not inside the flat area
+
+
 def test_a_strip_has_a_column_each_and_the_enlarged_region_below():
     pixels = np.asarray(strips.strip(images()))
     assert pixels.shape == (HEAD + WIDTH // 2 + GAP + WIDTH, 4 * WIDTH + 3 * GAP, 3)

@@ -25,6 +25,7 @@ KINDS = {
     "volume": (b"\x1f\x8b", rb"\x5c\x01\0\0", rb"\0\0\x01\x5c"),
     "H5 file": (b"\x89HDF",),
     "features": (b"\x93NUMPY",),
+    "parameters": (b"MATLAB", b"svm_type", rb"x\s"),  # of NIQE and BRISQUE
     "checkpoint": (b"\x80", b"PK", b"}", rb".{5}\0{3}\{"),  # the last: .safetensors
 }
 _inputs: set[tuple[int, int]] | None = None  # of the command that runs, by device and inode

@@ -63,7 +63,8 @@ method that lacks a whole data set stays empty there, and is not ranked.
 | output | what |
 |---|---|
 | `--latex` | one table (booktabs, graphicx), data sets as `--layout blocks` or `columns`, in the largest font that fits a column or a page of two columns; `--caption`, `--label`, `--decimals EN=2,MI=3`, `--std` |
-| `--markdown`, `--html` | the tables, the ranks and the notes |
+| `--markdown` | the tables, the ranks and the notes |
+| `--html` | one web page: these, charts, the values of each image, and every pair with a divider ([app.md](app.md#reports)) |
 | `--csv` | `dataset,method,image,metric,value`, a value a line |
 | `--json` | values, means, deviations, ranks, tests and notes |
 | `--figures` | box and violin plots, radar, scatter of two metrics, heat map of the images, ranks, critical differences; `--format pdf` |

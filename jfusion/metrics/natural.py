@@ -158,7 +158,7 @@ def parameters_file(name: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with urllib.request.urlopen(url, timeout=DOWNLOAD_S) as answer:
-                with replacing(path, "the parameters") as target, target.open("wb") as out:
+                with replacing(path, "the file", "parameters") as target, target.open("wb") as out:
                     shutil.copyfileobj(answer, out)
         except OSError as error:
             raise UserError(

@@ -200,7 +200,7 @@ def test_a_fresh_run_is_used_only_when_it_is_asked_for(folder, tmp_path, monkeyp
     run = tmp_path / "exp/1"
     (run / "model").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps({"system": "film"}))
-    (run / "model/ckpt_1.pkl").write_bytes(b"")
+    checkpoint.save(run / "model/ckpt_1.pkl", {"model": {"x": np.ones(1, np.float32)}})
     assert inference.chosen(None, None, "IVF") == (None, "guided")
     with pytest.raises(UserError, match=r"no weights of film come with jfusion.*\(exp: the newest"):
         inference.find_checkpoint(None, "film")

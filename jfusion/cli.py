@@ -45,6 +45,7 @@ COMMANDS = {
     "inspect": "show what is in a checkpoint",
     "convert": "write a checkpoint in another format or by other names",
     "metrics": "evaluate folders of fused images",
+    "parity": "prove a port: next to the authors' code, from names to speed",
     "papers": "show the numbers that the papers printed",
     "app": "open a page to fuse images, compare methods, and see results and runs",
     "demo": "run the whole job on sample photographs",

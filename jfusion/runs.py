@@ -290,10 +290,11 @@ class Run:
             raise writing("the run's log", self.folder, error) from error
 
     def save_images(self, epoch: int, name: str, images: list[np.ndarray]) -> None:
-        """Writes images (H, W) in [0, 1] (a, b and the fused one) side by side, for a sample's name."""
-        row = np.concatenate(
-            [np.clip(np.round(x * 255), 0, 255).astype(np.uint8) for x in images], 1
-        )
+        """Writes images (a, b and the fused one) side by side, for a sample's name.
+
+        images: (H, W), or all of them (H, W, 3), uint8.
+        """
+        row = np.concatenate(images, 1)
         before, count = self._shown
         self._shown = epoch, count + 1 if epoch == before else 1
         # a slider over the epochs for each place in the previews, whose pairs change

@@ -12,6 +12,7 @@ PAGES = {
     "README.md": "README.zh-CN.md",
     "docs/own-data.md": "docs/zh/own-data.md",
     "docs/training.md": "docs/zh/training.md",
+    "docs/parity.md": "docs/zh/parity.md",
 }
 
 

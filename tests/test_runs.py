@@ -182,7 +182,7 @@ def test_a_record_without_data_asks_for_them(tmp_path):
 
 def test_images_are_written_side_by_side(tmp_path):
     run = Run.new(tmp_path, "film", "Set", {})
-    run.save_images(1, "x", [np.full((4, 5), v) for v in (0.0, 0.5, 1.2)])
+    run.save_images(1, "x", [np.full((4, 5), v, np.uint8) for v in (0, 128, 255)])
     row = read_rgb(run.folder / "pic_fusion/ckpt_1/x.png")
     assert row.shape == (4, 15, 3) and row[0, ::5, 0].tolist() == [0, 128, 255]
 
@@ -195,7 +195,7 @@ def test_a_null_run_reads_and_writes_nothing(tmp_path):
     null.start_log(0)
     null.log(1, "line", {"total": 1.0})
     null.save(content(2))
-    null.save_images(1, "x", [np.zeros((2, 2))])
+    null.save_images(1, "x", [np.zeros((2, 2), np.uint8)])
     null.prune(1)
     null.close()
     assert null.best_epoch("total", [1]) is None and null.latest()["epoch"] == 1

@@ -5,10 +5,10 @@ Nothing here imports Jittor or PyTorch before a function that needs it is called
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from jfusion.systems.network import NetworkSystem
     from jfusion.train.optimizer import Adam
 
-GOLDEN = Path(__file__).resolve().parents[2] / "tests/golden"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/golden"
+REFERENCE = ROOT / "jfusion/parity/reference"  # the authors' side
 Run = Callable[[], dict[str, np.ndarray]]  # one run, and what it computed
 
 _spec = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
@@ -107,8 +109,39 @@ def torch_state(state: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, 
     }
 
 
-def stub(name: str, **content: Any) -> types.ModuleType:
-    """A module of this name that holds nothing but `content`, for imports that a run does not need."""
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__dict__.update(content)
-    return module
+def authors(system: str, folder: str, state: dict[str, np.ndarray], **options: Any) -> Any:
+    """The authors' networks with these weights, as jfusion/parity/reference runs them."""
+    sys.path.insert(0, str(REFERENCE))
+    side = importlib.import_module(system).Reference(folder, **options)
+    for prefix, network in side.networks.items():
+        network.load_state_dict(torch_state(state, prefix), strict=False)
+    return side
+
+
+def run_of_authors(
+    side: Any, arrays: Mapping[str, np.ndarray], stage: str | None, rate: float = 0.0
+) -> Run:
+    """A forward pass of the authors' code, or a training step of a stage."""
+    import torch
+
+    batch = {name: torch.tensor(value) for name, value in arrays.items()}
+    side.train(stage is not None)
+
+    def forward() -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return {"output": side.forward(batch).cpu().numpy()}
+
+    optimizers = side.optimizers(stage, rate) if stage else []
+
+    def step() -> dict[str, np.ndarray]:
+        for optimizer, _, _ in optimizers:
+            optimizer.zero_grad()
+        loss = side.loss(batch, stage)
+        loss.backward()
+        for optimizer, parameters, clip in optimizers:
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, max_norm=clip)
+            optimizer.step()
+        return {"loss": np.array([loss.item()])}
+
+    return step if stage else forward

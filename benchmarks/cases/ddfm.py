@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from cases import common
 
@@ -46,29 +44,19 @@ def reference(name: str, folder: str) -> common.Run:
     """One run of the authors' code."""
     import torch
 
-    # their package imports a video library and more that neither part needs
-    package = common.stub("guided_diffusion")
-    package.__path__ = [str(Path(folder, "guided_diffusion"))]
     config = CASES[name][0]
-    first, *sources = (torch.tensor(x) for x in inputs(name))
-    if not config:
-        from guided_diffusion.EM_onestep import EM_Initial, EM_onestep
+    first, *sources = inputs(name)
+    if config:
+        published = common.golden_json(f"ddfm/config_{config}.json")
+        state = common.weights(f"ddfm/manifest_{config}.json")
+        side = common.authors("ddfm", folder, state, config=published)
+        return common.run_of_authors(side, {"x": first, "t": np.array([500])}, None)
+    side = common.authors("ddfm", folder, {})
+    first, *sources = (torch.tensor(x) for x in (first, *sources))
+    state = [None]
 
-        state = [EM_Initial(sources[0])]
+    def run() -> dict[str, np.ndarray]:
+        out, state[0] = side.em_step(first, *sources, state[0])
+        return {"output": out.cpu().numpy()}
 
-        def run() -> dict[str, np.ndarray]:
-            out, state[0] = EM_onestep(first, *sources, state[0], 0.5, 0.001)
-            return {"output": out.cpu().numpy()}
-
-        return run
-    from guided_diffusion.unet import create_model
-
-    network = create_model(**common.golden_json(f"ddfm/config_{config}.json"))
-    network.load_state_dict(common.torch_state(common.weights(f"ddfm/manifest_{config}.json")))
-    network.eval()
-
-    def forward() -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            return {"output": network(first, torch.tensor([500.0])).cpu().numpy()}
-
-    return forward
+    return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -56,29 +55,7 @@ def ours(name: str) -> common.Run:
 
 def reference(name: str, folder: str) -> common.Run:
     """One run of the authors' code."""
-    sys.path.insert(0, folder)
-    import torch
-    from net.Film import Net
-    from utils.lossfun import Fusionloss, LpLssimLossweight
-
     case = CASES[name]
-    net = Net()
-    net.load_state_dict(common.torch_state(weights()))
-    a, b, text = (torch.tensor(x) for x in inputs(case))
-    fusion, ssim = Fusionloss(coeff_grad=20, device=torch.get_default_device()), LpLssimLossweight()
-    optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
-    weight = int((case.size[0] * case.size[1]) ** 0.5)
-
-    def forward() -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            return {"output": net(a, b, text).cpu().numpy()}
-
-    def step() -> dict[str, np.ndarray]:
-        fused = net(a, b, text)
-        loss = fusion(a, b, fused)[0] + 0 * (ssim(a, fused, weight)[0] + ssim(b, fused, weight)[0])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return {"loss": np.array([loss.item()])}
-
-    return step if case.train else forward
+    batch = dict(zip(("a", "b", "text"), inputs(case), strict=True))
+    side = common.authors("film", folder, weights())
+    return common.run_of_authors(side, batch, "fusion" if case.train else None, RATE)

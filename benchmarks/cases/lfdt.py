@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -54,46 +53,8 @@ def ours(name: str) -> common.Run:
 
 
 def reference(name: str, folder: str) -> common.Run:
-    """One run of the authors' network on the CPU, without the two OpenMMLab packages.
-
-    Of these it needs nothing but a name for nn.Module and one for BatchNorm2d.
-    """
-    import torch
-
-    def build_norm_layer(kind: dict, n: int) -> tuple[str, torch.nn.Module]:
-        return "bn", torch.nn.BatchNorm2d(n)
-
-    common.stub("mmengine")
-    common.stub("mmengine.model", BaseModule=torch.nn.Module)
-    common.stub("mmcv")
-    common.stub("mmcv.cnn", build_norm_layer=build_norm_layer)
-    common.stub("mmcv.cnn.bricks", build_norm_layer=build_norm_layer)
-    sys.path.insert(0, folder)
-    from model.networks import define_Network
-
+    """One run of the authors' network on the CPU, without the two OpenMMLab packages."""
     case = CASES[name]
-    published = common.golden_json("lfdt/configs.json")["default"]
-    fusion = {**published["Fusion"], "sample_selected": "ddp-solver++"}
-    model = {"Unet": published["Unet"], "Fusion": fusion, "fusion_task": "VI-IR"}
-    network = define_Network(
-        {"model": model, "phase": "test", "gpu_ids": None, "distributed": False}, 0
-    )
-    network.load_state_dict(common.torch_state(weights()))
-    network.set_loss("cpu")
-    first, second, noise = (torch.from_numpy(x) for x in inputs(case))
-    torch.randn = lambda *shape: noise  # what its sampler draws
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=1e-4)
-
-    def fuse() -> dict[str, np.ndarray]:
-        return {"output": network.test_Fusion(torch.cat([first, second], 1), "cpu").numpy()}
-
-    def step() -> dict[str, np.ndarray]:
-        optimizer.zero_grad()
-        loss = network(first, second)["loss"]
-        loss.backward()
-        optimizer.step()
-        return {"loss": np.array([loss.item()])}
-
-    network.train() if case.training else network.eval()
-    return step if case.training else fuse
+    batch = dict(zip(("first", "second", "noise"), inputs(case), strict=True))
+    side = common.authors("lfdt", folder, weights())
+    return common.run_of_authors(side, batch, "training" if case.training else None, RATE)

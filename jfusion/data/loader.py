@@ -26,7 +26,8 @@ class NumPyBatch(NamedTuple):
     """Pairs of one shape, as NumPy arrays.
 
     a, b (N, C, H, W) float32 in [0, 1]; text (N, L, D) float32 or None; names: those of the samples;
-    dataset: the data set that they are of.
+    dataset: the data set that they are of. pairs: each sample with its colors, augmented and cropped as
+    a and b are.
     """
 
     a: np.ndarray
@@ -34,6 +35,7 @@ class NumPyBatch(NamedTuple):
     text: np.ndarray | None
     names: list[str]
     dataset: str
+    pairs: list[Pair]
 
 
 @dataclass(frozen=True)
@@ -96,25 +98,39 @@ class DataLoader:
                 raise UserError(f"samples of one batch have different shapes ({listed}); {remedy}")
         text = None if pairs[0].text is None else np.stack([p.text for p in pairs])
         a, b = (np.stack([getattr(p, x) for p in pairs]) for x in "ab")
-        return NumPyBatch(a, b, text, [p.name for p in pairs], self.data.dataset)
+        return NumPyBatch(a, b, text, [p.name for p in pairs], self.data.dataset, pairs)
 
     def _sample(self, pair: Pair, rng: np.random.Generator) -> Pair:
-        """The pair with its arrays preprocessed, augmented and cropped."""
+        """The pair with its arrays preprocessed, augmented and cropped, and its colors with them."""
         a, b = self.preprocess(pair) if self.preprocess else (pair.a, pair.b)
+        size = a.shape[1:]
+        colors = [  # where `preprocess` gives another size, none fit
+            None if x is None or x.shape[:2] != size else np.moveaxis(x, 2, 0)
+            for x in (pair.rgb_a, pair.rgb_b)
+        ]
+        images = [a, b, *(x for x in colors if x is not None)]
         if self.augment:
-            a, b = flip_and_rotate(rng, a, b)
+            images = flip_and_rotate(rng, *images)
         if self.crop is not None:
-            room = [n - c for n, c in zip(a.shape[1:], self.crop, strict=True)]
-            if min(room) < 0:
-                size, crop = ("x".join(map(str, s)) for s in (a.shape[1:], self.crop))
-                raise UserError(
-                    f"sample {pair.name!r} is {size}, smaller than the crop of {crop}; "
-                    "train with a smaller --crop"
-                )
-            i, j = (int(rng.integers(0, r + 1)) for r in room)
-            window = (slice(None), slice(i, i + self.crop[0]), slice(j, j + self.crop[1]))
-            a, b = a[window], b[window]
-        return Pair(pair.name, a, b, pair.text)
+            window = self._window(images[0].shape[1:], pair.name, rng)
+            images = [x[window] for x in images]
+        a, b, *rest = images
+        rgb_a, rgb_b = (None if x is None else np.moveaxis(rest.pop(0), 0, 2) for x in colors)
+        return Pair(pair.name, a, b, pair.text, rgb_a, rgb_b, pair.rule)
+
+    def _window(
+        self, size: tuple[int, int], name: str, rng: np.random.Generator
+    ) -> tuple[slice, slice, slice]:
+        """A random window of the size `crop` in a sample's arrays (C, H, W)."""
+        room = [n - c for n, c in zip(size, self.crop, strict=True)]
+        if min(room) < 0:
+            size, crop = ("x".join(map(str, s)) for s in (size, self.crop))
+            raise UserError(
+                f"sample {name!r} is {size}, smaller than the crop of {crop}; "
+                "train with a smaller --crop"
+            )
+        i, j = (int(rng.integers(0, r + 1)) for r in room)
+        return slice(None), slice(i, i + self.crop[0]), slice(j, j + self.crop[1])
 
 
 class DatasetSchedule:

@@ -158,7 +158,7 @@ class Trainer:
         if mpi.first():
             progress.report(self.step, place, values, rates)
             if place[1] < self.options.images:
-                save_images(self.system, batch, self.run, self.epoch + 1)
+                save_images(self.system, batch, arrays.pairs, self.run, self.epoch + 1)
 
     def _check_losses(self, values: dict[str, float], samples: list[str]) -> None:
         """Raises UserError when a loss is not finite, or `--keep-best` names none of them."""

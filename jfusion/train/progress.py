@@ -5,14 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
+from jfusion.data.h5 import Pair
 from jfusion.errors import UserError, printable
 from jfusion.report import curves
 from jfusion.runs import Run
 from jfusion.runtime import jt, mpi
-from jfusion.systems.base import Batch
+from jfusion.systems.base import Batch, round_to_uint8, with_color_of
 from jfusion.systems.network import NetworkSystem
 
 RECENT = 100  # steps whose median time gives the time that is left
@@ -36,6 +38,7 @@ class Progress:
         self.epoch_bar = tqdm(bar_format=EPOCH, position=1, leave=False, **common)
         self.seconds: deque[float] = deque(maxlen=RECENT)
         self.begun = self.drawn = time.monotonic()
+        self.validated = ""
         self.compiling()
 
     def __enter__(self) -> Progress:
@@ -49,7 +52,11 @@ class Progress:
         """The next step also compiles kernels: the bar says so, and its time counts for nothing."""
         self.last: float | None = None
         self.bar.set_description_str("compiling kernels (first step)", refresh=False)
-        self.bar.set_postfix_str(f"left {self._left()}")
+        self._show_left()
+
+    def _show_left(self) -> None:
+        """Behind the bar: the time that is left, and the metrics of the last validation."""
+        self.bar.set_postfix_str(f"left {self._left()}{self.validated}")
 
     def report(
         self,
@@ -69,7 +76,7 @@ class Progress:
         self.last = now
         self.bar.update()
         self.bar.set_description_str("training", refresh=False)
-        self.bar.set_postfix_str(f"left {self._left()}")
+        self._show_left()
         self.epoch_bar.total, self.epoch_bar.n = batches, batch + 1
         self.epoch_bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
         self.epoch_bar.set_postfix({k: f"{v:.4g}" for k, v in losses.items()})
@@ -80,9 +87,13 @@ class Progress:
         self.run.log(step, line, {**losses, **{f"learning_rate/{k}": v for k, v in rates.items()}})
 
     def report_validation(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        """Reports the metrics of the validation pairs after so many epochs, in a line of its own."""
+        """Reports the metrics of the validation pairs after so many epochs: in a line of its own, and in
+        the bar until the next ones.
+        """
         text = " ".join(f"{k}: {v:.4f}" for k, v in values.items())
+        self.validated = f"; validation {' '.join(f'{k} {v:.3g}' for k, v in values.items())}"
         self.bar.write(f"validation after epoch {epoch}: {text}")
+        self._show_left()
         self.run.log(step, f"Validation {text}", {f"val/{k}": v for k, v in values.items()})
 
     def _left(self) -> str:
@@ -140,13 +151,28 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def save_images(system: NetworkSystem, batch: Batch, run: Run, epoch: int) -> None:
-    """Writes a, b and the system's preview of each pair of the batch into the run folder."""
+def save_images(
+    system: NetworkSystem, batch: Batch, pairs: Sequence[Pair], run: Run, epoch: int
+) -> None:
+    """Writes a, b and the system's preview of each pair of the batch into the run folder.
+
+    pairs: those of the batch; where one has color, its sources and the result are shown in it.
+    """
     system.eval()
     with jt.no_grad():
         fused = system.preview(batch).numpy()
     system.train()
     h, w = fused.shape[2:]
     a, b = batch.a.numpy(), batch.b.numpy()
-    for i, name in enumerate(batch.names):
-        run.save_images(epoch, name, [np.asarray(x[i, 0, :h, :w]) for x in (a, b, fused)])
+    for i, pair in enumerate(pairs):
+        grays = [round_to_uint8(x[i, 0, :h, :w]) for x in (a, b, fused)]
+        if pair.rgb_a is None and pair.rgb_b is None:
+            run.save_images(epoch, pair.name, grays)
+            continue
+        colors = [None if x is None else x[:h, :w] for x in (pair.rgb_a, pair.rgb_b)]
+        colors.append(with_color_of(pair, grays[2]).rgb)
+        shown = [
+            np.repeat(gray[..., None], 3, 2) if rgb is None else rgb
+            for gray, rgb in zip(grays, colors, strict=True)
+        ]
+        run.save_images(epoch, pair.name, shown)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jfusion.commands.preprocess import preprocess
-from jfusion.data.h5 import PairFile
+from jfusion.data.h5 import Pair, PairFile
 from jfusion.data.loader import DataLoader, DatasetSchedule
 from jfusion.errors import UserError
 from tests.commands.test_preprocess import make_dataset, options, random_pair
@@ -100,3 +100,16 @@ def test_entries_of_a_schedule_are_whole_words_of_one_name():
     ):
         with pytest.raises(UserError, match=said):
             DatasetSchedule(names, entries=entries)
+
+
+def test_colors_get_the_crop_and_the_rotation_of_their_image(tmp_path):
+    shape = (12, 12)
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    pair = Pair(
+        "x", np.zeros((1, *shape), np.float32), rgb[None, ..., 0] / 255, None, None, rgb, "b"
+    )
+    loader = DataLoader([pair], 1, crop=(5, 7), augment=True)
+    for seed in range(6):
+        sample = loader._sample(pair, np.random.default_rng(seed))
+        assert sample.rgb_a is None and sample.rule == "b"
+        np.testing.assert_array_equal(sample.rgb_b[..., 0] / 255, sample.b[0])

@@ -16,8 +16,8 @@ def make_run(root, steps, epochs=2, loss="total", **config):
     rows = [f"{i},{1 / i},{'' if i % 2 else i / 10}" for i in range(1, steps + 1)]
     (run.folder / "metrics.csv").write_text("\n".join([f"step,{loss},val/VIF", *rows]) + "\n")
     for epoch in range(1, epochs + 1):
-        run.save_images(epoch, "x", [np.full((4, 6), value) for value in (0.0, 1.0, 0.5)])
-        run.save_images(epoch, f"only_{epoch}", [np.zeros((4, 6))] * 3)
+        run.save_images(epoch, "x", [np.full((4, 6), value, np.uint8) for value in (0, 255, 128)])
+        run.save_images(epoch, f"only_{epoch}", [np.zeros((4, 6), np.uint8)] * 3)
     return run
 
 

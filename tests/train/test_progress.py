@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from jfusion.data.h5 import Pair
 from jfusion.data.image import read_rgb
 from jfusion.runs import Run
 from jfusion.runtime import jt
@@ -68,8 +69,23 @@ def test_images_are_those_of_each_pair_cropped_to_the_preview(toy, tmp_path):
     a, b = (np.full((2, 1, 4, 6), value, np.float32) for value in (0.0, 1.0))
     system.preview = lambda batch: system.fuse(batch.a, batch.b)[:, :, :2]
     run = Run.new(tmp_path, "toy", "Set", {})
-    save_images(system, Batch(jt.array(a), jt.array(b), None, ["x", "y"]), run, 3)
+    red = np.full((4, 6, 3), (255, 0, 0), np.uint8)
+    pairs = [Pair("x", a[0], b[0]), Pair("y", a[1], b[1], rgb_b=red, rule="b")]
+    save_images(system, Batch(jt.array(a), jt.array(b), None, ["x", "y"]), pairs, run, 3)
     assert system.is_training()
     for name in ("x", "y"):
         row = read_rgb(run.folder / f"pic_fusion/ckpt_3/{name}.png")
-        assert row.shape == (2, 18, 3) and row[0, ::6, 0].tolist() == [0, 255, 128]
+        assert row.shape == (2, 18, 3) and row[0, ::6, 0].tolist()[:2] == [0, 255]
+    assert read_rgb(run.folder / "pic_fusion/ckpt_3/x.png")[0, 12].tolist() == [128] * 3
+    fused = read_rgb(run.folder / "pic_fusion/ckpt_3/y.png")
+    assert fused[0, 6].tolist() == [255, 0, 0] and np.ptp(fused[0, 12]) > 60  # both have color
+
+
+def test_the_bar_shows_the_metrics_of_the_last_validation(tmp_path):
+    run = Run.new(tmp_path, "toy", "Set", {})
+    run.start_log(0)
+    with Progress(run, 2, 4, 0) as progress:
+        progress.report_validation(2, 1, {"EN": 6.912, "VIF": 0.6349})
+        progress.report(3, (1, 0, 2), {"total": 0.5}, {})
+        assert progress.bar.postfix == "left ?; validation EN 6.91 VIF 0.635"
+    run.close()

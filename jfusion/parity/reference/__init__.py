@@ -1,0 +1,1 @@
+"""The authors' side, which runs in their Python; see run.py."""

@@ -45,7 +45,7 @@ def main() -> None:
         answer = session.run_reference(setup, folder, len(prepared.pairs)).recorded()
     record = {**answer.record, "recorded": datetime.date.today().isoformat()}
     path = options.out / f"{options.system}.npz"
-    with replacing(path, "the recording") as temporary, temporary.open("wb") as file:
+    with replacing(path, "the recording", "checkpoint") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, record=json.dumps(record), **answer.arrays)
     print(f"{path}: {path.stat().st_size} bytes, losses {answer.record['stages']}")
 

@@ -35,7 +35,10 @@ def main() -> None:
     record, results = side.answer(below(arrays, "batch/"), options)
     pairs = [below(arrays, f"ours/{i}/") for i in range(options["pairs"])]
     fused, record["fuse_seconds"] = side.fuse(pairs)
-    with replacing(Path(answer), "the answer") as temporary, temporary.open("wb") as file:
+    with (
+        replacing(Path(answer), "the answer", "checkpoint") as temporary,
+        temporary.open("wb") as file,
+    ):
         np.savez(file, record=json.dumps(record), **results, **fused)
 
 

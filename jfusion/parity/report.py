@@ -59,7 +59,7 @@ def write(parity: Parity, folder: Path, command: str) -> list[Path]:
         pictures = {"layers.png": layers_picture(parity.layers)}
         pictures |= {f"losses_{s.name}.png": losses_picture(s) for s in parity.stages}
         for name, figure in pictures.items():
-            with replacing(folder / name, "the picture") as temporary:
+            with replacing(folder / name, "the picture", "figure") as temporary:
                 figure.savefig(temporary, format="png", dpi=DPI)
     paths = []
     for language, stem in LANGUAGES.items():

@@ -47,4 +47,4 @@ def test_a_python_without_pytorch_is_named(tmp_path, monkeypatch, capsys):
 def test_an_unknown_system_is_named_with_the_nearest(capsys):
     assert main(["parity", "fil"]) == 2
     text = capsys.readouterr().err
-    assert "film, cddfuse, sfdfuse, ddfm, lfdt, fccf" in text and "film?" in text
+    assert "film, cddfuse, sfdfuse, ddfm, lfdt, fccf" in text and "did you mean 'film'" in text

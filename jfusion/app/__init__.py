@@ -5,6 +5,7 @@ page      the page: its tabs in their order
 words     the texts of the page in English and Chinese
 methods   what can be chosen to fuse with
 work      one job after another: fuses a pair and judges the result; no Gradio
+main_thread  where Jittor is imported
 examples  pairs to try it with
 archive   zip files that come in and go out
 *_tab     one tab each; folder_job is what runs behind the tab Folder

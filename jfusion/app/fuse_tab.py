@@ -156,11 +156,11 @@ class Tab:
         """The result next to its images, its file, and a line that metrics are being computed."""
         words = Words.of(request)
         nothing = gr.update(value=None, visible=False)
-        if self.page.methods.compiles(method, task):
-            said = f'<p class="jf-note" role="status">{words("compiles")}</p>'
-            yield said, nothing, None, "", gr.update(visible=False)
         try:
             wish = Wish(task, method, text or "", align, kind)
+            if a and b and self._compiles(a, b, wish):
+                said = f'<p class="jf-note" role="status">{words("compiles")}</p>'
+                yield said, nothing, None, "", gr.update(visible=False)
             fused = self._fused(a, b, wish, words)
             view = self._view(fused, words)
         except Exception as error:
@@ -170,6 +170,10 @@ class Tab:
         file = gr.update(value=str(fused.result), visible=True)
         measuring = f'<p class="jf-quiet" role="status">{words("measuring")}</p>'
         yield view, file, fused, measuring, gr.update(visible=False)
+
+    def _compiles(self, a: str, b: str, wish: Wish) -> bool:
+        task = work.task_of(a, b, wish, self.page.max_pixels)
+        return self.page.methods.compiles(wish.method, task)
 
     def for_programs(
         self,

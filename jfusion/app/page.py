@@ -77,5 +77,9 @@ def theme() -> Any:
     mono = [fonts(name) for name in ("ui-monospace", "monospace")]
     base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=mono)
     strong = {"button_primary_background_fill": "#1d4ed8", "button_primary_text_color": "#ffffff"}
+    quiet = {"body_text_color_subdued": "#475569", "input_placeholder_color": "#475569"}
+    quiet |= {f"{key}_dark": "#cbd5e1" for key in quiet}
     hover = {"button_primary_background_fill_hover": "#1e40af"}
-    return base.set(**strong, **hover, **{f"{key}_dark": v for key, v in (strong | hover).items()})
+    return base.set(
+        **strong, **hover, **quiet, **{f"{key}_dark": v for key, v in (strong | hover).items()}
+    )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jfusion import inference
+from jfusion.app import main_thread
 from jfusion.app.methods import AUTO, Methods
 from jfusion.commands import fuse
 from jfusion.data import image
@@ -92,12 +93,30 @@ def fuse_pair(
         raise UserError(
             "the page fuses images; videos and volumes are fused by the command jfusion fuse"
         )
+    if methods.compiles(wish.method, task_of(a, b, wish, max_pixels)):
+        main_thread.call(_start_jittor)
     with job() as printed:
         outcome = fuse.fuse(options)
     if outcome.failed:
         raise UserError(*outcome.failed.values())
     notes = [said for line in printed() if (said := _note(line))]
     return Fused(Path(a), Path(b), outcome.written[0], wish, notes, time.monotonic() - start)
+
+
+def task_of(a: str, b: str, wish: Wish, max_pixels: float) -> str:
+    """The task of a pair of files: the one that was chosen, or what `jfusion fuse` takes it for."""
+    if wish.task != AUTO:
+        return wish.task
+    reader = image.Reader(max_pixels=max_pixels)
+    for path in (a, b):
+        image.header(path, reader.most)  # refuses what is too large before it is decoded
+    return tasks.find(None, "", "", [("pair", Path(a), Path(b))], reader).task
+
+
+def _start_jittor() -> None:
+    from jfusion.runtime import jt
+
+    assert jt is not None
 
 
 def _note(line: str) -> str:

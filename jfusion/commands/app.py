@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import signal
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jfusion.app import main_thread
 from jfusion.config import CommandOptions, setting
 from jfusion.errors import UserError
 
@@ -80,8 +82,5 @@ def _wait() -> None:
     """Waits for Ctrl-C, or for the signal by which services are ended."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    try:
-        while not ended.wait(1):
-            pass
-    except KeyboardInterrupt:
-        pass
+    with contextlib.suppress(KeyboardInterrupt):
+        main_thread.serve(ended)

@@ -87,14 +87,14 @@ def estimate_shift(pairs: Iterable[tuple[np.ndarray, np.ndarray]], far: int = FA
     """
     coarse, fine, corners = 0.0, 0.0, []
     for a, b in pairs:
-        reach = min(far, min(a.shape) // 4) // 4 * 4
-        if reach < 4:
+        radius = min(far, min(a.shape) // 4) // 4 * 4
+        if radius < 4:
             return Shift(0, 0, 0.0)
         halves = [_half_size(x) for x in (a, b)]
-        edges = standardized(orientation_correlation(*halves, reach // 2))
-        values = standardized(_information_map(*map(_half_size, halves), reach // 4))
-        coarse = coarse + _enlarged(edges, 2 * reach + 1) + _enlarged(values, 2 * reach + 1)
-        fine = fine + standardized(orientation_correlation(a, b, reach))
+        edges = standardized(orientation_correlation(*halves, radius // 2))
+        values = standardized(_information_map(*map(_half_size, halves), radius // 4))
+        coarse = coarse + _enlarged(edges, 2 * radius + 1) + _enlarged(values, 2 * radius + 1)
+        fine = fine + standardized(orientation_correlation(a, b, radius))
         corners.append((a, b))
     if not corners:
         raise ValueError("no pair of images")
@@ -102,20 +102,20 @@ def estimate_shift(pairs: Iterable[tuple[np.ndarray, np.ndarray]], far: int = FA
     row, column = np.unravel_index(coarse.argmax(), coarse.shape)
     certainty = float(coarse[row, column]) / SURE
     row, column = _refined(fine, corners[:REFINED], int(row), int(column))
-    return Shift(row - reach, column - reach, certainty)
+    return Shift(row - radius, column - radius, certainty)
 
 
-def orientation_correlation(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
-    """How well the directions of edges fit at each shift of b, (2 reach + 1, 2 reach + 1).
+def orientation_correlation(a: np.ndarray, b: np.ndarray, radius: int) -> np.ndarray:
+    """How well the directions of edges fit at each shift of b, (2 radius + 1, 2 radius + 1).
 
-    The place (reach + rows, reach + columns) is that of the shift (rows, columns).
+    The place (radius + rows, radius + columns) is that of the shift (rows, columns).
     """
     from scipy import fft
 
-    shape = [fft.next_fast_len(n + reach) for n in a.shape]
+    shape = [fft.next_fast_len(n + radius) for n in a.shape]
     first, second = (fft.fft2(_orientations(x), shape) for x in (a, b))
     fit = fft.ifft2(np.conj(first) * second).real
-    return np.roll(fit, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    return np.roll(fit, (radius, radius), (0, 1))[: 2 * radius + 1, : 2 * radius + 1]
 
 
 def move(image: np.ndarray, shift: Shift, fill: np.ndarray) -> np.ndarray:
@@ -161,10 +161,10 @@ def _orientations(x: np.ndarray) -> np.ndarray:
     return (gradient * gradient / np.maximum(length, 1e-6) ** 1.5).astype(np.complex64)
 
 
-def _information_map(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
+def _information_map(a: np.ndarray, b: np.ndarray, radius: int) -> np.ndarray:
     """The normalized mutual information at each shift of b, as in `orientation_correlation`."""
-    shifts = range(-reach, reach + 1)
-    _, values = _best(_binned(a), _binned(b), [(0, 0)], reach, reach)
+    shifts = range(-radius, radius + 1)
+    _, values = _best(_binned(a), _binned(b), [(0, 0)], radius, radius)
     return np.array([[values[y, x] for x in shifts] for y in shifts])
 
 
@@ -185,7 +185,7 @@ def _refined(
     fine: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]], row: int, column: int
 ) -> tuple[int, int]:
     """The best place of the map `fine` and of the mutual information at most NEAR from a place."""
-    reach = fine.shape[0] // 2
+    radius = fine.shape[0] // 2
     rows, columns = (slice(max(c - NEAR, 0), c + NEAR + 1) for c in (row, column))
     fits = fine[rows, columns]
     places = np.mgrid[rows, columns][:, : fits.shape[0], : fits.shape[1]].reshape(2, -1)
@@ -193,9 +193,9 @@ def _refined(
     for a, b in pairs:
         h, w = a.shape
         one, two = _binned(a), _binned(b)
-        inner = one[reach : h - reach, reach : w - reach]
+        inner = one[radius : h - radius, radius : w - radius]
         values = [
-            _shared(inner, two[y : y + h - 2 * reach, x : x + w - 2 * reach]) for y, x in places.T
+            _shared(inner, two[y : y + h - 2 * radius, x : x + w - 2 * radius]) for y, x in places.T
         ]
         information += _zero_to_one(np.array(values))
     best = places[:, np.argmax(_zero_to_one(fits.ravel()) + information / len(pairs))]

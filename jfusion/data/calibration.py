@@ -18,8 +18,8 @@ from jfusion.data.alignment import orientation_correlation, standardized
 from jfusion.errors import UserError, printable
 from jfusion.files import read_text, write_text
 
-REACH = 0.06, 0.045, 0.045  # of a window in each round, in parts of B's longer side
-LEAST = 8  # pixels of reach, at least
+RADII = 0.06, 0.045, 0.045  # of a window's search in each round, in parts of B's longer side
+LEAST = 8  # pixels of a search radius, at least
 GRID = 6, 8  # windows of an image whose displacements are measured
 SCALES = np.geomspace(0.5, 2, 29)  # by how much A may be larger or smaller than it fills B
 COARSE = 120  # rows of the images in which the scale is searched
@@ -229,8 +229,8 @@ def estimate(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Calibration:
     size_a, size_b = pairs[0][0].shape, pairs[0][1].shape
     matrix = _coarse(pairs)
     known = Calibration(matrix, size_a, size_b)
-    for reach in REACH:
-        radius = max(LEAST, round(reach * max(size_b)))
+    for part in RADII:
+        radius = max(LEAST, round(part * max(size_b)))
         points, moved, weights = _displacements(pairs, known, radius)
         if len(points) < ENOUGH:
             raise UserError(
@@ -269,9 +269,9 @@ def _coarse(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
             total = total + (fit - np.median(fit)) / (fit.std() + 1e-12)
         peak = np.unravel_index(np.argmax(total), total.shape)
         if total[peak] > best[0]:
-            reach = min(canvas) // 3
+            radius = min(canvas) // 3
             shift_y, shift_x = (
-                p - reach + (c - s) // 2 - (c - r) // 2
+                p - radius + (c - s) // 2 - (c - r) // 2
                 for p, c, s, r in zip(peak, canvas, size, (rows, columns), strict=True)
             )
             matrix = np.array([[1, 0, shift_x], [0, 1, shift_y], [0, 0, 1]], float)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jfusion.runtime import jt
 
 
-BAND_PIXELS = 2_000_000  # of a band of a large image, for a method of limited reach
+BAND_PIXELS = 2_000_000  # of a band of a large image, for a method of limited radius
 
 
 class FusedImage(NamedTuple):
@@ -127,7 +127,7 @@ class System:
     # ---- what a system may change
 
     @property
-    def reach(self) -> int | None:
+    def radius(self) -> int | None:
         """How many pixels away a pixel of the result still depends on the images; None: without a limit."""
         return None
 
@@ -283,15 +283,15 @@ class System:
     def _fuse_bands(
         self, a: np.ndarray, b: np.ndarray, text: Any | None, seed: int | None, callback: Any
     ) -> np.ndarray:
-        """`_fuse`, of a large image and a method of limited reach on one band of rows after another."""
+        """`_fuse`, of a large image and a method of limited radius on one band of rows after another."""
         height, width = a.shape[2:]
         rows = max(1, BAND_PIXELS // width)
-        if self.reach is None or height <= 2 * rows:
+        if self.radius is None or height <= 2 * rows:
             return self._fuse(a, b, text, seed, callback)
         parts = []
         for first in range(0, height, rows):
-            top, last = max(0, first - self.reach), min(height, first + rows)
-            band = slice(top, last + self.reach)
+            top, last = max(0, first - self.radius), min(height, first + rows)
+            band = slice(top, last + self.radius)
             fused = self._fuse(a[:, :, band], b[:, :, band], text, seed, callback)
             parts.append(fused[:, :, first - top : last - top])
         return np.concatenate(parts, 2)

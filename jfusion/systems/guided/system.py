@@ -17,7 +17,7 @@ class GuidedFilterFusion(System):
     Config = Config
 
     @property
-    def reach(self) -> int:
+    def radius(self) -> int:
         """The saliency, and two means in a row of the widest guided filter."""
         c = self.config
         weights = 1 + c.saliency_radius + 2 * max(c.base_radius, c.detail_radius)

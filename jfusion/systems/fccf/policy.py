@@ -12,6 +12,7 @@ import numpy as np
 
 from jfusion.checkpoint import WeightMap
 from jfusion.ops.activation import tanh
+from jfusion.ops.softmax import softmax
 from jfusion.runtime import jt, nn
 
 HEADS = 4
@@ -58,8 +59,8 @@ class HypergraphConv(nn.Module):
         index.sync()  # Jittor cannot fuse an index that is not computed yet
         features = self.node2edge(x).reshape(len(edge_of), HEADS, -1)
         logits = (features * self.attention).sum(2)
-        weights = jt.exp(logits - logits.max(0, keepdims=True))
-        weights = (weights / weights.sum(0, keepdims=True)).unsqueeze(2)
+        # over the nodes; the gradient of one from stock Jittor changes by an ulp from run to run
+        weights = softmax(logits.transpose(1, 0)).transpose(1, 0).unsqueeze(2)
         weighted = (features * weights).reshape(len(edge_of), -1)
         shape = [len(sizes), weighted.shape[1]]
         sums = weighted.reindex_reduce("add", shape, ["@e0(i0)", "i1"], extras=[index])

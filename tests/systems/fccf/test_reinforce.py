@@ -106,6 +106,21 @@ def test_the_gradient_is_reinforce_and_an_entropy_term_would_not_change_it(monke
     np.testing.assert_array_equal(found, with_entropy)
 
 
+def test_the_gradient_has_the_same_bits_every_time():
+    runtime.seed(0)
+    learner, (luma, chroma) = module.Reinforcement(SIZE), scene(1)
+    parameters, memory = dict(learner.policy.state_dict()), learner.memory.numpy()
+    expected = None
+    for _ in range(8):
+        runtime.seed(1)
+        learner.memory.update(jt.array(memory).stop_grad())
+        loss = learner.losses(luma, chroma)["policy"]
+        found = [g.numpy() for g in jt.grad(loss, list(parameters.values()))]
+        expected = expected or found
+        for name, a, b in zip(parameters, found, expected, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
 def test_a_system_with_the_policy_trains_the_same_network_and_adjusts_the_chroma_alone():
     made = []
     for values in ({**TINY, "reinforce": False}, TINY):

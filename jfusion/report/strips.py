@@ -23,7 +23,9 @@ COLORS = (
     (230, 150, 20),
 )  # of the boxes, in this order
 PART = 4  # the shorter side over that of an automatic region
-NEIGHBORHOOD = 3  # its side over that of the region
+DETAIL = (
+    2  # the side of an automatic region over that of the neighborhood whose mean does not count
+)
 TALLEST = 1.5  # height of an enlarged region over the width of its column
 HEAD, BORDER = 26, 3  # pixels above the images for labels, and of the lines of boxes
 PALETTES = ("gray", "inferno", "magma", "plasma", "viridis", "hot", "jet")
@@ -50,16 +52,17 @@ def parse_zoom(texts: Sequence[str]) -> list[Region]:
 
 
 def automatic_region(images: Sequence[np.ndarray], part: int = PART) -> Region:
-    """The square in which the images differ most, each less the mean of its neighborhood.
+    """The square in which the images differ most, each pixel less the mean of its neighborhood.
 
-    So a region of another structure is found, and not a sky of another brightness. images: of one size, (H, W)
+    So details that differ are found, and not a sky of another brightness. images: of one size, (H, W)
     or (H, W, 3) uint8. The side is a `part` of the shorter one.
     """
     from scipy.ndimage import uniform_filter
 
     grays = [_luma(x) for x in images]
     side = max(1, min(grays[0].shape) // part)
-    spread = np.var([x - uniform_filter(x, NEIGHBORHOOD * side) for x in grays], axis=0)
+    near = max(3, side // DETAIL)
+    spread = np.var([x - uniform_filter(x, near) for x in grays], axis=0)
     sums = np.pad(spread, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     sums = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     y, x = np.unravel_index(sums.argmax(), sums.shape)

@@ -21,14 +21,19 @@ VALUE_GAIN, EDGE_GAIN = 0.1, 0.25
 NEAR = 3  # how far a shift is refined at full size
 REFINED = 3  # pairs whose mutual information refines a common shift
 FAR = 32  # the largest shift that `estimate_shift` tries, in pixels
-SURE = 3.5  # height of its peak over the other shifts, in their deviations; measured, see there too
+APART, AGREE = (
+    8,
+    6,
+)  # pixels from which two shifts are different ones, and up to which they are the same
+# by how much the best shift must stand out from different ones, in deviations; less where values and
+# edges agree; measured, see there too
+LEAD, LEAD_AGREED = 2.0, 0.3
 
 
 class Shift(NamedTuple):
     """How far b is shifted relative to a: b(y + rows, x + columns) shows what a(y, x) shows.
 
-    certainty: the rise of the shared information, divided by the rise that counts; at 1 or more the
-    shift is trusted.
+    certainty: how far the shift stands out, divided by how far it must; at 1 or more it is trusted.
     """
 
     rows: int
@@ -82,27 +87,48 @@ def estimate_shift(pairs: Iterable[tuple[np.ndarray, np.ndarray]], far: int = FA
     Each pair adds two maps over all shifts: the correlation of the directions of edges, by FFT (Fitch et
     al., "Orientation Correlation", BMVC 2002, with directions doubled, so that an edge from dark to bright
     fits one from bright to dark), and the normalized mutual information of the values at a quarter of
-    the size. The highest place of their sum, refined at full size, is the shift. Images with a side of 4
+    the size. The highest place of their sum, refined at full size, is the shift; it is certain where it
+    stands out from all others, or where edges and values agree. Images with a side of 4
     `far` or less are searched less far; raises ValueError without a pair.
     """
-    coarse, fine, corners = 0.0, 0.0, []
+    edges, values, fine, corners = 0.0, 0.0, 0.0, []
     for a, b in pairs:
         radius = min(far, min(a.shape) // 4) // 4 * 4
         if radius < 4:
             return Shift(0, 0, 0.0)
+        side = 2 * radius + 1
         halves = [_half_size(x) for x in (a, b)]
-        edges = standardized(orientation_correlation(*halves, radius // 2))
-        values = standardized(_information_map(*map(_half_size, halves), radius // 4))
-        coarse = coarse + _enlarged(edges, 2 * radius + 1) + _enlarged(values, 2 * radius + 1)
+        fits = standardized(orientation_correlation(*halves, radius // 2))
+        shared = standardized(_information_map(*map(_half_size, halves), radius // 4))
+        edges, values = edges + _enlarged(fits, side), values + _enlarged(shared, side)
         fine = fine + standardized(orientation_correlation(a, b, radius))
         corners.append((a, b))
     if not corners:
         raise ValueError("no pair of images")
-    coarse = standardized(coarse)
-    row, column = np.unravel_index(coarse.argmax(), coarse.shape)
-    certainty = float(coarse[row, column]) / SURE
-    row, column = _refined(fine, corners[:REFINED], int(row), int(column))
-    return Shift(row - radius, column - radius, certainty)
+    place, certainty = _peak(edges, values)
+    for _ in range(2):  # the first may end at the border of what it searches
+        place = _refined(fine, corners[:REFINED], *place)
+    return Shift(place[0] - radius, place[1] - radius, certainty)
+
+
+def _peak(edges: np.ndarray, values: np.ndarray) -> tuple[tuple[int, int], float]:
+    """The highest place of the sum of two maps over all shifts, and how certain it is (see `Shift`).
+
+    In the map of two images that share nothing, something is highest too, but other places are as high,
+    and the highest places of the two maps have nothing to do with each other.
+    """
+    both = standardized(edges + values)
+    place = _highest(both)
+    rows, columns = np.indices(both.shape)
+    away = np.maximum(abs(rows - place[0]), abs(columns - place[1]))
+    lead = both[place] - both[away > min(APART, len(both) // 4)].max()
+    agreed = all(np.abs(np.subtract(_highest(x), place)).max() <= AGREE for x in (edges, values))
+    return place, float(lead) / (LEAD_AGREED if agreed else LEAD)
+
+
+def _highest(x: np.ndarray) -> tuple[int, int]:
+    row, column = np.unravel_index(x.argmax(), x.shape)
+    return int(row), int(column)
 
 
 def orientation_correlation(a: np.ndarray, b: np.ndarray, radius: int) -> np.ndarray:

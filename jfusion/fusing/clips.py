@@ -60,6 +60,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if len(frames) < len(b.times):
         print(f"note: A ends before B; the last {len(b.times) - len(frames)} frames are left out")
     if options.dry_run:
+        Method.find(weights, system)  # says what is missing
         return Outcome()
     if out.suffix and out.exists() and not options.overwrite:
         print(f"note: {out} is there already and stays (--overwrite)")

@@ -54,7 +54,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     weights, system = choose(options.weights, options.system, guess)
     if options.dry_run:
         print(plan.table())
-        inference.find_checkpoint(weights, system)  # says so if there is none
+        Method.find(weights, system)  # says what is missing
         return Outcome()
     _report(plan, options.skip_bad)
     kept = [path for item in plan.kept for path in item.outputs]

@@ -33,6 +33,23 @@ def choose(weights: str | None, system: str | None, guess: Guess) -> tuple[str |
     return chosen
 
 
+def _note_first_compilation() -> None:
+    """Says what to do meanwhile, or without a compiler: see `Method.find`."""
+    from jfusion.runtime.build import is_prepared
+
+    at_once = "--method laplacian needs no network and answers at once"
+    try:
+        prepared = is_prepared()
+    except UserError as error:
+        raise UserError(f"{error}; {at_once}") from error
+    if not prepared:
+        print(
+            "note: networks run in Jittor, whose core is compiled first, once on this machine (3 to 4 minutes on "
+            f"two cores); {at_once}",
+            flush=True,
+        )
+
+
 @dataclass
 class Method:
     """A system ready to fuse, and what it needs of a pair.
@@ -49,8 +66,14 @@ class Method:
 
     @classmethod
     def find(cls, weights: str | None, system: str | None) -> Method:
-        """The checkpoint of the weights, or a system without weights. Raises UserError if there is none."""
+        """The checkpoint of the weights, or a system without weights.
+
+        A note says when a network needs Jittor and its core must be compiled first. Raises UserError when
+        the checkpoint is not there, or when this machine cannot compile.
+        """
         path, content = inference.open_checkpoint(weights, system)
+        if path is not None:
+            _note_first_compilation()
         return cls(inference.resolve_system(content, system), path, content)
 
     @property

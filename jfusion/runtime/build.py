@@ -85,6 +85,16 @@ Path(sys.argv[3]).write_text(json.dumps(out))
 """
 
 
+def is_prepared() -> bool:
+    """Whether Jittor's core is compiled for this environment, so that the next start takes no minutes.
+
+    Raises UserError when something is missing that compiling needs.
+    """
+    check_numpy()
+    check_requirements()
+    return stamp_path(cache_home(), environment()).exists()
+
+
 def prepare(quiet: bool = False) -> dict[str, Any]:
     """Compiles Jittor's core where that has not been done; safe when several processes start at once.
 

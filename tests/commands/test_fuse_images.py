@@ -97,6 +97,22 @@ def test_a_dry_run_writes_nothing(pairs, capsys):
     assert "nowhere.pkl" in capsys.readouterr().err
 
 
+def test_a_plan_says_that_a_network_is_compiled_first_or_cannot_be(pairs, capsys, monkeypatch):
+    command = ("x", "y", "--weights", "film-ivf", "--dry-run")
+    monkeypatch.setenv("JFUSION_HOME", str(pairs / "new"))
+    assert fuse(*command) == 0
+    said = capsys.readouterr().out
+    assert "core is compiled first" in said and "--method laplacian" in said
+    monkeypatch.setenv("cc_path", "no-such-compiler")
+    assert fuse(*command) == 2
+    said = capsys.readouterr()
+    assert "-> fused/0.png" in said.out
+    (line,) = said.err.strip().splitlines()
+    assert "no C++ compiler found; remedy: " in line and "--method laplacian" in line
+    assert fuse("x", "y", "--method", "laplacian", "--dry-run") == 0
+    assert "compile" not in capsys.readouterr().out
+
+
 def test_bad_pairs_stop_the_work_before_it_begins_or_are_skipped(pairs, capsys):
     (pairs / "x/1.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     assert fuse("x", "y") == 2

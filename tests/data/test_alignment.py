@@ -111,3 +111,13 @@ def test_preprocessing_lists_misaligned_pairs_and_remembers_them(tmp_path, capsy
         "IVF", "Set", "test", str(tmp_path), str(tmp_path / "p.h5"), check_alignment=False
     )
     assert preprocess(made).misaligned == [] and h5.PairFile(tmp_path / "p.h5").names
+
+
+@pytest.mark.parametrize("smooth", [0, 2, 5])
+def test_no_shift_is_certain_between_images_that_share_nothing(smooth):
+    rng = np.random.default_rng(1)
+    trusted = 0
+    for _ in range(8):
+        a, b = (ndimage.gaussian_filter(x, smooth) for x in rng.random((2, 160, 160)))
+        trusted += estimate_shift([(a, b)]).certainty >= 1
+    assert trusted <= 1

@@ -223,7 +223,7 @@ def _state_of(path: Path) -> str:
 
 def remove_damaged_kernels(cache: Path) -> int:
     """Removes compiled kernels that were truncated, which Jittor compiles again; returns their number."""
-    damaged = [path for path in cache.glob("jit/*.so") if not _is_whole_library(path)]
+    damaged = [path for path in cache.glob("jit/*.so") if not is_whole_library(path)]
     for path in damaged:
         path.unlink(missing_ok=True)
     if damaged:
@@ -234,7 +234,7 @@ def remove_damaged_kernels(cache: Path) -> int:
     return len(damaged)
 
 
-def _is_whole_library(path: Path) -> bool:
+def is_whole_library(path: Path) -> bool:
     """Whether a shared library reaches to the end of its table of sections, its last part."""
     try:
         size = path.stat().st_size

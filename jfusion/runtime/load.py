@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jfusion.files import point_link
+from jfusion.runtime import watch
 from jfusion.runtime.build import prepare
 from jfusion.runtime.cache import cache_home, shell_safe, short_hash
 from jfusion.runtime.environment import changed_environment, interpreter, jittor_site
@@ -28,6 +29,7 @@ def load_jittor() -> Any:
         jittor.flags.use_cuda = 1
         # with it, the sine of a large number (a diffusion step, say) has few correct digits
         jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
+    watch.start(cache_home())
     return jittor
 
 

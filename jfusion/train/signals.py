@@ -29,8 +29,9 @@ def interruptible(answer: Callable[[], str] = str) -> Iterator[list[int]]:
             with contextlib.suppress(OSError):
                 os.write(2, f"\n{line}\n".encode())
 
-    before = {}
+    before, watched = {}, -1
     with contextlib.suppress(ValueError):  # Python lets only the main thread set handlers
+        watched = signal.set_wakeup_fd(-1)  # a step may take its time
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
             # Jittor takes a lock that a signal interrupts for a fault: the system resumes the wait
@@ -40,3 +41,5 @@ def interruptible(answer: Callable[[], str] = str) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if watched >= 0:
+            signal.set_wakeup_fd(watched, warn_on_full_buffer=False)

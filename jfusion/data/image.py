@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -239,8 +241,7 @@ def header(path: str | Path, most: float = MAX_PIXELS * 1e6) -> Header:
 
 
 def _tiff_header(path: Path) -> Header:
-    import tifffile
-
+    tifffile = _tifffile()
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         channels = 3 if page.samplesperpixel > 2 else 1
@@ -339,6 +340,14 @@ def _jpeg2000_channels(path: Path) -> list[tuple[int, bool]]:
     count = int.from_bytes(head[start + 40 : start + 42], "big")
     sizes = head[start + 42 : start + 42 + 3 * count : 3]
     return [((size & 127) + 1, size > 127) for size in sizes]
+
+
+def _tifffile() -> ModuleType:
+    """The module tifffile, which logs what is odd in a file: what matters of it is raised."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile
 
 
 def _check_size(path: Path, width: int, height: int, most: float) -> None:
@@ -459,8 +468,7 @@ def _is_deep_tiff(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return False
-    import tifffile
-
+    tifffile = _tifffile()
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         deep = page.dtype != np.uint8 and page.bitspersample >= 8
@@ -469,8 +477,7 @@ def _is_deep_tiff(path: Path) -> bool:
 
 def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
     """The pixels of the first page, and the number of pages."""
-    import tifffile
-
+    tifffile = _tifffile()
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         _check_size(path, page.imagewidth, page.imagelength, most)

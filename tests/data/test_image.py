@@ -204,3 +204,13 @@ def test_a_compression_that_would_lose_bits_is_refused(tmp_path):
 def _tiff_bytes(pixels, folder):
     tifffile.imwrite(folder / "plain.tif", pixels, photometric="rgb")
     return (folder / "plain.tif").read_bytes()
+
+
+def test_what_tifffile_finds_odd_is_not_printed(tmp_path, caplog):
+    pixels = np.stack([RAMP] * 3, -1)
+    raw = bytearray(_tiff_bytes(pixels, tmp_path))
+    place = raw.index(b"\x17\x01")  # StripByteCounts
+    raw[place : place + 2] = b"\x99\x01"
+    (tmp_path / "x.tif").write_bytes(raw)
+    np.testing.assert_array_equal(image.Reader()._decoded(tmp_path / "x.tif"), pixels)
+    assert not caplog.records

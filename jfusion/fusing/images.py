@@ -24,7 +24,6 @@ from jfusion.data.names import listed
 from jfusion.data.thermal import ThermalReader
 from jfusion.errors import UserError, WritingError
 from jfusion.fusing import plan as planning
-from jfusion.fusing import report
 from jfusion.fusing import task as tasks
 from jfusion.fusing.alignment import Alignment
 from jfusion.fusing.heat import Heat
@@ -77,6 +76,8 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     outcome = fuse_all(plan.todo, source.read, _fusing(options, method, heat), check)
     outcome.kept = kept
     if options.report:
+        from jfusion.fusing import report  # the metrics take time to import
+
         report.write(options, settings, method, plan, source, outcome)
     return outcome
 

@@ -14,7 +14,8 @@ import jfusion
 from jfusion.systems import registry
 
 PACKAGE = Path(jfusion.__file__).parent
-ROOMS_OF_SYSTEMS = ("systems", "papers")
+# systems: each in its folder; papers: published numbers; parity: each system next to its authors' code
+ROOMS_OF_SYSTEMS = ("systems", "papers", "parity")
 ORDINARY = ("average", "maximum", "laplacian", "guided")  # words of the language, not only systems
 NAMES = [name for name in registry.SYSTEMS if name not in ORDINARY]
 WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(NAMES)})(?![a-z])")

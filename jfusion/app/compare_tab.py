@@ -10,6 +10,7 @@ import numpy as np
 
 from jfusion.app import fuse_tab, work
 from jfusion.app.fuse_tab import WORK
+from jfusion.app.methods import without_weights
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
 from jfusion.app.work import Wish
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from jfusion.app.page import Page
 
 MOST = 6  # methods
-FIRST = ("average", "maximum", "laplacian", "guided", "mertens")
 
 
 def add(page: Page) -> None:
@@ -40,7 +40,7 @@ def add(page: Page) -> None:
         task = fuse_tab.task_menu(page)
         chosen = gr.CheckboxGroup(
             names,
-            value=[n for n in names if n in FIRST],
+            value=[n for n in names if n in without_weights()][:MOST],
             label=text("methods"),
             elem_id="jf-methods",
         )

@@ -44,7 +44,7 @@ class Methods:
     @cached_property
     def names(self) -> list[str]:
         """All names: the user's weights, those that come with jfusion, methods without weights."""
-        return [*self.own, *weights.names(), *_without_weights()]
+        return [*self.own, *weights.names(), *without_weights()]
 
     def options(self, name: str) -> dict[str, str]:
         """The options of `jfusion fuse` that mean a method; none for `AUTO`. Raises UserError for another name."""
@@ -71,7 +71,7 @@ class Methods:
         return registry.config_class(system)
 
 
-def _without_weights() -> list[str]:
+def without_weights() -> list[str]:
     """The systems of jfusion that need no weights; those that are trained have settings of their own for it."""
     return [name for name in registry.SYSTEMS if not _trained(registry.config_class(name))]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from jfusion.config import CommandOptions, setting
 from jfusion.errors import UserError
 from jfusion.files import check_output
+from jfusion.systems import registry
 
 EPILOG = (
     "The report is in DIR/parity/SYSTEM: report.md, report.html, and report.zh.md and report.zh.html in "
@@ -21,7 +22,10 @@ class Options(CommandOptions):
     """The system, the authors' code, and what both sides compute."""
 
     system: str = setting(
-        "film", "film, cddfuse, sfdfuse, ddfm, lfdt or fccf", "SYSTEM", positional=True
+        registry.DEFAULT,
+        "a system of a paper (docs/parity.md lists them)",
+        "SYSTEM",
+        positional=True,
     )
     reference: str | None = setting(
         None, "a checkout of the authors' repository (default: recorded figures)", "DIR"

@@ -134,6 +134,12 @@ class Options(CommandOptions):
         "a calibration (JSON, OpenCV's YAML) that lays A on B; jfusion align makes one",
         "FILE",
     )
+    series_a: str | None = setting(
+        None,
+        "of several DICOM series in the folder A, the one whose UID or description begins so",
+        "TEXT",
+    )
+    series_b: str | None = setting(None, "the same for the folder B", "TEXT")
     check_alignment: bool = setting(
         True, "say so when the two images seem to be shifted by a few pixels"
     )

@@ -418,7 +418,9 @@ def _one_series(path: Path, headers: list[tuple[Path, Any]], chosen: str | None)
         return series[fits[0]]
     if len(series) > 1:
         counts = "; ".join(f"{title(u)} ({len(files)} files)" for u, files in series.items())
-        raise UserError(f"{path} holds {len(series)} series; choose one with --series: {counts}")
+        raise UserError(
+            f"{path} holds {len(series)} series; choose one with --series (fuse: --series-a, --series-b): {counts}"
+        )
     return headers
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jfusion.commands.fuse import Options
 
 Kind = Literal["images", "volumes", "clips"]
+VOLUMES_ONLY = ("series_a", "series_b")  # options of volumes alone
 # Options of images alone, and what they are without being used.
 IMAGES_ONLY = {"bits": 8, "samples": 1, "record": None, "palette": None, "report": False}
 
@@ -33,6 +34,9 @@ def kind_of(options: Options) -> Kind:
     for name, usual in IMAGES_ONLY.items() if kind != "images" else ():
         if getattr(options, name) != usual:
             raise UserError(f"{option_of(name)} is for images; leave it out for {kind}")
+    for name in VOLUMES_ONLY if kind != "volumes" else ():
+        if getattr(options, name) is not None:
+            raise UserError(f"{option_of(name)} is for volumes; leave it out for {kind}")
     return kind
 
 

@@ -38,7 +38,9 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
         return Outcome(kept=outputs)
     _check(options)
     method = Method.find(weights, system)
-    a, b = (read_in_space(path, nan="lowest") for path in (options.a, options.b))
+    series = options.series_a, options.series_b
+    paths = zip((options.a, options.b), series, strict=True)
+    a, b = (read_in_space(path, nan="lowest", series=name) for path, name in paths)
     policy = RangePolicy.parse(options.range)
     windows = tuple(space.window_of(x.values, policy) for x in (a, b))
     print(

@@ -10,6 +10,7 @@ from jfusion.cli import main
 from jfusion.data import image, volume
 from jfusion.data.volume import Volume
 from tests.data.test_space import FRONT, RIGHT, affine_of, phantom, saved
+from tests.data.test_volume import CASES
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def test_pseudo_colors_give_a_volume_in_color(pair, tmp_path):
     assert volume.read_in_space(out).values.shape == (*space.values.shape, 3)
 
 
+def test_both_volumes_may_be_series_of_one_folder(tmp_path, capsys):
+    folder = str(CASES / "twoseries")
+    command = ["fuse", folder, folder, "-o", str(tmp_path / "f.nii.gz"), "--method", "average"]
+    assert main([*command, "--series-a", "7.7", "--series-b", "1.2"]) == 0
+    fused = np.asarray(nibabel.load(tmp_path / "f.nii.gz").dataobj)
+    one, other = (
+        volume.read_in_space(CASES / "twoseries", series=name).values for name in ("7.7", "1.2")
+    )
+    assert fused.shape == one.shape == other.shape
+    image.write(tmp_path / "x.png", np.zeros((9, 9), np.uint8))
+    picture = str(tmp_path / "x.png")
+    assert main(["fuse", picture, picture, "--series-b", "1"]) == 2
+    assert "--series-b is for volumes" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(pair, tmp_path, capsys):
     mr, pet, _ = pair
     image.write(tmp_path / "x.png", np.zeros((9, 9), np.uint8))
@@ -55,6 +71,7 @@ def test_mistakes_are_one_line(pair, tmp_path, capsys):
         (pet, ["-o", str(tmp_path / "f.jpg")], "is written as .nii or .nii.gz"),
         (pet, ["-o", str(mr), "--overwrite"], "which this command reads"),
         (saved(tmp_path / "far", ".nii.gz", far), [], "do not overlap"),
+        (CASES / "twoseries", [], "holds 2 series; choose one with --series (fuse: --series-a"),
     ):
         assert main(["fuse", str(mr), str(b), "-o", str(tmp_path / "o"), *options]) == 2
         error = capsys.readouterr().err

@@ -143,7 +143,8 @@ class Side:
 
         modules = {name: m for name, m in self.system.named_modules() if m is not self.system}
         for name, module in modules.items():
-            module.register_forward_hook(lambda _, args, out, name=name: keep(name, out))
+            # of a call with named arguments, Jittor passes these on too
+            module.register_forward_hook(lambda _, args, out, *named, name=name: keep(name, out))
         with jt.no_grad():
             output = self.case.forward(self.system, batch)
             for module in modules.values():

@@ -64,7 +64,9 @@ class Options(CommandOptions):
     common: bool = setting(True, "evaluate every method on the pairs that all methods have")
     preset: str = setting(DEFAULT_PRESET, f"the evaluator: {', '.join(PRESETS)}", "NAME")
     metrics: str | None = setting(
-        None, "columns; all: every one (default: those that the evaluator prints)", "EN,SD,..."
+        None,
+        "columns; all: every one but NIQE and BRISQUE (default: those that the evaluator prints)",
+        "EN,SD,...",
     )
     jobs: int | None = setting(None, "processes (default: one for each core)")
     paper: Sequence[str] | None = setting(

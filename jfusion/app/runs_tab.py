@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jfusion.app.fuse_tab import WORK
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
 from jfusion.errors import UserError
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from jfusion.app.page import Page
 
 DPI = 110
+# A look at the runs does not wait for a job that fuses.
+LOOK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "look"}
 
 
 def add(page: Page) -> None:
@@ -29,9 +30,9 @@ def add(page: Page) -> None:
             again = gr.Button(text("refresh"), scale=1)
         shown = gr.HTML(elem_id="jf-curves")
     gr.on(
-        [chosen.select, again.click], tab.look, run, [run, shown], api_visibility="private", **WORK
+        [chosen.select, again.click], tab.look, run, [run, shown], api_visibility="private", **LOOK
     )
-    run.input(tab.show, run, shown, api_visibility="private", **WORK)
+    run.input(tab.show, run, shown, api_visibility="private", **LOOK)
 
 
 class Tab:

@@ -210,6 +210,8 @@ def _gallery(comparison: Comparison, shots: Sequence[Shot], folder: Path) -> lis
     for shot in sorted(shots, key=lambda s: order.get((s.set, s.name), after)):
         badge = badges.get((shot.set, shot.name), "")
         pictures = viewer.slider(shot.read(), LONGEST, quality=QUALITY) if room > 0 else ""
+        for label in ("Left", "Right"):
+            pictures = pictures.replace(f"<span>{label}</span>", _say(label))
         if len(pictures) > room:
             pictures, room = "", 0
         room, left_out = room - len(pictures), left_out or not pictures

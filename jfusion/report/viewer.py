@@ -64,7 +64,7 @@ def slider(
             f'<img class="{sides.strip()}" data-name="{name}" alt="{name}" src="{address}">'
         )
     menus = "".join(
-        f'<label>{html.escape(label)} <select data-side="{side}">{_choices(names, chosen)}</select></label>'
+        f'<label><span>{html.escape(label)}</span> <select data-side="{side}">{_choices(names, chosen)}</select></label>'
         for side, label, chosen in (
             ("left", labels.left, names[0]),
             ("right", labels.right, names[-1]),

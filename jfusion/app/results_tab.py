@@ -69,6 +69,7 @@ def results(words: Words) -> str:
     if not file.is_file():
         return words("no_results")
     text = file.read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^\| +\|(?=.*\n\|-)", f"| {words('method')} |", text)  # no empty head
     text = re.sub(r"!\[([^\]]*)\]\(([^)\s]+)\)", _inlined, text)
     return re.sub(
         r"\[([^\]]+)\]\((?!data:)[^)\s]+\)", r"\1", text

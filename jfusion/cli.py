@@ -206,6 +206,8 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"unknown option {typed}{self._hint(typed)}")
         if rest:
             self.error(f"unexpected argument {rest[0]!r}")
+        if twice := getattr(namespace, "twice", None):
+            self.error(twice)
         return namespace
 
     def _hint(self, typed: str) -> str:

@@ -147,6 +147,7 @@ def add_options(
             if typing.get_origin(hint) is Sequence:
                 shape = {"nargs": "+" if field.default is REQUIRED else "*"}
             metavar = field.name.upper() if aliases else field.metadata["metavar"]
+            shape |= {"action": _Place} if aliases else {}
             parser.add_argument(
                 field.name, metavar=metavar or field.name.upper(), **shape, **common
             )
@@ -165,8 +166,22 @@ class _Alias(argparse.Action):
     """Stores the value, and under `<dest>_alias` the option that was typed for it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if before := getattr(namespace, f"{self.dest}_alias", None):
+            parser.error(f"--{before} and {option_string} both name {self.dest.upper()}")
         setattr(namespace, self.dest, values)
         setattr(namespace, f"{self.dest}_alias", option_string.strip("-"))
+
+
+class _Place(argparse.Action):
+    """Stores a positional argument; under `twice` what is wrong where an option names the same thing."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if alias := getattr(namespace, f"{self.dest}_alias", None):
+            named = f"{self.dest.upper()} is named by --{alias} and by its place"
+            namespace.twice = (
+                f"{named} ({values}); give both sides by options, or both by their places"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def parsed(namespace: argparse.Namespace, cls: type) -> dict[str, Any]:

@@ -157,6 +157,7 @@ def launch(blocks: Any, folder: Path, host: str, port: int | None, max_upload: f
             head=HEAD,
         )
     except OSError as error:
-        what = f"port {port} of {host} is taken" if port else f"{host} has no free port from 7860"
-        raise UserError(f"the page cannot be served: {what}; choose another --port") from error
+        what = f"port {port} of {host}" if port else f"a port from 7860 of {host}"
+        remedy = "it is taken, or this machine has no such address; choose another --port or --host"
+        raise UserError(f"the page cannot be served: {what} cannot be opened: {remedy}") from error
     return address

@@ -168,6 +168,10 @@ class Options(CommandOptions):
             raise UserError(f"--samples must be 1 or more, not {self.samples}")
         if self.blend > 1:
             raise UserError(f"--blend must be from 0 to 1, not {self.blend:g}")
+        if self.hotter_than is not None and self.palette is None:
+            raise UserError(
+                "--hotter-than says what --palette colors; name a palette, such as iron"
+            )
         Unit.parse(self.unit)
         if self.size and self.size_of:
             raise UserError("--size and --size-of exclude each other; leave out one")

@@ -54,14 +54,20 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if options.dry_run:
         print(plan.table())
         Method.find(weights, system)  # says what is missing
+        _check_bad(plan, options.skip_bad)
         return Outcome()
-    _report(plan, options.skip_bad)
+    _check_bad(plan, options.skip_bad)
+    _print_notes(plan)
     kept = [path for item in plan.kept for path in item.outputs]
-    if not plan.todo:
-        return Outcome(kept=kept)
-    planning.check_room(plan.todo, options.out, options.bits)
+    if options.palette and kept:
+        print("note: results that stay get no overlay; --overwrite makes both")
     source = Source.of(options, guess.task, reader)
     method = Method.find(weights, system)
+    if not plan.todo:
+        outcome = Outcome(kept=kept)
+        _write_report(options, settings, method, plan, source, outcome)
+        return outcome
+    planning.check_room(plan.todo, options.out, options.bits)
     check_bits(method.name, options.bits)
     reader.fix(method.ranges)
     for side in "ab":
@@ -75,16 +81,20 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     heat = Heat.of(options, reader, source.alignment)
     outcome = fuse_all(plan.todo, source.read, _fusing(options, method, heat), check)
     outcome.kept = kept
-    if options.report:
-        from jfusion.fusing import report  # the metrics take time to import
-
-        report.write(options, settings, method, plan, source, outcome)
+    _write_report(options, settings, method, plan, source, outcome)
     return outcome
 
 
-def _report(plan: Plan, skip_bad: bool) -> None:
-    """Prints what is resampled, kept and skipped. Raises UserError for bad pairs, unless they are skipped."""
-    bad, kept = plan.bad, plan.kept
+def _write_report(options: Options, *parts: Any) -> None:
+    if options.report:
+        from jfusion.fusing import report  # the metrics take time to import
+
+        report.write(options, *parts)
+
+
+def _check_bad(plan: Plan, skip_bad: bool) -> None:
+    """Raises UserError for pairs that cannot be fused, unless they are to be skipped."""
+    bad = plan.bad
     if bad and len(plan.items) == 1:
         raise UserError(bad[0].problem)
     if bad and not skip_bad:
@@ -93,6 +103,11 @@ def _report(plan: Plan, skip_bad: bool) -> None:
         raise UserError(
             f"{len(bad)} of {len(plan.items)} pairs cannot be fused; {first}{more}; --skip-bad leaves them out"
         )
+
+
+def _print_notes(plan: Plan) -> None:
+    """Prints what is skipped, kept and resampled."""
+    bad, kept = plan.bad, plan.kept
     if bad:
         print(f"note: {len(bad)} of {len(plan.items)} pairs are skipped:\n{planning.listed(bad)}")
     if kept:
@@ -100,7 +115,8 @@ def _report(plan: Plan, skip_bad: bool) -> None:
         results = "1 result is" if one else f"{len(kept)} results are"
         stays = "stays" if one else "stay"
         print(
-            f"note: {results} there already and {stays} (--overwrite): {listed(x.name for x in kept)}"
+            f"note: {results} there already and {stays}, whatever made them (--overwrite): "
+            f"{listed(x.name for x in kept)}"
         )
     changed = [item for item in plan.todo if item.resampled]
     if changed:

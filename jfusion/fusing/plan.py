@@ -109,7 +109,7 @@ class Plan:
                 f" (and {n} more)" if (n := len(item.outputs) - 1) else ""
             )
             end = f"{end}, kept" if item.kept else end
-            end = f"skipped: {item.problem}" if item.problem else end
+            end = f"cannot be fused: {item.problem}" if item.problem else end
             lines.append(printable(f"{item.name}: {sizes} {end}".replace(":  ", ": "), 4000))
         return "\n".join(lines)
 
@@ -156,7 +156,7 @@ def _examined(item: Item, sizes: Sizes, overwrite: bool, most: float) -> Item:
     except UserError as error:
         return replace(item, problem=str(error))
     size = sizes.of(*headers)
-    kept = not overwrite and all(path.exists() for path in item.outputs)
+    kept = not overwrite and all(path.exists() and path.stat().st_size for path in item.outputs)
     problem = sizes.problem(*headers)
     return replace(item, headers=headers, size=size, problem=problem, kept=kept)
 

@@ -30,7 +30,11 @@ def write(
     source: Source,
     outcome: Outcome,
 ) -> None:
-    """Evaluates the results that are there, and writes report.html into their folder."""
+    """Evaluates the results that are there, and writes report.html into their folder.
+
+    Where some were there before, nothing says which method made them: they are called "results" then, and
+    a note says so.
+    """
     from tqdm import tqdm
 
     there = {*outcome.written, *outcome.kept}
@@ -41,14 +45,19 @@ def write(
     for item in tqdm(items, desc="metrics", unit="pair", disable=len(items) == 1):
         pair = source.read(item)
         values[item.name], looks[item.name] = judgment.evaluate(item.outputs[0], pair)
-    name = source.task
-    comparison = Comparison(DEFAULT_PRESET, list(judgment.COLUMNS), {name: {method.name: values}})
+    name, label = source.task, "results" if outcome.kept else method.name
+    comparison = Comparison(DEFAULT_PRESET, list(judgment.COLUMNS), {name: {label: values}})
     blocks = [Block(f"{name} ({count(len(items), 'pair')})", comparison.table(name))]
-    notes = [*plausibility.warnings(looks), *(f"{k}: {v}" for k, v in outcome.failed.items())]
+    before = f"{count(len(outcome.kept), 'result')} there before, perhaps of another method than {method.name}"
+    notes = [
+        *([before] if outcome.kept else []),
+        *plausibility.warnings(looks),
+        *(f"{k}: {v}" for k, v in outcome.failed.items()),
+    ]
     shots = [_shot(name, item, source) for item in items]
     made = {"method": method.name, "task": name, **_given(options), **settings}
     path = items[0].outputs[0].parent / "report.html"
-    page.write(path, f"jfusion fuse: {method.name}", blocks, comparison, shots, notes, made)
+    page.write(path, f"jfusion fuse: {label}", blocks, comparison, shots, notes, made)
     print(f"report: {path}")
 
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from jfusion.errors import UserError
 from jfusion.files import write_text
 from jfusion.metrics.table import Table
 from jfusion.report import charts, viewer
@@ -89,6 +90,8 @@ def write(
     cannot be written.
     """
     path = Path(path)
+    if path.is_file() and _MADE not in path.read_bytes()[:4096]:
+        raise UserError(f"the report would replace {path}, which is no report; move that file")
     body = [
         _section("Means", [means_table(b.table, b.title or "Means") for b in blocks]),
         _section("Notes", _list(notes)),
@@ -274,11 +277,13 @@ def _settings(settings: Mapping[str, object]) -> str:
     return f'<div class="jf-scroll" tabindex="0" role="region" aria-label="Settings"><table class="jf-values jf-settings"><tbody>{"".join(rows)}</tbody></table></div>'
 
 
+_MADE = b'name="generator" content="jfusion"'
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="jfusion">
 <title>{title}</title>
 <style>
 {style}

@@ -76,6 +76,29 @@ def test_a_single_result_can_be_named(pairs):
     np.testing.assert_array_equal(image.Reader()._decoded(pairs / "deep.png"), deep)
 
 
+def test_an_empty_file_is_no_result(pairs):
+    (pairs / "fused").mkdir()
+    (pairs / "fused/0.png").touch()
+    assert fuse("x", "y") == 0
+    assert color.is_color(image.read_rgb(pairs / "fused/0.png"))
+
+
+@pytest.mark.parametrize(
+    "words", ["--ir x/0.png y/0.png y/1.png", "--ir x/0.png --over x/1.png y/0.png"]
+)
+def test_a_side_that_is_named_twice_is_refused(pairs, capsys, words):
+    assert fuse(*words.split(), "-o", "r.png") == 2
+    assert "named by --ir and by its place" in (said := capsys.readouterr().err) or (
+        "--ir and --over both name A" in said
+    )
+    assert not (pairs / "r.png").exists()
+
+
+def test_a_threshold_without_a_palette_is_refused(pairs, capsys):
+    assert fuse("x", "y", "--hotter-than", "40") == 2
+    assert "name a palette" in capsys.readouterr().err
+
+
 def test_16_bits_keep_what_8_bits_round(pairs):
     deep = np.linspace(0, 65535, 50 * 60).reshape(50, 60).astype(np.uint16)
     for side in "ab":
@@ -88,10 +111,12 @@ def test_16_bits_keep_what_8_bits_round(pairs):
 
 def test_a_dry_run_writes_nothing(pairs, capsys):
     save(pairs / "y/1.png", ramp((50, 90), channels=3))
-    assert fuse("x", "y", "--dry-run") == 0
-    said = capsys.readouterr().out
-    assert "0: 50x60 8 bit gray + 50x60 8 bit color -> fused/0.png" in said
-    assert "skipped: A is 50x60 and B is 50x90, which is another aspect" in said
+    assert fuse("x", "y", "--dry-run") == 2  # as the run itself would
+    said = capsys.readouterr()
+    assert "0: 50x60 8 bit gray + 50x60 8 bit color -> fused/0.png" in said.out
+    assert "cannot be fused: A is 50x60 and B is 50x90, which is another aspect" in said.out
+    assert "1 of 3 pairs cannot be fused" in said.err
+    assert fuse("x", "y", "--dry-run", "--skip-bad") == 0
     assert not (pairs / "fused").exists()
     assert fuse("x", "y", "--dry-run", "--weights", "nowhere.pkl") == 2
     assert "nowhere.pkl" in capsys.readouterr().err

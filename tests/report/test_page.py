@@ -101,6 +101,13 @@ def test_fuse_writes_a_report_also_of_results_that_were_there(folders, capsys):
     assert main([*command, "--method", "average", "--report"]) == 0
     again = (folders / "out/report.html").read_text(encoding="utf-8")
     assert again.count("<article>") == 2
+    assert "1 result there before, perhaps of another method" in again and ">results</td>" in again
+    (folders / "out/report.html").unlink()
+    assert main([*command, "--method", "average", "--report"]) == 0
+    assert (folders / "out/report.html").exists()
+    (folders / "out/report.html").write_text("my own")
+    assert main([*command, "--method", "average", "--report"]) == 2
+    assert "which is no report" in capsys.readouterr().err
 
 
 def test_metrics_writes_a_report_of_several_methods(folders):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import platform
@@ -55,9 +56,10 @@ def writing(what: str, path: object, error: Exception) -> WritingError:
         match = re.search(r"errno = (\d+)", str(error))
         number = int(match[1]) if match else None
     reason = os.strerror(number) if number else " ".join(str(error).split())
+    space = number in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    remedy = "free some space or choose another folder" if space else "choose another folder"
     return WritingError(
-        f"{what} could not be written to {path}: {reason}; "
-        "free some space or choose another folder (nothing that was there before is lost)"
+        f"{what} could not be written to {path}: {reason}; {remedy} (nothing that was there before is lost)"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import settings
 GOLDEN = Path(__file__).parent / "golden"
 settings.register_profile("jfusion", deadline=None, derandomize=True)
 settings.load_profile("jfusion")
+# A suite in the background inherits that Ctrl-C is ignored; the programs that the tests interrupt must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 spec = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
 recipe_module = importlib.util.module_from_spec(spec)

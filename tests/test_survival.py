@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -48,13 +49,14 @@ resume(sys.argv[1], max_steps=100_000)
 """
 
 
-def resume_and_kill(folder, seconds):
-    """Resumes a run and kills it so long after its first step; whether it lived until then."""
+def resume_and_kill(folder, steps, seconds):
+    """Resumes a run and kills it so long after so many steps; whether it lived until then."""
     command = [sys.executable, "-c", RESUME, str(folder)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
-        while process.stdout.readline() not in ("step\n", ""):
+        lines = (line for line in process.stdout if line == "step\n")
+        for _ in itertools.islice(lines, steps):
             pass
         timer = threading.Timer(seconds, process.kill)
         timer.start()
@@ -64,14 +66,10 @@ def resume_and_kill(folder, seconds):
 
 
 def kill_often(run, seed, times):
-    """How often a kill fell into the writing of a checkpoint. After each, every checkpoint is whole.
-
-    On a busy machine a run gets nowhere between two kills: it is killed on until it has got somewhere.
-    """
-    inside_a_write, kills, rng = 0, 0, np.random.default_rng(seed)
-    while kills < times or (run.latest()["step"] <= 3 and kills < 4 * times):
-        kills += 1
-        assert resume_and_kill(run.folder, rng.uniform(0, 0.5))
+    """How often a kill fell into the writing of a checkpoint. After each, every checkpoint is whole."""
+    inside_a_write, rng = 0, np.random.default_rng(seed)
+    for _ in range(times):
+        assert resume_and_kill(run.folder, int(rng.integers(1, 5)), rng.uniform(0, 0.5))
         inside_a_write += bool(list((run.folder / "model").glob(".*.part")))
         assert {p.suffix for p in (run.folder / "model").iterdir()} <= {".pkl", ".part"}
         for path in run.checkpoints():

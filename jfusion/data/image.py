@@ -353,7 +353,7 @@ def _tifffile() -> ModuleType:
 def _check_size(path: Path, width: int, height: int, most: float) -> None:
     if width * height > most:
         raise UserError(
-            f"image {path} has {width * height / 1e6:.0f} megapixels, more than --max-pixels {most / 1e6:g}"
+            f"image {path} has {width * height / 1e6:.3g} megapixels, more than --max-pixels {most / 1e6:g}"
         )
 
 

@@ -36,7 +36,9 @@ class Sizes:
             return cls(side or "b", None, side is not None or calibrated)
         numbers = size.lower().split("x")
         if len(numbers) != 2 or not all(n.isdecimal() and 0 < int(n) < 1 << 16 for n in numbers):
-            raise UserError(f"--size must be HEIGHTxWIDTH such as 480x640, not {printable(size)!r}")
+            raise UserError(
+                f"--size must be HEIGHTxWIDTH such as 480x640, each from 1 to 65535, not {printable(size)!r}"
+            )
         return cls("b", (int(numbers[0]), int(numbers[1])), True)
 
     def of(self, a: Header, b: Header) -> tuple[int, int]:

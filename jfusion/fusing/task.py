@@ -71,7 +71,7 @@ def by_images(pairs: list[tuple[str, Path, Path]], reader: Reader) -> Guess:
     for _, a, b in pairs:
         with contextlib.suppress(UserError):
             return guess(reader.rgb(a), reader.rgb(b))
-    return Guess("IVF", "no pair can be read")
+    return Guess("IVF", "")
 
 
 def by_names(files: Sequence[Path], count: int) -> Guess | None:

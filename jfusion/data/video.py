@@ -169,7 +169,8 @@ class VideoFile(Clip):
             return
         with self._opened() as container:
             stream = self._stream(container)
-            stream.thread_type = "AUTO"
+            # Not threads by frame: FFmpeg waits for them when a decoder is freed, and they for Python's lock.
+            stream.thread_type = "SLICE"
             if indices[0]:
                 container.seek(self._starts[indices[0]], stream=stream, backward=True)
             decoded, count = self._indexed(container, stream), 0

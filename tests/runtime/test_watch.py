@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -58,6 +59,8 @@ def test_ctrl_c_ends_the_process_although_nobody_can_answer(tmp_path, mode, code
         assert process.stdout.readline() == "ready\n"
         if mode == "training":
             process.stdout.readline()
+        if mode == "locked":
+            time.sleep(1)  # until it holds the lock
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate(timeout=60)
     assert (process.returncode, printed, errors) == (code, said, "")

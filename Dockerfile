@@ -1,9 +1,9 @@
 # jfusion with its page, on the CPU; Jittor's core is compiled in the image.
 #
 #   docker build -t jfusion .
-#   docker run --rm -p 127.0.0.1:7860:7860 -v "$PWD/exp:/work/exp" jfusion
+#   docker run --rm -p 127.0.0.1:7860:7860 -v "$PWD/exp:/data/exp" jfusion
 #
-# then open http://127.0.0.1:7860. Any command works: docker run --rm -v "$PWD:/work" jfusion jfusion fuse ir vi
+# then open http://127.0.0.1:7860. Any command works: docker run --rm -v "$PWD:/data" jfusion jfusion fuse ir vi
 FROM python:3.11-slim-bookworm
 
 # Jittor compiles its operators when they are first used.
@@ -22,6 +22,6 @@ RUN pip install --no-cache-dir -e ".[app]" \
 ENV JFUSION_HOME=/opt/cache
 RUN jfusion doctor --quiet --warm film && chmod -R a+rwX /opt/cache
 
-WORKDIR /work
+WORKDIR /data
 EXPOSE 7860
 CMD ["jfusion", "app", "--host", "0.0.0.0", "--port", "7860"]

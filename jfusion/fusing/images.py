@@ -61,6 +61,8 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     kept = [path for item in plan.kept for path in item.outputs]
     if options.palette and kept:
         print("note: results that stay get no overlay; --overwrite makes both")
+    if not (plan.todo or options.report):
+        return Outcome(kept=kept)
     source = Source.of(options, guess.task, reader)
     method = Method.find(weights, system)
     if not plan.todo:

@@ -21,7 +21,7 @@ def weight(name: str, shape: Iterable[int]) -> np.ndarray:
     """A parameter by the authors' name, float32.
 
     Matrices and kernels keep the variance; scales and variances are near 1, biases and means small,
-    slopes of PReLU near 0.25.
+    negative-side factors of PReLU near 0.25.
     """
     shape = tuple(shape)
     leaf, values = name.rsplit(".", 1)[-1], generator(name).standard_normal(shape)

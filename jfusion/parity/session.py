@@ -239,7 +239,7 @@ class Prepared:
         return a, b, np.stack(texts) if self.system.reads_text else None
 
     def rates(self) -> dict[str, float]:
-        """The learning rate of each stage: the first of the recipe, or the one that was asked for."""
+        """The learning rate of each stage: the first of the recipe, or the one that was requested."""
         return {
             stage.name: self.setup.rate or self.system.optimizers(stage)[0].rate(0, 0, 1)
             for stage in self.system.stages()

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    import torch
-
     from jfusion.runtime import jt
     from jfusion.systems.network import NetworkSystem
     from jfusion.train.optimizer import Adam
@@ -98,23 +96,11 @@ def training_step(
 # ---- the authors' code
 
 
-def torch_state(state: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, torch.Tensor]:
-    """The arrays as PyTorch's tensors; only those below `prefix`, without it."""
-    import torch
-
-    return {
-        name.removeprefix(prefix): torch.from_numpy(np.asarray(value))
-        for name, value in state.items()
-        if name.startswith(prefix)
-    }
-
-
 def authors(system: str, folder: str, state: dict[str, np.ndarray], **options: Any) -> Any:
     """The authors' networks with these weights, as jfusion/parity/reference runs them."""
     sys.path.insert(0, str(REFERENCE))
     side = importlib.import_module(system).Reference(folder, **options)
-    for prefix, network in side.networks.items():
-        network.load_state_dict(torch_state(state, prefix), strict=False)
+    side.load(state)
     return side
 
 
@@ -134,14 +120,6 @@ def run_of_authors(
     optimizers = side.optimizers(stage, rate) if stage else []
 
     def step() -> dict[str, np.ndarray]:
-        for optimizer, _, _ in optimizers:
-            optimizer.zero_grad()
-        loss = side.loss(batch, stage)
-        loss.backward()
-        for optimizer, parameters, clip in optimizers:
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, max_norm=clip)
-            optimizer.step()
-        return {"loss": np.array([loss.item()])}
+        return {"loss": np.array([side.step(batch, stage, optimizers)])}
 
     return step if stage else forward

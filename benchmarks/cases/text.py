@@ -74,7 +74,8 @@ def reference(name: str, _folder: str) -> common.Run:
 
     case = CASES[name]
     network = BertModel(BertConfig(**config(case)), add_pooling_layer=False).eval()
-    network.load_state_dict(common.torch_state(weights(case)))
+    state = {name: torch.from_numpy(value) for name, value in weights(case).items()}
+    network.load_state_dict(state)
     tokens, lengths = (torch.from_numpy(x) for x in inputs(case))
     mask = (torch.arange(tokens.shape[1])[None] < lengths[:, None]).long()
 

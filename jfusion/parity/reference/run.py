@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from constants import FORWARD_RUNS, rows
+from shared import below, tensors
 
 
 def main() -> None:
@@ -33,23 +34,23 @@ def main() -> None:
 
     torch.set_num_threads(options["threads"])
     reference = importlib.import_module(system).Reference(folder)
-    weights, batch = _below(arrays, "weights/"), _tensors(_below(arrays, "batch/"))
+    weights, batch = below(arrays, "weights/"), tensors(below(arrays, "batch/"))
     record, results = {"names": _names(reference)}, {}
-    record["missing"] = _load(reference, weights)
+    record["missing"] = reference.load(weights)
     record["stages"] = {}
     for stage, rate in options["rates"].items():
-        _load(reference, weights)
+        reference.load(weights)
         record["stages"][stage] = _train(reference, batch, stage, rate, options["steps"])
-    _load(reference, weights)
+    reference.load(weights)
     record["forward_seconds"] = _time_forward(reference, batch)
     record["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     outputs = _layers(reference, batch)
     record["shapes"] = {name: list(value[0]) for name, value in outputs.items()}
     results.update({name: value[1] for name, value in outputs.items()})
     for stage in options["rates"]:
-        _load(reference, weights)
+        reference.load(weights)
         results.update(_gradients(reference, batch, stage))
-    _load(reference, weights)
+    reference.load(weights)
     fused, record["fuse_seconds"] = _fuse(reference, arrays)
     results.update(fused)
     record["versions"] = {
@@ -62,17 +63,6 @@ def main() -> None:
     Path(partial).replace(path)
 
 
-def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin so, without the beginning."""
-    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    import torch
-
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-
-
 def _names(reference: Any) -> dict[str, list[int]]:
     """Every entry of the state dicts, under the name that it has in a checkpoint, and its shape."""
     return {
@@ -82,33 +72,14 @@ def _names(reference: Any) -> dict[str, list[int]]:
     }
 
 
-def _load(reference: Any, weights: dict[str, np.ndarray]) -> list[str]:
-    """Loads the weights by name; returns the names that the request does not have."""
-    missing = []
-    for prefix, network in reference.networks.items():
-        result = network.load_state_dict(_tensors(_below(weights, prefix)), strict=False)
-        missing += [prefix + name for name in result.missing_keys]
-    return missing
-
-
 def _train(reference: Any, batch: dict, stage: str, rate: float, steps: int) -> dict[str, Any]:
     """So many steps on the batch; the loss before each of them, and the seconds of each."""
-    import torch
-
     reference.train(True)
     optimizers = reference.optimizers(stage, rate)
     losses, seconds = [], []
     for _ in range(steps):
         started = time.perf_counter()
-        for optimizer, _, _ in optimizers:
-            optimizer.zero_grad()
-        loss = reference.loss(batch, stage)
-        loss.backward()
-        for optimizer, parameters, clip in optimizers:
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, max_norm=clip)
-            optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(reference.step(batch, stage, optimizers))
         seconds.append(time.perf_counter() - started)
     return {"losses": losses, "seconds": seconds}
 
@@ -186,11 +157,11 @@ def _fuse(reference: Any, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.n
     results, seconds, i = {}, [], 0
     with torch.no_grad():
         while True:
-            pair = _below(arrays, f"pairs/{i}/")
+            pair = below(arrays, f"pairs/{i}/")
             if not pair:
                 return results, seconds
             started = time.perf_counter()
-            results[f"fused/{i}"] = np.asarray(reference.fuse(_tensors(pair)), np.float32)
+            results[f"fused/{i}"] = np.asarray(reference.fuse(tensors(pair)), np.float32)
             seconds.append(time.perf_counter() - started)
             print(f"fused {i}", flush=True)
             i += 1

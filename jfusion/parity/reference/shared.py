@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ class Reference:
     """
 
     networks: dict[str, Any]
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> list[str]:
+        """Loads the weights by their names; returns the networks' names that `weights` lacks."""
+        missing = []
+        for prefix, network in self.networks.items():
+            state = tensors(below(weights, prefix))
+            missing += [
+                prefix + n for n in network.load_state_dict(state, strict=False).missing_keys
+            ]
+        return missing
 
     def forward(self, batch: dict[str, Any]) -> Any:
         """One pass through the networks; what is compared as the output."""
@@ -33,6 +44,20 @@ class Reference:
         """Optimizers, their parameters, and the norm to which the gradient of these is clipped."""
         raise NotImplementedError
 
+    def step(self, batch: dict[str, Any], stage: str, optimizers: list[tuple]) -> float:
+        """One step of training by what `optimizers` returned; the loss before it."""
+        import torch
+
+        for optimizer, _, _ in optimizers:
+            optimizer.zero_grad()
+        loss = self.loss(batch, stage)
+        loss.backward()
+        for optimizer, parameters, clip in optimizers:
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, max_norm=clip)
+            optimizer.step()
+        return loss.item()
+
     def fuse(self, pair: dict[str, Any]) -> Any:
         """Fuses one pair, (1, C, H, W) each, to (C, H, W) in [0, 1], as the authors' test script does."""
         raise NotImplementedError
@@ -41,6 +66,18 @@ class Reference:
         """Sets the mode of every network."""
         for network in self.networks.values():
             network.train(training)
+
+
+def below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, without the beginning."""
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The arrays as PyTorch's tensors on the CPU, which share their memory."""
+    import torch
+
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
 
 
 def stub(name: str, **content: Any) -> types.ModuleType:

@@ -150,10 +150,7 @@ def _check_target(path: Path, what: str, kind: str) -> None:
     _check_no_input(path, what)
     if not path.stat().st_size:
         return
-    with path.open("rb") as file:
-        head = file.read(4096)
-    fits = b"\0" not in head if kind == "text" else _begins(head, KINDS[kind])
-    if not fits:
+    if not begins(path, kind):
         raise UserError(
             f"{what} would replace {path}, which is no {kind}; choose another name, or remove that file"
         )
@@ -169,8 +166,13 @@ def _check_no_input(path: Path, what: str) -> None:
             )
 
 
-def _begins(head: bytes, patterns: tuple[bytes, ...]) -> bool:
-    return any(re.match(pattern, head, re.DOTALL) for pattern in patterns)
+def begins(path: Path, kind: str) -> bool:
+    """Whether a file begins as one of a kind does, a key of `KINDS`, or "text"."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if kind == "text":
+        return b"\0" not in head
+    return any(re.match(pattern, head, re.DOTALL) for pattern in KINDS[kind])
 
 
 def check_path(path: str | Path, what: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jfusion.cli import main
 from jfusion.data import image
@@ -142,6 +143,30 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(command, tmp_path, 
     a, b = folders(tmp_path, CASES / "depth/full16.png")
     assert command(a, b, tmp_path, "--max-pixels", "0.001") == 2
     assert "more than --max-pixels 0.001" in capsys.readouterr().err
+
+
+@every_command
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "jp2"])
+def test_a_truncated_image_is_one_line_with_its_name_and_a_remedy(command, ending, tmp_path, capfd):
+    file = tmp_path / f"whole.{ending}"
+    Image.effect_noise((40, 30), 50).save(file)
+    a, b = folders(tmp_path, file)
+    whole = (a / f"0.{ending}").read_bytes()
+    (a / f"0.{ending}").write_bytes(whole[: len(whole) // 2])
+    assert command(a, b, tmp_path) == 2
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if f"0.{ending}" in x]
+    assert "it is truncated or damaged" in line and "; copy or download it again" in line
+
+
+@every_command
+def test_a_jpeg_whose_lower_part_would_be_gray_is_refused(command, tmp_path, capsys):
+    file = tmp_path / "whole.jpg"
+    Image.effect_noise((40, 30), 50).save(file)
+    a, b = folders(tmp_path, file)
+    whole = (b / "0.jpg").read_bytes()
+    (b / "0.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
+    assert command(a, b, tmp_path) == 2
+    assert "0.jpg is damaged (premature end of data segment)" in capsys.readouterr().err
 
 
 @every_command

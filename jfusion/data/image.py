@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jfusion.config import setting
+from jfusion.data import jpeg
 from jfusion.data.color import is_color, jet, luma
 from jfusion.data.depth import Range, RangePolicy, to_uint8, to_unit
 from jfusion.errors import UserError
-from jfusion.files import mark_input, replacing
+from jfusion.files import begins, mark_input, replacing
 
 # Every command reads these formats, and Pillow is allowed no other: some of its readers start programs.
 SUFFIXES = (
@@ -179,6 +180,7 @@ class Reader:
         mark_input(path)
         with _one_line(path):
             pixels, frames = (_deep_reader(path) or _pillow)(path, self.most)
+            jpeg.check(path)
         if frames > 1:
             self.note(f"{path.name} holds {frames} images; the first is used")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -223,7 +225,7 @@ class Header(NamedTuple):
 
 
 def header(path: str | Path, most: float = MAX_PIXELS * 1e6) -> Header:
-    """The header of an image file, whose pixels are not decoded; of a PNG all checksums are checked.
+    """The header of an image file. Of a PNG all checksums are checked, of a JPEG that its data are whole.
 
     most: as many pixels at most. Raises UserError for a file that is missing, no image, or too large.
     """
@@ -237,6 +239,8 @@ def header(path: str | Path, most: float = MAX_PIXELS * 1e6) -> Header:
         else:
             found = _pillow_header(path)
     _check_size(path, found.width, found.height, most)
+    with _one_line(path):
+        jpeg.check(path)
     return found
 
 
@@ -297,15 +301,27 @@ def _one_line(path: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if not path.stat().st_size:
-            reason = "it is empty"
-        elif "cannot identify" in reason:
-            reason = f"it is none of {', '.join(s[1:] for s in SUFFIXES)}"
-        raise UserError(f"image {path} cannot be read: {reason}") from error
+        raise UserError(f"image {path} cannot be read: {_problem(path, error)}") from error
+
+
+def _problem(path: Path, error: Exception) -> str:
+    """What is wrong with a file that a library refuses, and the remedy."""
+    reason = " ".join(str(error).split())
+    if not re.search("[a-z]", reason):  # such as the key of a KeyError
+        reason = type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return f"{error.strerror}; see that this user may read it"
+    if not path.stat().st_size:
+        return "it is empty; copy or download it again"
+    if "cannot identify" in reason and not begins(path, "image"):
+        return f"it is none of {', '.join(s[1:] for s in SUFFIXES)}; save it as one of them"
+    if re.search("support|not available|not implemented", reason, re.IGNORECASE):
+        return f"{reason}; save it as PNG with another program"
+    found = "" if "cannot identify" in reason else f" ({reason})"
+    return f"it is truncated or damaged{found}; copy or download it again"
 
 
 def _opened(path: Path | io.BytesIO) -> Any:

@@ -20,7 +20,7 @@ from jfusion.config import setting
 from jfusion.data import jpeg
 from jfusion.data.color import is_color, jet, luma
 from jfusion.data.depth import Range, RangePolicy, to_uint8, to_unit
-from jfusion.errors import UserError
+from jfusion.errors import UserError, printable
 from jfusion.files import begins, mark_input, replacing
 
 # Every command reads these formats, and Pillow is allowed no other: some of its readers start programs.
@@ -170,6 +170,7 @@ class Reader:
         if pseudo_color != "none":
             i = "ab".index(pseudo_color)
             images[i] = pseudo_colored(images[i], (a, b)[i], background)
+        self.note_same(a, b, *images)
         sizes = ["x".join(map(str, x.shape[:2])) for x in images]
         if sizes[0] != sizes[1]:
             raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")
@@ -185,11 +186,20 @@ class Reader:
             self.note(f"{path.name} holds {frames} images; the first is used")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
+        if (pixels == pixels[0, 0]).all():
+            value = printable(pixels[0, 0].tolist())
+            self.note(f"{printable(path, 4000)} holds one value in all of its pixels, {value}")
         return pixels
 
-    def note(self, text: str) -> None:
+    def note_same(self, a: str | Path, b: str | Path, *images: np.ndarray) -> None:
+        """A note where the two images of a pair, (H, W, 3) uint8 of the files `a` and `b`, are equal."""
+        if np.array_equal(*images):
+            files = " and ".join(printable(path, 4000) for path in (a, b))
+            self.note(f"{files} hold the same pixels; is one of them the wrong file?", "same")
+
+    def note(self, text: str, kind: str = "") -> None:
         """Prints a note, unless one of its kind was printed; also from several threads."""
-        kind = text.partition(" holds ")[2] or text
+        kind = kind or text.partition(" holds ")[2] or text
         with self._lock:
             if kind not in self._noted:
                 self._noted.add(kind)

@@ -86,6 +86,20 @@ class ThermalReader(image.Reader):
                 )
         return chosen
 
+    def check_unit(self, paths: Iterable[str | Path]) -> None:
+        """Raises UserError for a unit that is of no use, since none of the images A has deep values."""
+        if not self.unit.factor:
+            return
+        for path in paths:
+            try:
+                if image.is_deep(path) or is_radiometric(path):
+                    return
+            except UserError:  # it cannot be read, as will be said
+                return
+        raise UserError(
+            "--unit says what images of more than 8 bits hold, and none of the images A has more; leave it out"
+        )
+
     def celsius(self, path: str | Path) -> np.ndarray | None:
         """The temperatures of an image (H, W) float32 in degrees Celsius; None where it has none."""
         if not (self.unit.factor or is_radiometric(path)):

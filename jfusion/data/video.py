@@ -40,7 +40,8 @@ class Clip(ABC):
     """Frames at known times.
 
     path: a video or a folder. size: height and width. times: those of the frames in seconds, rising from
-    0. duration: in seconds, the last frame's own time included. names: of the frames.
+    0. duration: in seconds, the last frame's own time included. names: of the frames. files: theirs, none
+    for a video.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Clip(ABC):
     times: list[Fraction]
     duration: Fraction
     names: list[str]
+    files: Sequence[Path] = ()
 
     @abstractmethod
     def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
@@ -81,23 +83,23 @@ class FrameFolder(Clip):
 
     def __init__(self, path: Path, rate: Fraction):
         self.path = path
-        self._files = list_files(path, image.is_image_name, "image")
-        self.names = list(self._files)
+        files = list_files(path, image.is_image_name, "image")
+        self.names, self.files = list(files), list(files.values())
         self.times = [i / rate for i in range(len(self.names))]
         self.duration = len(self.names) / rate
-        header = image.header(self._files[self.names[0]])
+        header = image.header(self.files[0])
         self.size = header.height, header.width
         self._reader, self._side = image.Reader(), ""
 
     def prepare(self, reader: image.Reader, side: str) -> None:
         """As `Reader.prepare` of the folder's images."""
         self._reader, self._side = reader, side
-        reader.prepare(self._files.values(), side)
+        reader.prepare(self.files, side)
 
     def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """See `Clip`. Raises UserError for a frame of another size."""
         for i in indices:
-            path = self._files[self.names[i]]
+            path = self.files[i]
             rgb = self._reader.rgb(path, self._side)
             if rgb.shape[:2] != self.size:
                 h, w = self.size

@@ -53,6 +53,8 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     frames = video.matched(a, b)
     size = _size(options, a, b)
     out = _output(options, b)
+    reader = ThermalReader(options.range, options.max_pixels, options.unit)
+    reader.check_unit(a.files)
     weights, system = choose(options.weights, options.system, guess)
     print(
         f"{_described(a)} + {_described(b)} -> {out}: {len(frames)} frames of {size[0]}x{size[1]}"
@@ -65,7 +67,6 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if out.suffix and out.exists() and not options.overwrite:
         print(f"note: {out} is there already and stays (--overwrite)")
         return Outcome(kept=[out])
-    reader = ThermalReader(options.range, options.max_pixels, options.unit)
     source = Source.of(options, guess.task, reader)
     method = Method.find(weights, system)
     reader.fix(method.ranges)
@@ -95,7 +96,7 @@ def _size(options: Options, a: Clip, b: Clip) -> tuple[int, int]:
     """Height and width of the result. Raises UserError for another aspect that nobody requested."""
     sizes = planning.Sizes.parse(options.size_of, options.size, options.calib is not None)
     headers = [Header(*clip.size, 8, 3) for clip in (a, b)]
-    if problem := sizes.problem(*headers):
+    if problem := sizes.problem(*headers, (a.path, b.path)):
         raise UserError(problem)
     return sizes.of(*headers)
 

@@ -50,6 +50,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
         pairs = [(name, b, a) for name, a, b in pairs]
     sizes = planning.Sizes.parse(options.size_of, options.size, options.calib is not None)
     plan = planning.make(pairs, outputs, sizes, options.overwrite, reader.most)
+    reader.check_unit([item.a for item in plan.items])
     weights, system = choose(options.weights, options.system, guess)
     if options.dry_run:
         print(plan.table())
@@ -173,6 +174,7 @@ class Source:
         """Both images, on the pair's grid. Raises UserError for a file that cannot be read."""
         files = {"a": item.a, "b": item.b}
         rgb = {side: self.reader.rgb(path, side) for side, path in files.items()}
+        self.reader.note_same(item.a, item.b, rgb["a"], rgb["b"])
         pair = self.pair(item.name, rgb["a"], rgb["b"], item.size)
         if not self.deep:
             return pair

@@ -46,14 +46,14 @@ class Sizes:
         header = a if self.side == "a" else b
         return self.fixed or (header.height, header.width)
 
-    def problem(self, a: Header, b: Header) -> str:
-        """Why a pair cannot be resampled; "" if it can, or need not."""
+    def problem(self, a: Header, b: Header, files: tuple[Path, Path]) -> str:
+        """Why a pair, which these files hold, cannot be resampled; "" if it can, or need not."""
         ratio = (a.height * b.width) / (a.width * b.height)
         if self.requested or max(ratio, 1 / ratio) <= 1 + ASPECT:
             return ""
         return (
-            f"A is {a.height}x{a.width} and B is {b.height}x{b.width}, which is another aspect; crop one, or "
-            "distort it with --size-of a, --size-of b or --size HEIGHTxWIDTH"
+            f"{files[0]} is {a.height}x{a.width} and {files[1]} is {b.height}x{b.width}, which is another "
+            "aspect; crop one, or distort it with --size-of a, --size-of b or --size HEIGHTxWIDTH"
         )
 
 
@@ -159,7 +159,7 @@ def _examined(item: Item, sizes: Sizes, overwrite: bool, most: float) -> Item:
         return replace(item, problem=str(error))
     size = sizes.of(*headers)
     kept = not overwrite and all(path.exists() and path.stat().st_size for path in item.outputs)
-    problem = sizes.problem(*headers)
+    problem = sizes.problem(*headers, (item.a, item.b))
     return replace(item, headers=headers, size=size, problem=problem, kept=kept)
 
 

@@ -117,6 +117,8 @@ def _check(options: Options) -> None:
         raise UserError("--size and --size-of are for images; a volume is fused on A's voxels")
     if options.align != "none" or options.calib:
         raise UserError("--align and --calib are for images; volumes are aligned by their affines")
+    if options.unit != "counts":
+        raise UserError("--unit is for thermal images; leave it out for volumes")
 
 
 def _described(volume: Volume, window: Any) -> str:

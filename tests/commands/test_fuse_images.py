@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,7 +116,7 @@ def test_a_dry_run_writes_nothing(pairs, capsys):
     assert fuse("x", "y", "--dry-run") == 2  # as the run itself would
     said = capsys.readouterr()
     assert "0: 50x60 8 bit gray + 50x60 8 bit color -> fused/0.png" in said.out
-    assert "cannot be fused: A is 50x60 and B is 50x90, which is another aspect" in said.out
+    assert "cannot be fused: x/1.png is 50x60 and y/1.png is 50x90, which is another" in said.out
     assert "1 of 3 pairs cannot be fused" in said.err
     assert fuse("x", "y", "--dry-run", "--skip-bad") == 0
     assert not (pairs / "fused").exists()
@@ -239,3 +241,47 @@ def test_mistakes_get_one_line_with_the_remedy(pairs, words, text, capsys):
     assert fuse(*words) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert text in said[-1] and len([x for x in said if not x.startswith("usage")]) == 1
+
+
+@pytest.mark.parametrize("out", ["one.xyz", "deep/one.Tar"])
+def test_a_name_with_an_unknown_ending_is_neither_file_nor_folder(pairs, out, capsys):
+    for inputs in (("x/0.png", "y/0.png"), ("x", "y")):
+        assert fuse(*inputs, "-o", out) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "written as png, tif, tiff, jpg, jpeg, bmp, webp;" in said
+    assert not (pairs / out).parent.joinpath(out).exists()
+
+
+@pytest.mark.parametrize("out", ["plain", "v1.5", "one.xyz/", "there.old", "a.2026-11"])
+def test_other_names_are_folders(pairs, out):
+    (pairs / "there.old").mkdir()
+    assert fuse("x/0.png", "y/0.png", "-o", out) == 0
+    assert (pairs / out / "0.png").is_file()
+
+
+def test_two_equal_images_and_one_without_content_are_noted(pairs, capsys):
+    save(pairs / "x/1.png", np.zeros((50, 60), np.uint8))
+    assert fuse("x", "y") == 0
+    said = capsys.readouterr().out
+    assert "note: x/1.png holds one value in all of its pixels, 0\n" in said
+    assert "the same pixels" not in said
+    assert fuse("x", "x", "-o", "same") == 0
+    said = capsys.readouterr().out
+    assert re.findall("note: x/(.).png and x/(.).png hold the same pixels; is one of them", said)
+    assert said.count("the same pixels") == 1
+
+
+def test_a_unit_needs_deep_images(pairs, capsys):
+    assert fuse("x", "y", "--unit", "0.01K") == 2
+    assert "none of the images A has more; leave it out" in capsys.readouterr().err
+    for i in range(3):
+        save(pairs / f"x/{i}.png", ramp(seed=i).astype(np.uint16) + 29000)
+    assert fuse("x", "y", "--unit", "0.01K") == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("--clip", "clips"), ("--fps=9", "clips"), ("--series-a=x", "volumes")]
+)
+def test_an_option_of_another_kind_is_refused(pairs, option, kind, capsys):
+    assert fuse("x/0.png", "y/0.png", option) == 2
+    assert f"is for {kind}; leave it out for images" in capsys.readouterr().err

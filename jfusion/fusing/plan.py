@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jfusion.data import image
 from jfusion.data.image import Header
+from jfusion.data.names import listed
 from jfusion.errors import UserError, printable
 from jfusion.files import check_output
 
@@ -98,6 +99,11 @@ class Plan:
         return [x for x in self.items if x.problem]
 
     @property
+    def good(self) -> list[Item]:
+        """The pairs that can be fused, or have been."""
+        return [x for x in self.items if not x.problem]
+
+    @property
     def kept(self) -> list[Item]:
         """The pairs whose results are there already."""
         return [x for x in self.items if x.kept and not x.problem]
@@ -114,6 +120,39 @@ class Plan:
             end = f"cannot be fused: {item.problem}" if item.problem else end
             lines.append(printable(f"{item.name}: {sizes} {end}".replace(":  ", ": "), 4000))
         return "\n".join(lines)
+
+    def refuse_bad(self, skip: bool) -> None:
+        """Raises UserError for pairs that cannot be fused, unless they are to be skipped."""
+        bad, count = self.bad, len(self.items)
+        if bad and count == 1:
+            raise UserError(bad[0].problem)
+        if bad and not skip:
+            first = "; ".join(f"{x.name}: {x.problem}" for x in bad[:3])
+            more = f" (and {len(bad) - 3} more)" if len(bad) > 3 else ""
+            raise UserError(
+                f"{len(bad)} of {count} pairs cannot be fused; {first}{more}; --skip-bad leaves them out"
+            )
+
+    def print_notes(self) -> None:
+        """Prints what is skipped, kept and resampled."""
+        bad, kept = self.bad, self.kept
+        if bad:
+            print(f"note: {len(bad)} of {len(self.items)} pairs are skipped:\n{_problems(bad)}")
+        if kept:
+            one = len(kept) == 1
+            results = "1 result is" if one else f"{len(kept)} results are"
+            stays = "stays" if one else "stay"
+            print(
+                f"note: {results} there already and {stays}, whatever made them (--overwrite): "
+                f"{listed(x.name for x in kept)}"
+            )
+        changed = [item for item in self.todo if item.resampled]
+        if changed:
+            sides = " and ".join(sorted(set("".join(x.resampled for x in changed)))).upper()
+            sizes = {item.size for item in changed}
+            to = "x".join(map(str, sizes.pop())) if len(sizes) == 1 else "the size of its partner"
+            count = f"{len(changed)} pairs: " if len(changed) > 1 else ""
+            print(f"note: {count}{sides} resampled to {to} (--size-of, --size)")
 
 
 def output_files(
@@ -186,7 +225,7 @@ def check_room(items: Iterable[Item], out: str | Path, bits: int) -> None:
     check_output(folder, "the fused images", max(1 << 20, values * bits // 8), folder=True)
 
 
-def listed(items: list[Item]) -> str:
+def _problems(items: list[Item]) -> str:
     """The problems of pairs, one a line."""
     lines = [printable(f"  {x.name}: {x.problem}", 1000) for x in items[:LISTED]]
     more = len(items) - LISTED

@@ -220,6 +220,36 @@ def test_the_color_that_is_kept_can_be_chosen(pairs, capsys):
     assert "both images have color; that of B is kept (--color)" in capsys.readouterr().out
 
 
+@pytest.fixture
+def deep(pairs):
+    """Three pairs of which x has 16 bits: each file uses other values of 1000 to 4000."""
+    for i in range(3):
+        values = 1000 * (i + 1) + ramp(seed=i).astype(np.uint16) * 3
+        values.flat[:2] = 1000 * (i + 1), 1000 * (i + 2)
+        save(pairs / f"x/{i}.png", values)
+    return pairs
+
+
+def test_a_report_of_results_that_stay_reads_the_sources_as_they_were_fused(
+    deep, monkeypatch, capsys
+):
+    reports = []
+    monkeypatch.setattr("jfusion.report.page.write", lambda *parts: reports.append(parts))
+    for _ in range(2):
+        assert fuse("x", "y", "--method", "average", "--report") == 0
+        assert "images a: values 1000:4000 become black to white" in capsys.readouterr().out
+    first, second = (comparison.values["IVF"] for _, _, _, comparison, *_ in reports)
+    assert first["average"] == second["results"] and len(second["results"]) == 3
+
+
+def test_a_fusion_that_is_continued_makes_what_the_whole_would_have_made(deep):
+    assert fuse("x", "y", "--method", "average") == 0
+    whole = (deep / "fused/2.png").read_bytes()
+    (deep / "fused/2.png").unlink()
+    assert fuse("x", "y", "--method", "average") == 0
+    assert (deep / "fused/2.png").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

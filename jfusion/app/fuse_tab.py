@@ -143,21 +143,16 @@ class Tab:
         return f'<div class="jf-thumbs">{"".join(parts)}</div>{note}' if parts else ""
 
     def fuse(
-        self,
-        a: str | None,
-        b: str | None,
-        task: str,
-        method: str,
-        text: str,
-        align: bool,
-        kind: str,
-        request: gr.Request,
+        self, request: gr.Request, a: str | None, b: str | None, *chosen: Any
     ) -> Iterator[tuple]:
-        """The result next to its images, its file, and a line that metrics are being computed."""
+        """The result next to its images, its file, and a line that metrics are being computed.
+
+        chosen: the fields of `Wish`, as `for_programs` names them.
+        """
         words = Words.of(request)
         nothing = gr.update(value=None, visible=False)
         try:
-            wish = Wish(task, method, text or "", align, kind)
+            wish = Wish(*chosen)
             if a and b and self._compiles(a, b, wish):
                 said = f'<p class="jf-note" role="status">{words("compiles")}</p>'
                 yield said, nothing, None, "", gr.update(visible=False)
@@ -187,7 +182,7 @@ class Tab:
     ) -> tuple[str, dict[str, float]]:
         """Fuses two image files; returns the file of the result and its metrics."""
         try:
-            fused = self._fused(a, b, Wish(task, method, text or "", align, kind), Words())
+            fused = self._fused(a, b, Wish(task, method, text, align, kind), Words())
             return str(fused.result), work.evaluate(fused, self.page.max_pixels).values
         except Exception as error:
             raise gr.Error(self.page.line(error, Words(), a, b), print_exception=False) from None

@@ -47,13 +47,13 @@ _one_job = threading.Lock()
 class Wish:
     """What the user of the page chose; the fields have the names of the options of `jfusion fuse`.
 
-    task and method: their names, or `AUTO`. text: a sentence, or "". align: whether a shift is undone.
+    task and method: their names, or `AUTO`. text: a sentence, or None. align: whether a shift is undone.
     kind: a key of `KINDS`.
     """
 
     task: str = AUTO
     method: str = AUTO
-    text: str = ""
+    text: str | None = None
     align: bool = False
     kind: str = "PNG"
 
@@ -148,9 +148,9 @@ def _options(
     )
 
 
-def _sentence(text: str) -> str | None:
+def _sentence(text: str | None) -> str | None:
     """A description. Raises UserError for the name of a file, which a page must not read."""
-    text = " ".join(text.split())
+    text = " ".join((text or "").split())
     if not text:
         return None
     if len(text) > TEXT:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jfusion.files import point_link
 from jfusion.runtime import watch
 from jfusion.runtime.build import prepare
@@ -22,6 +24,10 @@ def load_jittor() -> Any:
         _set_handlers(_handlers())  # whoever imported it may have left Jittor's
         return sys.modules["jittor"]
     check_precision()
+    for kind in (np.float32, np.float64):
+        np.finfo(
+            kind
+        )  # else NumPy warns when it first looks: Jittor's kernels flush subnormals to 0
     ready = prepare()
     kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
     jittor = import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})

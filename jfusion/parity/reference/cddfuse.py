@@ -11,18 +11,28 @@ import shared
 class TwoPhase(shared.Reference):
     """The two phases that CDDFuse and SFDFuse share.
 
-    Our order is kept: a is the infrared image. halved: SFDFuse's losses.
+    Our order is kept: a is the infrared image. halved: SFDFuse's losses. decoder_name: in a checkpoint.
     """
 
     halved = False
+    decoder_name = "DIDF_Decoder"
+
+    def __init__(self, encoder: Any, decoder: Any, base: Any, detail: Any):
+        self.encoder, self.decoder, self.base, self.detail = encoder, decoder, base, detail
+        self.networks = {
+            "DIDF_Encoder.": encoder,
+            f"{self.decoder_name}.": decoder,
+            "BaseFuseLayer.": base,
+            "DetailFuseLayer.": detail,
+        }
 
     def encode(self, image: Any) -> tuple[Any, Any]:
         """The base and the detail features of an image."""
-        raise NotImplementedError
+        return self.encoder(image)[:2]
 
     def decode(self, image: Any, base: Any, detail: Any) -> Any:
         """The image of its features."""
-        raise NotImplementedError
+        return self.decoder(image, base, detail)[0]
 
     def merge(self, infrared: tuple[Any, Any], visible: tuple[Any, Any]) -> tuple[Any, Any]:
         """The fused base and detail features."""
@@ -78,21 +88,12 @@ class Reference(TwoPhase):
         sys.path.insert(0, folder)
         import net
 
-        self.encoder, self.decoder = net.Restormer_Encoder(), net.Restormer_Decoder()
-        self.base = net.BaseFeatureExtraction(dim=64, num_heads=8)
-        self.detail = net.DetailFeatureExtraction(num_layers=1)
-        self.networks = {
-            "DIDF_Encoder.": self.encoder,
-            "DIDF_Decoder.": self.decoder,
-            "BaseFuseLayer.": self.base,
-            "DetailFuseLayer.": self.detail,
-        }
-
-    def encode(self, image: Any) -> tuple[Any, Any]:
-        return self.encoder(image)[:2]
-
-    def decode(self, image: Any, base: Any, detail: Any) -> Any:
-        return self.decoder(image, base, detail)[0]
+        super().__init__(
+            net.Restormer_Encoder(),
+            net.Restormer_Decoder(),
+            net.BaseFeatureExtraction(dim=64, num_heads=8),
+            net.DetailFeatureExtraction(num_layers=1),
+        )
 
     def merge(self, infrared: tuple[Any, Any], visible: tuple[Any, Any]) -> tuple[Any, Any]:
         return self.base(infrared[0] + visible[0]), self.detail(infrared[1] + visible[1])

@@ -18,25 +18,17 @@ class Reference(TwoPhase):
     """The four networks of net.py."""
 
     halved = True
+    decoder_name = "DIDF_Decoder_Phase"
 
     def __init__(self, folder: str):
         net = _module(Path(folder, "net.py"), folder)
-        self.encoder, self.decoder = net.Restormer_Encoder(), net.Restormer_Decoder_Phase()
         block = net.FeatureInteractionBlock
-        self.base = block(dim=64, num_heads=8, init_fusion=True)
-        self.detail = block(dim=64, num_heads=8, init_fusion=False)
-        self.networks = {
-            "DIDF_Encoder.": self.encoder,
-            "DIDF_Decoder_Phase.": self.decoder,
-            "BaseFuseLayer.": self.base,
-            "DetailFuseLayer.": self.detail,
-        }
-
-    def encode(self, image: Any) -> tuple[Any, Any]:
-        return self.encoder(image)[:2]
-
-    def decode(self, image: Any, base: Any, detail: Any) -> Any:
-        return self.decoder(image, base, detail)[0]
+        super().__init__(
+            net.Restormer_Encoder(),
+            net.Restormer_Decoder_Phase(),
+            block(dim=64, num_heads=8, init_fusion=True),
+            block(dim=64, num_heads=8, init_fusion=False),
+        )
 
     def merge(self, infrared: tuple[Any, Any], visible: tuple[Any, Any]) -> tuple[Any, Any]:
         return self.base(visible[0], infrared[0]), self.detail(visible[1], infrared[1])

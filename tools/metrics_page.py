@@ -24,11 +24,12 @@ HEAD = """# Metrics
 
 [中文](zh/metrics.md)
 
-Made by `python tools/metrics_page.py`; do not edit.
+This page is written by `python tools/metrics_page.py`; edit that file, not this one.
 
-`jfusion metrics --a DIR --b DIR --fused DIR` evaluates folders of fused images; from Python,
-`jfusion.metrics.evaluate(fused, a, b, preset="film")`. Values are levels 0..255. The mean of a metric
-leaves out images for which it is not defined, and says how many.
+`jfusion metrics --a DIR --b DIR --fused DIR` evaluates folders of fused images. In Python it is
+`jfusion.metrics.evaluate(fused, a, b, preset="film")`, with gray levels from 0 to 255. Where a metric is not
+defined for an image (the correlation with a constant image, say), the mean is over the other images, and the
+output says how many were left out.
 
 ## Several methods and data sets
 
@@ -36,10 +37,12 @@ leaves out images for which it is not defined, and says how many.
     jfusion metrics --set TNO tno/ir tno/vi --set MSRS msrs/ir msrs/vi --fused results/ours results/theirs
     jfusion metrics table.yaml --latex table.tex
 
-Images belong together by name without its ending. `{name}` in the last part of a path says which part of a
-file's name is the name of the pair; for fused images one prefix and one suffix are found without it, and
-printed. With several data sets `{set}` in the folder of a method is the name of the set; without it, the
-method has a folder of that name for each set. `table.yaml` holds all of this, and any option:
+Images belong together when their file names are equal up to the extension: `ir/01.png`, `vi/01.jpg`, `ours/01.png`.
+Where the fused files have more in their names, as in `out/01_fused.png`, write `out/{name}_fused`: `{name}` stands
+for the name of the pair. If all fused files have the same prefix or suffix, it is also recognized without `{name}`,
+and printed. With several data sets, `{set}` in a method's path stands for the name of the set; without it, the
+method's folder must contain one folder for each set. All of this, and any option, can be written into a file, here
+`table.yaml`:
 
 ```yaml
 sets:
@@ -56,68 +59,79 @@ caption: Comparison on two data sets.
 figures: figures
 ```
 
-Relative paths begin in the folder of that file, and options on the command line win. A method that lacks
-pairs limits all methods to the pairs that all have, with a note; `--no-common` evaluates each on its own. A
-method that lacks a whole data set stays empty there, and is not ranked.
+Relative paths begin in the folder of that file. An option on the command line wins over the file. If a method lacks
+some pairs, all methods are evaluated on the pairs that every method has, and a note says so; with `--no-common`
+each method is evaluated on all of its own. A method that lacks a whole data set has empty cells there, and is not
+ranked.
 
 | output | what |
 |---|---|
-| `--latex` | one table (booktabs, graphicx), data sets as `--layout blocks` or `columns`, in the largest font that fits a column or a page of two columns; `--caption`, `--label`, `--decimals EN=2,MI=3`, `--std` |
+| `--latex` | one table, which needs the packages booktabs and graphicx: the data sets below one another (`--layout blocks`) or side by side (`--layout columns`), in the largest font that fits the width of a column or, failing that, of a page; see also `--caption`, `--label`, `--decimals EN=2,MI=3`, `--std` |
 | `--markdown` | the tables, the ranks and the notes |
-| `--html` | one web page: these, charts, the values of each image, and every pair with a divider ([app.md](app.md#reports)) |
-| `--csv` | `dataset,method,image,metric,value`, a value a line |
-| `--json` | values, means, deviations, ranks, tests and notes |
+| `--html` | one web page: the same, charts, the values of each image, and every pair with a slider to compare its images ([app.md](app.md#reports)) |
+| `--csv` | one value a line: `dataset,method,image,metric,value` |
+| `--json` | values, means, standard deviations, ranks, tests and notes |
 | `--figures` | box and violin plots, radar, scatter of two metrics, heat map of the images, ranks, critical differences; `--format pdf` |
-| `--strips` | a strip for each pair: sources, methods, and below them enlarged regions, `--zoom X,Y,W,H` or where the methods differ most; `--palette inferno` colors a gray source A |
+| `--strips` | one picture for each pair: sources and methods side by side, and below them enlarged regions, given by `--zoom X,Y,W,H` or chosen where the methods differ most; `--palette inferno` colors a gray source A |
 
 ## Ranks and significance
 
-`--rank` adds the mean rank of each method (1 is the best on every image; equal values share the mean of
-their ranks) by data set and over all pairs, in each metric and over all metrics (the mean ranks of an image
-over the metrics that all methods have there, ranked again). The tests are those of Demsar (JMLR 2006), over the
-pairs of all data sets: Friedman's test of all methods; Wilcoxon's signed-rank test of each method against
-the one of the best mean rank, with Holm's correction; and Nemenyi's critical difference, with its diagram in
-`--figures`. A test takes pairs of images as independent; frames of one video are not, and its p-values are
-then too small. Metrics are related to each other, so that "all metrics" is no more than a summary.
+`--rank` ranks the methods on every image: 1 is the best, and equal values share the mean of their ranks. The tables
+show each method's mean rank, for each metric and for all metrics together, by data set and over all pairs. For "all
+metrics", a method's ranks on an image are averaged over the metrics that every method has there, and these averages
+are ranked again.
+
+Three tests, as Demsar (JMLR 2006) recommends, say whether the differences are significant, over the pairs of all data
+sets. Friedman's test asks whether the methods differ at all. Wilcoxon's signed-rank test compares each method with the
+one that has the best mean rank (p-values after Holm's correction). Nemenyi's critical difference is the distance that
+two mean ranks need to be significantly different; `--figures` draws it. The tests assume that pairs are independent.
+Frames of one video are not, and make the p-values too small. Metrics are related to each other, so take "all
+metrics" as a summary only.
 
 ## Published rows
 
-`--paper film/RoadScene` adds a published row and the differences. `jfusion papers show film/RoadScene`
-prints what was published, each source with the preset that it can be compared with and its caveat. A row
-stands only next to values of an evaluator that can be compared, and only its metrics of the same
-definition; otherwise a note says why not. Rows that other papers measured (`LFDT-Fusion`), and VIFB's
-averages of 26 methods (`--preset vifb --paper SwinFusion/VIFB`), are there too.
+`--paper film/RoadScene` adds the row that was published for FILM on RoadScene, and the differences from it. `jfusion
+papers show film/RoadScene` prints all published rows: where each comes from, which preset its values can be compared
+with, and what to beware of. A row is only added where your preset can be compared with the evaluator that made it, and
+only in the metrics that both define alike; otherwise a note says why not. There are also rows that other papers
+measured (of `LFDT-Fusion`), and VIFB's averages of 26 methods (`--preset vifb --paper SwinFusion/VIFB`).
 
 ## Presets
 
-Papers use one name for several formulas. A preset is one evaluator of the field, with its formulas:
+Papers use the same name for different formulas, so values from two evaluators cannot be compared. A preset has the
+formulas of one evaluator that papers use:
 
 """
-REST = """`--metrics all` adds, in any preset, the metrics it does not print. NIQE and BRISQUE are computed where they are
-named (`--metrics EN,SD,NIQE,BRISQUE`): they need the parameters that their authors published, which are fetched
-once, at a fixed commit and with a checksum; without a connection a message says which file to put where. Both see
-the fused image alone, in gray, and were made for photographs in visible light. On the image I04 that pyiqa
-publishes with the values of LIVE's MATLAB code, ours are 3.65492152353813 and -0.107618; MATLAB's are
-3.65492152353770 and -0.107618. Its other four images have flat areas, where both metrics are rounding noise in
-MATLAB and here: NIQE differs by 0.002 % to 4 %, BRISQUE by up to 1.
+REST = """`--metrics all` adds, in any preset, the metrics that it does not show by itself, except NIQE and BRISQUE.
 
-A metric that could not be shown to equal a reference is left out. FMI of wavelets: its MATLAB code uses the filter
-"dmey" of MATLAB's Wavelet Toolbox, of 102 coefficients, which Octave lacks; that of PyWavelets has 62 and is
-another filter, and no published value belongs to images that can be had. LPIPS needs PyTorch.
+NIQE and BRISQUE are computed only where they are named (`--metrics EN,SD,NIQE,BRISQUE`). They need parameters that
+their authors published: these are downloaded once, from a fixed commit, and their checksum is verified; without a
+connection, a message says which file to put where. Both look at the fused image alone, in gray, and were made for
+photographs in visible light. To check them, pyiqa publishes five images with the values of LIVE's MATLAB code. For its
+image I04, MATLAB gives 3.65492152353770 and -0.107618, and jfusion 3.65492152353813 and -0.107618. The other four
+images have flat areas, where both metrics consist of rounding noise, in MATLAB and here: NIQE differs by 0.002 % to
+4 %, BRISQUE by up to 1.
+
+jfusion leaves out a metric that could not be shown to equal a reference. FMI of wavelets is missing because its MATLAB
+code uses the filter "dmey" of the Wavelet Toolbox, with 102 coefficients: Octave does not have it, PyWavelets' filter of
+that name has 62 coefficients and is another one, and no published value belongs to images that can be obtained. LPIPS
+is missing because it needs PyTorch.
 
 ## Gray, Y, or each channel
 
-VIFB evaluates color images channel by channel, and so does `vifb` where the file of a fused image has three
-channels, equal or not: each metric is the mean over R, G and B, a gray source standing for all three. SF is
-that of the three channels side by side, as VIFB's code computes it. A fused image of one channel is compared
-with the luma of the sources. The other presets evaluate the luma, 0.299 R + 0.587 G + 0.114 B, always.
+VIFB evaluates color images channel by channel, and so does `vifb` where the file of a fused image has three channels,
+even three equal ones: each metric is the mean over R, G and B, and a gray source is compared with each of the three.
+Only SF is different: as in VIFB's code, it is computed once, of the three channels side by side. A fused image of one
+channel is compared with the luma of the sources. The other presets always evaluate the luma, 0.299 R + 0.587 G +
+0.114 B.
 
-VIFB's authors publish their own values of 26 methods and 21 pairs, and the fused images of 25 methods: 525 triples
-in 13 metrics. For 23 of the methods no value differs by more than 5.0e-5, the rounding of the published digits.
-Those of the other two, SwinFusion and YDTR, differ in every metric, also in SD and EN, which see the fused image
-alone (up to 2e-3; CE, Qcb and Qcv up to 6e-2): the files that are published are not those that were evaluated.
-VIFB's code does not evaluate again what has a value. No JPEG decoder (the transforms of libjpeg, with and without
-smooth chroma), encoding again, luma, or cropping brings them together. Relative differences:
+How close is `vifb` to VIFB? Its authors publish their values of 26 methods on 21 pairs in 13 metrics, and the fused
+images of 25 of these methods (525 triples). For 23 methods, no value differs by more than 5.0e-5, the rounding of the
+published digits. For the other two, SwinFusion and YDTR, every metric differs, even SD and EN, which see the fused image
+alone (up to 2e-3; CE, Qcb and Qcv up to 6e-2). The published files of these two are therefore not the images that were
+evaluated, which can happen because VIFB's code does not evaluate a method again that has values already. Other JPEG
+decoders (libjpeg's transforms, with and without smooth chroma), encoding once more, luma, and cropping were tried, and
+none explains the difference. Relative differences:
 
 | | AG | CE | EI | EN | MI | PSNR | Qabf | Qcb | Qcv | RMSE | SF | SSIM | SD |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
@@ -125,11 +139,12 @@ smooth chroma), encoding again, luma, or cropping brings them together. Relative
 | 95 %, 25 methods | 2.4e-4 | 2.3e-3 | 2.6e-4 | 1.5e-4 | 3.4e-4 | 9e-6 | 4.9e-4 | 6.2e-4 | 8.5e-4 | 1.0e-4 | 2.2e-4 | 8e-5 | 1.5e-4 |
 | largest, 23 methods | 5e-5 | 5e-5 | 4e-5 | 8e-6 | 4e-5 | 9e-6 | 2e-5 | 1e-5 | 5e-5 | 4e-5 | 5e-5 | 5e-5 | 3e-5 |
 
-(Of seven methods with SwinFusion among them, 147 triples, the 95th percentile of Qcv is 2.5e-3; without it, 3e-5.)
+The row of 95 % is above the last one because of the two methods, which are 8 % of the triples.
 
-What the choice is worth: the means of VIFB's metrics for one method (CNN, 21 pairs) by channel, of the luma
-(FILM's reader; Pillow's `L` agrees to 1e-6), and of the Y of MATLAB's `rgb2ycbcr` and of video, whose range
-is 16..235. Y is not comparable with anything: it lowers every metric of contrast by a seventh.
+How much does the choice of channels matter? These are the means of VIFB's metrics for one method (CNN, 21 pairs): by
+channel; of the luma, as FILM's reader computes it (Pillow's `L` agrees to 1e-6); and of the Y of MATLAB's `rgb2ycbcr`
+and of video, which has the range 16..235. Values of that Y cannot be compared with any others: AG, EI, SF, SD and RMSE
+are lower by a seventh.
 
 | | AG | CE | EI | EN | MI | PSNR | Qabf | Qcb | Qcv | RMSE | SF | SSIM | SD |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
@@ -174,12 +189,12 @@ def calibration() -> list[str]:
     """Metric x preset x reference x ours, and the largest relative difference over all triples."""
     data = golden("metrics/metrics.npz")
     lines = [
-        f"The value of one triple (`{SHOWN}` of tests/golden/metrics) by the evaluator and by ours, and",
-        "the largest relative difference over all its triples where both are finite and not 0. FMI is of",
-        "the upper left corner; FMI_dct without the triples that hold a constant image, of which the",
-        "cosine transform is rounding noise.",
+        f"For each metric: its value for one triple of images (`{SHOWN}` in tests/golden/metrics), computed by the",
+        "original evaluator and by jfusion, and the largest relative difference over all triples there whose value",
+        "is finite and not 0. FMI is computed of the upper left corner only; FMI_dct leaves out the triples with a",
+        "constant image, whose cosine transform is rounding noise.",
         "",
-        "| preset | metric | evaluator | ours | largest relative difference |",
+        "| preset | metric | evaluator | jfusion | largest relative difference |",
         "|---|---|---|---|---|",
     ]
     for preset in ("film", "film-nankai", "vifb"):

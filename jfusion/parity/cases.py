@@ -24,7 +24,9 @@ class Case:
 
     settings: of the system. factors: by which drawn weights are multiplied, by the end of the authors'
     name, so that nothing saturates. size, count: of the batch that is drawn. fuses: whether both sides
-    fuse whole pairs. repository: the authors', on GitHub.
+    fuse whole pairs. repository: the authors', on GitHub. apart: a pattern of the authors' names of the
+    layers whose module here gives something else, because its kernel computes the next layer too, or because
+    it is called in another order; they are not compared.
     """
 
     repository: ClassVar[str]
@@ -33,6 +35,7 @@ class Case:
     size: ClassVar[tuple[int, int]] = (32, 40)
     count: ClassVar[int] = 2
     fuses: ClassVar[bool] = True
+    apart: ClassVar[str] = ""
 
     def images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The images a and b of a drawn batch, (N, 1, H, W)."""
@@ -105,6 +108,7 @@ class SFDFuse(Case):
     repository = "zxp771/SFDFuse"
     settings = {"drop_path": 0.0}
     factors = {"theta_rho.bottleneckBlock.4.weight": 0.1, "DIDF_Decoder_Phase.output.2.weight": 0.2}
+    apart = r"(Base|Detail)FuseLayer\.norm1"  # called for the visible image first, or last
 
 
 class DDFM(Case):
@@ -114,6 +118,7 @@ class DDFM(Case):
     settings = {k: v for k, v in SMALL.items() if k not in ("class_cond", "use_checkpoint")}
     size = (32, 32)
     fuses = False
+    apart = r".*\.in_layers\.0|out\.0"  # group normalization with SiLU in its kernel
 
     def batch(
         self, system: NetworkSystem, a: np.ndarray, b: np.ndarray, text: np.ndarray | None
@@ -121,10 +126,12 @@ class DDFM(Case):
         x = np.repeat(2 * b - 1, 3, 1)
         noise = draw.generator("parity.noise").standard_normal(x.shape).astype(np.float32)
         t = np.linspace(100, 900, len(x)).astype(np.int64)
+        x = np.float32(0.7) * x + np.float32(0.7) * noise
+        # one pair for the EM steps: the authors take one scale for a whole batch, we one for each pair
+        a, b = a[:1], b[:1]
         estimates = {
             f"f{k}": 2 * draw.image(f"parity.estimate{k}", b.shape) - 1 for k in range(EM_STEPS)
         }
-        x = np.float32(0.7) * x + np.float32(0.7) * noise
         return {"x": x, "noise": noise, "t": t, "i": 2 * a - 1, "v": 2 * b - 1, **estimates}
 
     def forward(self, system: NetworkSystem, batch: Mapping[str, jt.Var]) -> jt.Var:
@@ -153,6 +160,7 @@ class LFDT(Case):
         "fusion.ending.conv.weight": 0.1,
     }
     size = (64, 64)
+    apart = r"LDM_Enc\.conv_fuse\.\d+\.1"  # batch normalization with the leaky ReLU in its kernel
 
     def batch(
         self, system: NetworkSystem, a: np.ndarray, b: np.ndarray, text: np.ndarray | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,12 +108,17 @@ def _ignored(name: str, weights: WeightMap) -> bool:
 
 
 def layers(
-    ours: Answer, theirs: Answer, weights: WeightMap, parameters: Iterable[str]
+    ours: Answer,
+    theirs: Answer,
+    weights: WeightMap,
+    parameters: Iterable[str],
+    apart: str = "",
 ) -> list[Difference]:
     """The differences of the modules that both sides have, in the order in which ours ran, then outputs.
 
     Two modules are the same layer when they hold the same parameters; where several inside one another
-    do, the first whose outputs have the same shapes is taken. parameters: all names of ours.
+    do, the first whose outputs have the same shapes is taken. parameters: all names of ours. apart: a
+    pattern of the authors' names that are left out, see `Case`.
     """
     mine, other = _outputs(ours), _outputs(theirs)
     holders: dict[frozenset[str], list[str]] = {}
@@ -126,7 +132,7 @@ def layers(
     for path in mine:
         inside = frozenset(weights.official(n) for n in parameters if n.startswith(f"{path}."))
         for partner in holders.get(inside, []) if inside else []:
-            if partner in done:
+            if partner in done or re.fullmatch(apart, partner):
                 continue
             found = _difference(ours, theirs, mine[path], other[partner], partner)
             if found is not None:

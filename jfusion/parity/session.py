@@ -289,7 +289,7 @@ class Prepared:
             _environment(self.setup, theirs),
             self._described(),
             compare.names(ours, theirs, weights),
-            compare.layers(ours, theirs, weights, self.system.state_dict()),
+            compare.layers(ours, theirs, weights, self.system.state_dict(), self.case.apart),
             stages,
             values,
             differing,

@@ -24,10 +24,9 @@ def load_jittor() -> Any:
         _set_handlers(_handlers())  # whoever imported it may have left Jittor's
         return sys.modules["jittor"]
     check_precision()
+    # Jittor's kernels flush subnormals to 0, of which NumPy would warn at its first look
     for kind in (np.float32, np.float64):
-        np.finfo(
-            kind
-        )  # else NumPy warns when it first looks: Jittor's kernels flush subnormals to 0
+        np.finfo(kind)
     ready = prepare()
     kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
     jittor = import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})

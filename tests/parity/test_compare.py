@@ -57,6 +57,14 @@ def test_a_call_on_a_batch_stands_for_calls_on_its_parts():
     assert (found.largest, found.count) == (1, 2)
 
 
+def test_a_layer_that_stands_apart_is_left_out():
+    ours = answer({"layers/ours.0/0.0": [1, 2], "layers/ours.1/0.0": [1, 2]})
+    theirs = answer({"layers/theirs.0/0.0": [1, 2], "layers/theirs.1/0.0": [-3, 2]})
+    parameters = ["ours.0.weight", "ours.1.weight"]
+    (found,) = compare.layers(ours, theirs, MAP, parameters, r".*\.1")
+    assert found.name == "theirs.0" and found.largest == 0
+
+
 def test_outputs_come_last():
     both = answer({"layers/ours.0/0.0": [1], "layers/theirs.0/0.0": [1], "outputs/output": [2, 3]})
     found = compare.layers(both, both, MAP, ["ours.0.weight"])

@@ -209,6 +209,27 @@ def test_converting_for_a_system_translates_the_names(tmp_path):
     assert set(checkpoint.load(tmp_path / "n.safetensors")["model"]) == set(theirs)
 
 
+def test_a_jittor_network_with_the_authors_names_loads_what_is_converted(tmp_path):
+    from jfusion.runtime import jt, nn
+
+    film = jfusion.create("film", text_dim=8, hidden_dim=16, image2text_dim=4, token_size=(6, 8))
+    content = {"model": film.state(), "system": "film", "config": to_dict(film.config)}
+    checkpoint.save(tmp_path / "ours.pkl", content)
+    files = [str(tmp_path / name) for name in ("ours.pkl", "IVF.pkl")]
+    assert main(["convert", *files, "--system", "film", "--names", "official"]) == 0
+    official = {film.WEIGHTS.official(name): value for name, value in film.state().items()}
+    network = nn.Module()
+    for name, value in official.items():
+        module, (*path, leaf) = network, name.split(".")
+        for part in path:
+            module.__dict__.setdefault(part, nn.Module())
+            module = module.__dict__[part]
+        setattr(module, leaf, jt.zeros(value.shape))
+    network.load_state_dict(jt.load(files[1])["model"])
+    for name, value in network.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), official[name])
+
+
 def test_inspect_shows_names_shapes_record_and_hash(tmp_path, capsys):
     checkpoint.save(tmp_path / "a.pkl", {"model": MODEL, "system": "film", "step": 7})
     assert main(["inspect", str(tmp_path / "a.pkl")]) == 0

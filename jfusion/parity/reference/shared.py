@@ -19,10 +19,19 @@ class Reference:
     networks: dict[str, Any]
 
     def load(self, weights: Mapping[str, np.ndarray]) -> list[str]:
-        """Loads the weights by their names; returns the networks' names that `weights` lacks."""
+        """Loads the weights by their names; returns the networks' names that `weights` lacks.
+
+        Ends the process with a sentence where a shape is another one.
+        """
         missing = []
         for prefix, network in self.networks.items():
             state = tensors(below(weights, prefix))
+            for name, value in network.state_dict().items():
+                if name in state and state[name].shape != value.shape:
+                    raise SystemExit(
+                        f"{prefix}{name} is {_size(state[name])} in the weights and {_size(value)} in the "
+                        "authors' network, which has its published settings; give weights made with these"
+                    )
             missing += [
                 prefix + n for n in network.load_state_dict(state, strict=False).missing_keys
             ]
@@ -66,6 +75,10 @@ class Reference:
         """Sets the mode of every network."""
         for network in self.networks.values():
             network.train(training)
+
+
+def _size(tensor: Any) -> str:
+    return "x".join(map(str, tensor.shape)) or "one value"
 
 
 def below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ EPILOG = (
     "jfusion runs clean --keep-last 1 --keep-best total removes all other checkpoints of the runs in "
     "exp/, after it has listed them and asked. Logs and images always stay."
 )
+ACTIONS = ("list", "clean")
 MEAN = 100  # steps, at most, over whose end the last loss is the mean
 
 
@@ -26,14 +27,14 @@ MEAN = 100  # steps, at most, over whose end the last loss is the mean
 class Options(CommandOptions):
     """What is done, with which runs."""
 
-    action: Literal["list", "clean"] = setting(
+    action: str = setting(
         "list",
         "list, also when left out: a table of the runs; clean: remove checkpoints, after asking",
         "list|clean",
         positional=True,
     )
     folders: Sequence[str] = setting(
-        ("exp",), "run folders, or folders of runs (default: exp)", "FOLDER", positional=True
+        (), "run folders, or folders of runs (default: exp)", "FOLDER", positional=True
     )
     sort: Literal["newest", "name", "system", "data", "steps", "loss", "best", "size"] = setting(
         "newest", "column that orders the table"
@@ -49,9 +50,16 @@ class Options(CommandOptions):
 
 def run(options: Options) -> int:
     """Prints the table, or removes checkpoints."""
-    named = [run for folder in options.folders for run in _runs(Path(folder))]
+    action, folders = options.action, options.folders
+    if action not in ACTIONS:  # it was left out, or misspelled
+        if not Path(action).exists():
+            raise UserError(
+                f"{printable(action)!r} is neither list nor clean nor a folder{did_you_mean(action, ACTIONS)}"
+            )
+        action, folders = "list", (action, *folders)
+    named = [run for folder in folders or ("exp",) for run in _runs(Path(folder))]
     runs = list({run.folder.resolve(): run for run in named}.values())
-    return _clean(runs, options) if options.action == "clean" else _list(runs, options.sort)
+    return _clean(runs, options) if action == "clean" else _list(runs, options.sort)
 
 
 def _runs(folder: Path) -> list[Run]:

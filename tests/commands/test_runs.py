@@ -39,7 +39,7 @@ def test_the_table_is_sorted(make_run, tmp_path, capsys):
     assert head.split() == ["name", "system", "data", "steps", "loss", "best", "size"]
     assert "_toy_b" in first and " 3 " in first and " 1.5 " in first
     assert "_toy_a" in second and "VIF 0.5 at step 1" in second
-    assert main(["runs", "list", exp, "--sort", "best"]) == 0
+    assert main(["runs", exp, "--sort", "best"]) == 0
     assert "_toy_a" in capsys.readouterr().out.splitlines()[1]
 
 
@@ -77,7 +77,8 @@ def test_a_run_that_is_being_trained_is_not_cleaned(make_run, capsys):
     ("words", "text"),
     [
         ("runs list nowhere", "nowhere does not exist"),
-        ("runs empty", "must be list or clean, not 'empty'"),
+        ("runs empty", "neither list nor clean nor a folder"),
+        ("runs clan exp", "'clan' is neither list nor clean nor a folder; did you mean 'clean'?"),
         ("plot nowhere", "nowhere does not exist"),
         ("runs clean exp --keep-best totl", "has no 'totl'; did you mean 'total'?"),
     ],

@@ -23,7 +23,8 @@ class Case:
     """A system that is trained on pairs of gray images.
 
     settings: of the system. factors: by which drawn weights are multiplied, by the end of the authors'
-    name, so that nothing saturates. size, count: of the batch that is drawn. fuses: whether both sides
+    name, so that nothing saturates. size, count: of the batch that is drawn. one_size: the authors' network
+    takes no other. fuses: whether both sides
     fuse whole pairs. repository: the authors', on GitHub. apart: a pattern of the authors' names of the
     layers whose module here gives something else, because its kernel computes the next layer too, or because
     it is called in another order; they are not compared.
@@ -34,6 +35,7 @@ class Case:
     factors: ClassVar[dict[str, float]] = {}
     size: ClassVar[tuple[int, int]] = (32, 40)
     count: ClassVar[int] = 2
+    one_size: ClassVar[bool] = False
     fuses: ClassVar[bool] = True
     apart: ClassVar[str] = ""
 
@@ -189,13 +191,15 @@ class FCCF(Case):
 
     repository = "DanceSkyCode/Diff-FCCF"
     settings = {"group": "pet", "dropout": 0.0}
-    size = (256, 256)  # that of the authors' positional embedding
+    size, one_size = (256, 256), True  # that of the authors' positional embedding
     count = 1
     fuses = False
 
     def images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         colors = (shape[0], 3, *shape[2:])
         images = draw.image("parity.s", shape), draw.image("parity.f", colors)
+        # neutral chroma in the corner, as PET images have it: the regions refer to it, and must hold pixels
+        images[1][:, 1:, :8, :8] = 128 / 255
         return tuple(np.round(x * 255).astype(np.float32) / np.float32(255) for x in images)
 
     def batch(

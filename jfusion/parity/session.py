@@ -168,6 +168,17 @@ def check_recorded(setup: Setup, case: Case) -> None:
         )
 
 
+def check_size(system: str, size: tuple[int, ...]) -> None:
+    """Raises UserError for images of a size that the authors' network does not take."""
+    case = case_of(system)
+    if case.one_size and size != case.size:
+        (h, w), (height, width) = case.size, size
+        raise UserError(
+            f"the authors' network of {system} takes images of {h}x{w} and no others, not {height}x{width}; "
+            "leave out --size, and give --data pairs that are at least as large"
+        )
+
+
 def recorded_steps(system: str) -> int:
     """How many steps of training are recorded of the authors' code."""
     stages = read(RECORDED / f"{system}.npz").record["stages"].values()
@@ -199,6 +210,7 @@ class Prepared:
             self.weights = official_state(self.system)
         self.pairs = self._pairs() if case.fuses else []
         a, b, text = self._batch()
+        check_size(setup.system, a.shape[2:])
         self.batch = case.batch(self.system, a, b, text)
         self.shape = a.shape
 
@@ -231,7 +243,7 @@ class Prepared:
             return *self.case.images((count, 1, *size)), self.case.text(count)
         read = [self.data.read(name) for name in self.data.names[:count]]
         arrays = [self.system.preprocess(pair) for pair in read]
-        size = self.setup.size or (128, 128)
+        size = self.setup.size or (self.case.size if self.case.one_size else (128, 128))
         sides = [x.shape[1:] for pair in arrays for x in pair]
         h, w = (min(size[i], *(s[i] for s in sides)) // 8 * 8 for i in (0, 1))
         a, b = (np.stack([pair[i][:, :h, :w] for pair in arrays]) for i in (0, 1))

@@ -1,0 +1,15 @@
+"""What a comparison refuses before either side runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from jfusion.errors import UserError
+from jfusion.parity.session import check_size
+
+
+def test_the_one_size_that_a_network_takes_is_named():
+    check_size("film", (32, 40))
+    check_size("fccf", (256, 256))
+    with pytest.raises(UserError, match="of fccf takes images of 256x256 and no others, not 64x80"):
+        check_size("fccf", (64, 80))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jfusion.app import archive, fuse_tab
 from jfusion.app.folder_job import FolderJob
 from jfusion.app.fuse_tab import AT_ONCE, WORK
+from jfusion.app.problems import in_a_corner
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
 from jfusion.app.work import Wish
@@ -103,6 +104,7 @@ class Tab:
             raise UserError(words("needs_folder"))
         return paths
 
+    @in_a_corner
     def stop(self, request: gr.Request) -> None:
         """Stops the job of this browser; what is fused can be downloaded."""
         job = self.jobs.get(request.session_hash)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jfusion.app import examples, work
 from jfusion.app.methods import AUTO
+from jfusion.app.problems import in_a_corner
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
 from jfusion.app.work import KINDS, Fused, Wish
@@ -62,7 +63,7 @@ def add(page: Page) -> None:
             field.change(tab.look, [a, b, task], looked, api_visibility="private", **AT_ONCE)
         gr.on(
             [method.change, task.change],
-            lambda m, t: gr.update(visible=page.methods.reads_text(m, t)),
+            in_a_corner(lambda m, t: gr.update(visible=page.methods.reads_text(m, t))),
             [method, task],
             sentence,
             api_visibility="private",
@@ -102,6 +103,7 @@ def method_menu(page: Page) -> Any:
 def example_buttons(page: Page, fields: list[gr.File]) -> None:
     """A button for each example, which puts its two images into the fields."""
 
+    @in_a_corner
     def make(task: str) -> list[str]:
         return [str(path) for path in examples.pair(task, page.fresh_folder())]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jfusion import weights
 from jfusion.app.fuse_tab import AT_ONCE
+from jfusion.app.problems import in_a_corner
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
 
@@ -28,6 +29,7 @@ def add(page: Page) -> None:
     tab.select(_shown, None, [cards, results], api_visibility="private", **AT_ONCE)
 
 
+@in_a_corner
 def _shown(request: gr.Request) -> tuple[str, str]:
     words = Words.of(request)
     return cards(words), results(words)

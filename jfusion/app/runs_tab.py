@@ -7,6 +7,7 @@ import html
 import io
 from typing import TYPE_CHECKING, Any
 
+from jfusion.app.problems import in_a_corner
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
 from jfusion.errors import UserError
@@ -41,6 +42,7 @@ class Tab:
     def __init__(self, page: Page):
         self.page = page
 
+    @in_a_corner
     def look(self, before: str | None, request: gr.Request) -> tuple:
         """The names of the runs, newest first, and the curves of the one that was shown, or the newest."""
         names = [run.folder.name for run in runs_in(self.page.runs)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import signal
 import threading
@@ -53,13 +52,15 @@ class Options(CommandOptions):
 
 
 def run(options: Options) -> int:
-    """Serves the page until Ctrl-C."""
+    """Serves the page until Ctrl-C, or until the signal by which services are ended, which is no failure."""
     from jfusion.app import serve
     from jfusion.app.methods import Methods
     from jfusion.app.page import Page, build
 
     local = ipaddress.ip_address(options.host).is_loopback
     methods = Methods.of(options.weights)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with serve.temporary_folder() as folder:
         page = Page(folder, methods, options.max_pixels, local, Path(options.runs).absolute())
         blocks = build(page)
@@ -72,15 +73,7 @@ def run(options: Options) -> int:
 
             webbrowser.open(address)
         try:
-            _wait()
+            main_thread.serve(ended)
         finally:
             blocks.close(verbose=False)
     return 0
-
-
-def _wait() -> None:
-    """Waits for Ctrl-C, or for the signal by which services are ended."""
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    with contextlib.suppress(KeyboardInterrupt):
-        main_thread.serve(ended)

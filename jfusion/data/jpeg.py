@@ -8,6 +8,7 @@ from pathlib import Path
 from jfusion.errors import UserError
 
 PADDING = 16  # bytes that cameras put between the last pixel and the marker of the end, at most
+_DAMAGE = re.compile("Corrupt JPEG data: |Premature end of JPEG file")
 _EXTRA = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
@@ -27,9 +28,9 @@ def check(path: Path) -> None:
     try:
         simplejpeg.decode_jpeg(b"\xff\xd8\xff" + data, "gray", min_height=1, min_width=1)
     except ValueError as error:
-        _, found, reason = str(error).partition("Corrupt JPEG data: ")
-        extra = _EXTRA.search(reason)
-        if found and not (extra and int(extra[1]) <= PADDING):
+        reason = str(error).removeprefix("Corrupt JPEG data: ")
+        extra = _EXTRA.match(reason)
+        if _DAMAGE.match(str(error)) and not (extra and int(extra[1]) <= PADDING):
             raise UserError(
                 f"image {path} is damaged ({reason}), and part of it would be wrong; copy or download it again"
             ) from error

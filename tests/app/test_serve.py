@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from jfusion.app import serve
+from jfusion.errors import UserError
 
 gradio_client = pytest.importorskip("gradio_client")
 
@@ -77,3 +81,36 @@ def test_a_program_fuses(served, pair, tmp_path):
     with pytest.raises(Exception, match="not in the list"):
         client.predict(a, b, "IVF", "../x", "", False, "PNG", api_name="/fuse")
     assert str(folder) not in json.dumps(client.view_api(return_format="dict"))
+
+
+def test_an_error_without_a_place_on_the_page_is_one_line_in_its_corner(monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    from jfusion.app import examples
+    from jfusion.app.problems import in_a_corner
+
+    for error, said in (
+        (UserError("no room in /tmp/folder/x.png; free some"), "no room in x.png; free some"),
+        (ValueError("of ours"), "fault"),
+    ):
+        monkeypatch.setattr(examples, "pair", raising(error))
+        with pytest.raises(gradio.Error, match=said) as caught:
+            in_a_corner(lambda task: examples.pair(task, None))("IVF")
+        assert caught.value.print_exception is False
+
+
+def raising(error):
+    def function(*_):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_ctrl_c_ends_the_page_with_the_exit_code_of_every_command(tmp_path, number, code):
+    command = [sys.executable, "-m", "jfusion", "app"]
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:
+        assert process.stdout.readline().startswith("jfusion app: http://127.0.0.1:")
+        process.send_signal(number)
+        assert process.wait(60) == code
+    assert not list(tmp_path.glob("jfusion-app-*"))

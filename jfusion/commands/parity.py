@@ -55,9 +55,10 @@ class Options(CommandOptions):
     )
     steps: int | None = setting(
         None,
-        "steps of training, of each stage (default: 10, or as many as are recorded)",
+        "steps of training, of each stage; of the first, which compiles, no time counts (default: 10, or as "
+        "many as are recorded)",
         "N",
-        least=1,
+        least=2,
     )
     learning_rate: float | None = setting(None, "of these steps (default: the paper's)", above=0)
     threads: int = setting(2, "threads of each side", "N", least=1)

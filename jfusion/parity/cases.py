@@ -24,7 +24,7 @@ class Case:
 
     settings: of the system. factors: by which drawn weights are multiplied, by the end of the authors'
     name, so that nothing saturates. size, count: of the batch that is drawn. one_size: the authors' network
-    takes no other. fuses: whether both sides
+    takes no other. multiple: of which the sides of its images must be. fuses: whether both sides
     fuse whole pairs. repository: the authors', on GitHub. apart: a pattern of the authors' names of the
     layers whose module here gives something else, because its kernel computes the next layer too, or because
     it is called in another order; they are not compared.
@@ -36,6 +36,7 @@ class Case:
     size: ClassVar[tuple[int, int]] = (32, 40)
     count: ClassVar[int] = 2
     one_size: ClassVar[bool] = False
+    multiple: ClassVar[int] = 1
     fuses: ClassVar[bool] = True
     apart: ClassVar[str] = ""
 
@@ -161,7 +162,7 @@ class LFDT(Case):
         "model.ending.bias": 0.01,
         "fusion.ending.conv.weight": 0.1,
     }
-    size = (64, 64)
+    size, multiple = (64, 64), 8
     apart = r"LDM_Enc\.conv_fuse\.\d+\.1"  # batch normalization with the leaky ReLU in its kernel
 
     def batch(

@@ -177,6 +177,11 @@ def check_size(system: str, size: tuple[int, ...]) -> None:
             f"the authors' network of {system} takes images of {h}x{w} and no others, not {height}x{width}; "
             "leave out --size, and give --data pairs that are at least as large"
         )
+    if any(n % case.multiple for n in size):
+        raise UserError(
+            f"the authors' network of {system} takes images whose sides are multiples of {case.multiple}, not "
+            f"{size[0]}x{size[1]}; change --size"
+        )
 
 
 def recorded_steps(system: str) -> int:
@@ -227,10 +232,9 @@ class Prepared:
         return pairs
 
     def _fitting(self, pair: Pair) -> Pair:
-        """A pair whose sides are multiples of 8, as LFDT-Fusion needs them; others stay."""
-        if self.setup.system != "lfdt":
-            return pair
-        h, w = (n // 8 * 8 for n in pair.a.shape[1:])
+        """A pair without the rows and columns that are too many for the authors' network."""
+        multiple = self.case.multiple
+        h, w = (n // multiple * multiple for n in pair.a.shape[1:])
         a, b = (x[:, :h, :w] for x in (pair.a, pair.b))
         colors = (None if x is None else x[:h, :w] for x in (pair.rgb_a, pair.rgb_b))
         return Pair(pair.name, a, b, pair.text, *colors, pair.rule, pair.dataset)

@@ -26,7 +26,9 @@ def parity(recorded=False):
     sides = [{"losses": [2.0, x], "seconds": [9.0, y]} for x, y in ((1.0, 0.5), (1.001, 2.0))]
     environment = dict.fromkeys(("framework", "code", "processor"), ("ours 1", "theirs 2"))
     data = {"weights": None, "data": None, "batch": {"a": [2, 1, 32, 40]}, "shape": [2, 1, 32, 40]}
-    ours, theirs = ({"forward_seconds": [s], "fuse_seconds": [s], "memory": s} for s in (0.25, 1.0))
+    ours, theirs = (
+        {"forward_seconds": [s], "fuse_seconds": [9.0, s], "memory": s} for s in (0.25, 1.0)
+    )
     theirs |= {"code": "authors/repo abc", "versions": {"torch": "2.9"}, "recorded": "2026-01-02"}
     return Parity(
         Setup("film", steps=2, reference=None if recorded else "dir"),

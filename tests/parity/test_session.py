@@ -8,6 +8,12 @@ from jfusion.errors import UserError
 from jfusion.parity.session import check_size
 
 
+def test_sides_that_are_no_multiples_are_named():
+    check_size("lfdt", (64, 80))
+    with pytest.raises(UserError, match="multiples of 8, not 64x62; change --size"):
+        check_size("lfdt", (64, 62))
+
+
 def test_the_one_size_that_a_network_takes_is_named():
     check_size("film", (32, 40))
     check_size("fccf", (256, 256))

@@ -13,7 +13,7 @@ import math
 import pickletools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -391,6 +391,18 @@ def load(raw: bytes | io.BytesIO, persistent: Callable[[Any], Any] | None = None
         return _Machine(persistent, Budget(size)).run(stream)
 
 
+_TOO_LARGE = "it holds an integer of more than 128 bits, which no checkpoint needs"
+
+
+def _opcodes(stream: io.BytesIO) -> Iterator[tuple]:
+    """The opcodes of a pickle with their arguments, as pickletools has them."""
+    try:
+        yield from pickletools.genops(stream)
+    except ValueError as error:
+        # Python's limit for integers that are written in digits
+        raise ValueError(_TOO_LARGE if "digits" in str(error) else str(error)) from error
+
+
 class _Machine:
     def __init__(self, persistent: Callable[[Any], Any] | None, budget: Budget):
         self.persistent, self.budget = persistent, budget
@@ -399,7 +411,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, stream: io.BytesIO) -> Any:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for count, (opcode, argument, _) in enumerate(_opcodes(stream)):
             if count > MOST_OPCODES:
                 raise ValueError("it has far more parts than a checkpoint")
             name = opcode.name
@@ -407,7 +419,7 @@ class _Machine:
                 break
             if name in _VALUES:
                 if isinstance(argument, int) and abs(argument) > LARGEST_INTEGER:
-                    raise ValueError("it holds an integer of more than 128 bits")
+                    raise ValueError(_TOO_LARGE)
                 self.stack.append(argument)
             else:
                 step = getattr(self, f"do_{name.lower()}", None)

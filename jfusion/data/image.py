@@ -170,7 +170,6 @@ class Reader:
         if pseudo_color != "none":
             i = "ab".index(pseudo_color)
             images[i] = pseudo_colored(images[i], (a, b)[i], background)
-        self.note_same(a, b, *images)
         sizes = ["x".join(map(str, x.shape[:2])) for x in images]
         if sizes[0] != sizes[1]:
             raise UserError(f"{a} is {sizes[0]} and {b} is {sizes[1]}; both must have one size")

@@ -184,12 +184,14 @@ def read_stamp(stamp: Path) -> dict[str, Any] | None:
     """What a stamp says of a compiled core; None when it cannot be read, or its files are not as it says.
 
     A core with a file that is missing, truncated or replaced is removed, with a notice, and is then compiled
-    again.
+    again. A core elsewhere is left alone: this stamp was copied here with the folder around it.
     """
     try:
         ready = json.loads(stamp.read_text())
         folder, files = Path(ready["cache_path"]), dict(ready["files"])
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if stamp.parent.resolve() not in folder.resolve().parents:
         return None
     damaged = [path for path, state in files.items() if _state_of(Path(path)) != state]
     if folder.is_dir() and not damaged:
@@ -368,13 +370,17 @@ def clean() -> int:
     current = stamp_path(home, environment())
     newest: dict[str, tuple[str, Path]] = {}
     for stamp in sorted(home.glob("ready-*.json"), key=lambda p: p.stat().st_mtime):
-        ready = read_stamp(stamp) or {}
-        executable = ready.get("executable", "")
+        ready = read_stamp(stamp)
+        if ready is None:
+            continue
+        executable = ready["executable"]
         if stamp == current or (Path(executable).exists() and executable != sys.executable):
-            newest[executable] = stamp.stem, Path(ready.get("cache_path", "."))
+            newest[executable] = stamp.stem, Path(ready["cache_path"])
     for file in home.glob("ready-*"):
         if file.name.split(".")[0] not in {stem for stem, _ in newest.values()}:
             file.unlink()
+    for library in home.glob("watch-*.so"):  # the next start makes its own in 0.1 s
+        library.unlink()
     used = {path for _, path in newest.values()}
     site = jittor_site(home, environment()["nvcc_path"])
     # patched sources go, since a process that needs them makes them again

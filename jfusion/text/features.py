@@ -71,9 +71,14 @@ def read_features(path: str | Path) -> np.ndarray:
         reason = printable(" ".join(str(error).split()), 200)
         raise UserError(f"paragraph features {path} cannot be read: {reason}") from error
     shape = features.shape[1:] if features.ndim == 3 and len(features) == 1 else features.shape
-    if len(shape) != 2 or features.dtype.kind != "f" or not np.isfinite(features).all():
+    if len(shape) != 2 or features.dtype.kind != "f":
         raise UserError(
-            f"paragraph features {path} must be finite (1, L, D) values, not {features.shape}"
+            f"paragraph features {path} must be (1, L, D) floating-point values, not {features.shape} of "
+            f"{features.dtype}; make them with jfusion embed"
+        )
+    if not np.isfinite(features).all():
+        raise UserError(
+            f"paragraph features {path} hold NaN or infinite values; make them again with jfusion embed"
         )
     return np.array(features, np.float32).reshape(shape)
 

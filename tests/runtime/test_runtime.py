@@ -194,8 +194,6 @@ def test_warm_compiles_ahead(capsys):
 
 
 def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
-    import json
-
     monkeypatch.setattr(build, "cache_home", lambda: tmp_path)
     current = build.stamp_path(tmp_path, environment.environment())
     stamps = {current: sys.executable, tmp_path / "ready-old.json": sys.executable}
@@ -227,6 +225,24 @@ def test_clean_removes_what_other_environments_left(tmp_path, monkeypatch):
     assert {p.stem for p in tmp_path.glob("*.json")} == kept
     assert {p.parent.name for p in tmp_path.glob(".cache/jittor/jt1/g/p/o/c/*/jfusion")} == kept
     assert len(list(tmp_path.rglob("kernel.so"))) == 2 and not list(tmp_path.rglob("kernel.s"))
+
+
+def test_a_copy_of_the_cache_does_not_reach_into_the_first_one(tmp_path, monkeypatch):
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    core = first / "core"
+    core.mkdir(parents=True)
+    (core / "jit").mkdir()
+    (core / "jit/kernel.s").write_text("x")
+    for home in (first, copy):
+        home.mkdir(exist_ok=True)
+        stamp = build.stamp_path(home, environment.environment())
+        ready = {"executable": sys.executable, "header": "", "cache_path": str(core)}
+        stamp.write_text(json.dumps({**ready, "files": {str(core / "gone.so"): "1 x"}}))
+    monkeypatch.chdir(core)
+    monkeypatch.setattr(build, "cache_home", lambda: copy)
+    build.clean()
+    assert (core / "jit/kernel.s").exists() and list(first.glob("*.json"))
+    assert not list(copy.glob("*.json"))
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "replaced", "missing"])

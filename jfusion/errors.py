@@ -63,6 +63,26 @@ def writing(what: str, path: object, error: Exception) -> WritingError:
     )
 
 
+def unreadable(what: str, path: Path, error: Exception, found: str = "") -> UserError:
+    """An error about a file of a kind (`what`) that a library refuses: where, why, and the remedy.
+
+    found: what is wrong where the error does not say it; default: the file is truncated or damaged.
+    """
+    reason = printable(" ".join(str(error).split()), 300)
+    if not re.search("[a-z]", reason):  # such as the key of a KeyError
+        reason = type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        problem = f"{error.strerror}; see that this user may read it"
+    elif path.is_file() and not path.stat().st_size:
+        problem = "it is empty; copy or download it again"
+    elif re.search("support|not available|not implemented", reason, re.IGNORECASE):
+        problem = f"{reason}; save it anew with another program"
+    else:
+        found = found or "it is truncated or damaged"
+        problem = f"{found} ({reason}); copy or download it again"
+    return UserError(f"{what} {path} cannot be read: {problem}")
+
+
 def printable(text: object, most: int = 120) -> str:
     """Text out of a file, fit for a terminal: no control characters or escape sequences, not too long."""
     text = str(text)

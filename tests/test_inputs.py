@@ -166,7 +166,7 @@ def test_a_jpeg_whose_lower_part_would_be_gray_is_refused(command, tmp_path, cap
     whole = (b / "0.jpg").read_bytes()
     (b / "0.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
     assert command(a, b, tmp_path) == 2
-    assert "0.jpg is damaged (premature end of data segment)" in capsys.readouterr().err
+    assert "damaged (Corrupt JPEG data: premature end of data segment)" in capsys.readouterr().err
 
 
 @every_command

@@ -25,7 +25,7 @@ import numpy as np
 from jfusion.data import color
 from jfusion.data.names import check_part
 from jfusion.errors import UserError, printable
-from jfusion.files import mark_input
+from jfusion.files import begins, mark_input
 
 SCHEMA = 2
 GROUPS = ("imageA", "imageB", "text")
@@ -296,7 +296,9 @@ def _not_opened(path: Path, error: OSError) -> str:
     reason = printable(" ".join(str(error).split()), 200)
     if "unable to lock" in reason or error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
         return f"H5 file {path} is open in another program, or must not be read ({reason}); close it there"
-    if "signature" in reason or "truncated" in reason or "EOF" in reason:
+    if not begins(path, "H5 file"):
+        return f"{path} is no H5 file; name one that jfusion preprocess has made"
+    if "truncated" in reason or "EOF" in reason:
         return f"{path} is not a complete H5 file ({reason}); make it again with jfusion preprocess"
     return f"H5 file {path} cannot be opened: {reason}"
 

@@ -20,7 +20,7 @@ from jfusion.config import setting
 from jfusion.data import jpeg
 from jfusion.data.color import is_color, jet, luma
 from jfusion.data.depth import Range, RangePolicy, to_uint8, to_unit
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, printable, unreadable
 from jfusion.files import begins, mark_input, replacing
 
 # Every command reads these formats, and Pillow is allowed no other: some of its readers start programs.
@@ -313,24 +313,12 @@ def _one_line(path: Path) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        raise UserError(f"image {path} cannot be read: {_problem(path, error)}") from error
-
-
-def _problem(path: Path, error: Exception) -> str:
-    """What is wrong with a file that a library refuses, and the remedy."""
-    reason = " ".join(str(error).split())
-    if not re.search("[a-z]", reason):  # such as the key of a KeyError
-        reason = type(error).__name__
-    if isinstance(error, OSError) and error.errno:
-        return f"{error.strerror}; see that this user may read it"
-    if not path.stat().st_size:
-        return "it is empty; copy or download it again"
-    if "cannot identify" in reason and not begins(path, "image"):
-        return f"it is none of {', '.join(s[1:] for s in SUFFIXES)}; save it as one of them"
-    if re.search("support|not available|not implemented", reason, re.IGNORECASE):
-        return f"{reason}; save it as PNG with another program"
-    found = "" if "cannot identify" in reason else f" ({reason})"
-    return f"it is truncated or damaged{found}; copy or download it again"
+        if "cannot identify" in str(error) and path.stat().st_size and not begins(path, "image"):
+            known = ", ".join(s[1:] for s in SUFFIXES)
+            raise UserError(
+                f"image {path} cannot be read: it is none of {known}; save it as one of them"
+            ) from error
+        raise unreadable("image", path, error) from error
 
 
 def _opened(path: Path | io.BytesIO) -> Any:

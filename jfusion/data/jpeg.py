@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from jfusion.errors import UserError
+from jfusion.errors import unreadable
 
 PADDING = 16  # bytes that cameras put between the last pixel and the marker of the end, at most
 _DAMAGE = re.compile("Corrupt JPEG data: |Premature end of JPEG file")
@@ -31,6 +31,4 @@ def check(path: Path) -> None:
         reason = str(error).removeprefix("Corrupt JPEG data: ")
         extra = _EXTRA.match(reason)
         if _DAMAGE.match(str(error)) and not (extra and int(extra[1]) <= PADDING):
-            raise UserError(
-                f"image {path} is damaged ({reason}), and part of it would be wrong; copy or download it again"
-            ) from error
+            raise unreadable("image", path, error) from error

@@ -19,7 +19,7 @@ import numpy as np
 from jfusion.data import image
 from jfusion.data.depth import Range, RangePolicy, to_uint8
 from jfusion.data.names import list_files
-from jfusion.errors import UserError, optional, printable
+from jfusion.errors import UserError, optional, unreadable
 from jfusion.files import mark_input, replacing
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")
@@ -232,8 +232,9 @@ class _Opened:
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> UserError:
-        reason = printable(getattr(error, "strerror", None) or " ".join(str(error).split()), 200)
-        return UserError(f"video {self.path} cannot be read: {reason}")
+        if not isinstance(error, OSError):  # of PyAV, whose text names the file once more
+            error = ValueError(getattr(error, "strerror", None) or str(error))
+        return unreadable("video", self.path, error, "it is damaged, or no video")
 
 
 def library() -> ModuleType:

@@ -24,7 +24,7 @@ import numpy as np
 
 from jfusion.data import image
 from jfusion.data.names import natural_key
-from jfusion.errors import UserError, optional, printable
+from jfusion.errors import UserError, optional, printable, unreadable
 from jfusion.files import mark_input
 
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
@@ -105,8 +105,7 @@ def read_in_space(path: str | Path, *, nan: str = "refuse", series: str | None =
     except UserError:
         raise
     except Exception as error:  # the libraries raise many kinds
-        reason = printable(" ".join(str(error).split()), 300)
-        raise UserError(f"volume {path} cannot be read: {reason}") from error
+        raise unreadable("volume", path, error, "it is damaged, or no volume") from error
     values = np.asarray(volume.values)
     if values.ndim == 4 and values.shape[3] == 3 and values.dtype == np.uint8:
         return volume

@@ -28,6 +28,9 @@ def test_bad_h5_files_are_explained(tmp_path):
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a complete H5 file"):
         h5.PairFile(tmp_path / "cut.h5")
+    (tmp_path / "picture.h5").write_bytes(b"\x89PNG and so on")
+    with pytest.raises(UserError, match=r"picture.h5 is no H5 file"):
+        h5.PairFile(tmp_path / "picture.h5")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
     with pytest.raises(UserError, match="no group 'imageA'"):

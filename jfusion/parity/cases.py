@@ -195,6 +195,7 @@ class FCCF(Case):
     size, one_size = (256, 256), True  # that of the authors' positional embedding
     count = 1
     fuses = False
+    apart = r".*\.conv[12]\.0"  # group normalization with SiLU and the convolution in its kernel
 
     def images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         colors = (shape[0], 3, *shape[2:])

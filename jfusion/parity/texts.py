@@ -9,9 +9,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "{system} on Jittor, next to the authors' PyTorch code",
         "other": "[中文]({file})",
         "made": "Made by `{command}` on {date} with jfusion {version}.",
-        "recorded": "**PyTorch was not run for this report.** The authors' figures are the recorded ones of the "
-        "golden fixtures: {code} on PyTorch {torch} (CPU), recorded on {recorded}. Only jfusion ran "
-        "now. Of each layer and gradient the recording holds up to {kept} values. To run both sides: "
+        "recorded": "**PyTorch was not run for this report.** The authors' figures were recorded on "
+        "{recorded}, for the same weights and batch: {code} on PyTorch {torch} (CPU). Only jfusion ran now. "
+        "Of each layer and gradient the recording holds up to {kept} values. To run both sides: "
         "`jfusion parity {system} --reference DIR --python PY`.",
         "summary": "In short",
         "short_names": "{equal} tensors of the checkpoint correspond one to one, {parameters} values.",
@@ -109,7 +109,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "{system} 的 Jittor 移植：与作者 PyTorch 代码对齐",
         "other": "[English]({file})",
         "made": "本报告由 `{command}` 于 {date} 生成，jfusion {version}。",
-        "recorded": "**本报告没有运行 PyTorch。** 作者一侧的数字是 golden 基准数据中录制好的：{code}，PyTorch "
+        "recorded": "**本报告没有运行 PyTorch。** 作者一侧的数字是事先用同样的权重和批次录制的：{code}，PyTorch "
         "{torch}（CPU），录制于 {recorded}；这次只运行了 jfusion。每一层、每个梯度至多录制 {kept} 个数值。"
         "想让两侧都运行，请用 `jfusion parity {system} --reference DIR --python PY`。",
         "summary": "结论",

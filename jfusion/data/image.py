@@ -504,6 +504,8 @@ def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
         try:
             pixels = page.asarray()
         except (ValueError, ImportError) as error:  # a compression that needs another package
+            if re.search("failed to read|missing data|corrupted", str(error)):
+                raise
             pixels = _unpacked(path, page, most)
             if pixels is None:
                 raise UserError(
@@ -534,12 +536,14 @@ def _unpacked(path: Path, page: Any, most: float) -> np.ndarray | None:
     """A gray page in a compression that only Pillow knows, such as LZW; None where it would change values."""
     if page.samplesperpixel != 1 or page.dtype not in (np.uint16, np.float32):
         return None
-    with contextlib.suppress(OSError):
-        with _opened(path) as image:
-            _check_size(path, *image.size, most)
-            pixels = np.asarray(image)
-        return pixels if pixels.dtype.newbyteorder("=") == page.dtype else None
-    return None
+    try:
+        image = _opened(path)
+    except OSError:
+        return None
+    with image:
+        _check_size(path, *image.size, most)
+        pixels = np.asarray(image)  # what it raises is about damage
+    return pixels if pixels.dtype.newbyteorder("=") == page.dtype else None
 
 
 def resize(x: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -214,3 +214,27 @@ def test_what_tifffile_finds_odd_is_not_printed(tmp_path, caplog):
     (tmp_path / "x.tif").write_bytes(raw)
     np.testing.assert_array_equal(image.Reader()._decoded(tmp_path / "x.tif"), pixels)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"compression": "zlib"}])
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_a_truncated_deep_tiff_is_called_truncated(tmp_path, options, kind):
+    path = tmp_path / "x.tif"
+    pixels = np.random.default_rng(0).integers(0, 60_000, (32, 48)).astype(kind)
+    tifffile.imwrite(path, pixels, **options)
+    whole = path.read_bytes()
+    for part in (0.3, 0.6, 0.9):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        with pytest.raises(UserError, match=r"truncated or damaged .*; copy or download it again"):
+            image.read_rgb(path)
+
+
+def test_a_truncated_tiff_of_another_compression_is_called_truncated(tmp_path, capfd):
+    path = tmp_path / "x.tif"
+    pixels = np.random.default_rng(0).integers(0, 60_000, (32, 48)).astype(np.uint16)
+    Image.fromarray(pixels).save(path, compression="tiff_lzw")
+    whole = path.read_bytes()
+    start = whole.index(b"II*\0") + 8
+    path.write_bytes(whole[:start] + bytes(400) + whole[start + 400 :])
+    with pytest.raises(UserError, match=r"truncated or damaged .*; copy or download it again"):
+        image.read_rgb(path)

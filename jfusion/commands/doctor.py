@@ -90,6 +90,8 @@ def _headers() -> tuple[str, str, str]:
 
 def _onednn() -> tuple[str, str, str]:
     package = machine.onednn()
+    if package is None and machine.cuda()[0]:
+        return "oneDNN", "not installed; the GPU needs none", ""
     if package is None:
         remedy = "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
         return "oneDNN", "not installed", remedy

@@ -109,7 +109,8 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     why_off = usable_toolkit()
     if not quiet and isinstance(why_off, str):
         print(f"jfusion: running on the CPU ({why_off})", file=sys.stderr)
-    link_onednn(home)
+    if onednn():
+        link_onednn(home)
     stamp = stamp_path(home, variables)
     ready = read_stamp(stamp)
     if ready is None:

@@ -35,8 +35,8 @@ def environment() -> dict[str, str]:
         "nvcc_path": nvcc,
         "OMP_NUM_THREADS": str(max(1, physical_cores() // local)),
     }
-    if nvcc:  # the three would be downloaded
-        variables |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
+    if nvcc:  # the three would be downloaded, and cuDNN does what oneDNN would do
+        variables |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0", "use_mkl": "0"}
         variables |= {"NVIDIA_TF32_OVERRIDE": "1" if precision() == "tf32" else "0"}
     config = python_config()
     if config:

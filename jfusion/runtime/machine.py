@@ -205,7 +205,7 @@ def choose_gpu() -> None:
 
 
 def check_requirements() -> None:
-    """Raises UserError unless the compiler, Python's development files and oneDNN are here."""
+    """Raises UserError unless the compiler, Python's development files and, for the CPU, oneDNN are here."""
     if compiler() is None:
         raise UserError(
             "no C++ compiler found; remedy: apt-get install g++ (or set cc_path to yours)"
@@ -215,7 +215,7 @@ def check_requirements() -> None:
             f"the development files of Python 3.{sys.version_info.minor} are missing "
             f"(python3.{sys.version_info.minor}-config); remedy: apt-get install python3-dev"
         )
-    if onednn() is None:
+    if onednn() is None and not isinstance(usable_toolkit(), cuda_toolkit.Toolkit):
         raise UserError(
             "oneDNN is not installed (Jittor would try to download it); remedy: "
             "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"

@@ -383,9 +383,10 @@ def _check_record(record: Any, path: Path) -> None:
 
 
 def _copy_sources(target: Path) -> None:
-    """Copies the package that runs, and the scripts of a clone, to `target`."""
+    """Copies the package that runs, without its weights and figures, and the scripts of a clone."""
+    large = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.npy", "*.npz")
     try:
-        shutil.copytree(PACKAGE, target / "jfusion", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, target / "jfusion", ignore=large)
         for script in SCRIPTS:
             if (PACKAGE.parent / script).is_file():
                 shutil.copy(PACKAGE.parent / script, target)

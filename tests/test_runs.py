@@ -45,6 +45,8 @@ def test_a_run_keeps_the_sources_and_its_record(tmp_path):
     made = Run.new(tmp_path / "exp", "film", "Set", {"system": "film"})
     assert (made.folder / "code/jfusion/runs.py").is_file()
     assert (made.folder / "code/jfusion/systems/film/system.py").is_file()
+    largest = max(f.stat().st_size for f in made.folder.glob("code/**/*") if f.is_file())
+    assert largest < 1 << 20, "weights have no place in each run's snapshot"
     assert Run.open(made.folder).record == {"system": "film"}
     with pytest.raises(UserError, match="not a run folder"):
         Run.open(tmp_path)

@@ -65,7 +65,11 @@ def count() -> None:
     """Prints how many of the carried results were compiled again, and how many were missing."""
     base = Path(json.loads((cache_home() / "carried.json").read_text())["base"])
     adopted = float((cache_home() / "adopted").read_text())
-    for what, pattern in (("core", "obj_files/*.o"), ("operations", "custom_ops/*.so"), ("kernels", "jit/*.so")):
+    for what, pattern in (
+        ("core", "obj_files/*.o"),
+        ("operations", "custom_ops/*.so"),
+        ("kernels", "jit/*.so"),
+    ):
         made = [f for f in base.glob(f"cu*/{pattern}") if not f.parents[1].is_symlink()]
         fresh = sum(f.stat().st_mtime > adopted for f in made)
         print(f"RESULT {what}: {len(made) - fresh} carried, {fresh} compiled here")
@@ -83,7 +87,10 @@ def folders() -> dict[str, str]:
     base = _output([sys.executable, "-c", PATHS], inside)
     release = _output([nvcc, "--version"], inside).rpartition(", V")[2].split()[0]
     query = subprocess.run(
-        [sys.executable, "-m", "jittor_utils.query_cuda_cc"], env=inside, capture_output=True, text=True
+        [sys.executable, "-m", "jittor_utils.query_cuda_cc"],
+        env=inside,
+        capture_output=True,
+        text=True,
     )
     chips = "_".join(sorted(set(query.stdout.split()))) if query.returncode == 0 else ""
     return {

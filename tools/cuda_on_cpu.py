@@ -53,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--packages", type=Path, help="a folder that holds nvidia/")
-    parser.add_argument("--real-compiler", action="store_true", help="compile for a GPU; launch nothing")
+    parser.add_argument(
+        "--real-compiler", action="store_true", help="compile for a GPU; launch nothing"
+    )
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     work = options.work.resolve()
@@ -80,7 +82,9 @@ def make_toolkit(found: cuda_toolkit.Toolkit, work: Path, tree: Path, real_compi
     subprocess.run(driver, input=DRIVER, text=True, check=True)
     if real_compiler:
         found_in = f"-I{tree}/include -L{tree}/lib64"
-        write_script(tree / "bin" / "nvcc", REAL.format(tree=tree, nvcc=found.nvcc, found_in=found_in))
+        write_script(
+            tree / "bin" / "nvcc", REAL.format(tree=tree, nvcc=found.nvcc, found_in=found_in)
+        )
         (tree / "ready").touch()
         return
     header = "misc/cuda_atomic.h"  # the one header that launches kernels

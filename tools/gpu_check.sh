@@ -8,7 +8,7 @@
 #                     their value, and each is written to WORK/rows.txt as it ends.
 #   ONLY='kernel|seed'    the parts to run, by name; WORK keeps what earlier calls made
 #   H5=FILE           RoadScene's training pairs with minilm features: adds the first steps and the training
-#   CPU_RUN=DIR       6 steps made on a CPU with it (`tools/gpu_kit.sh` says how), for the comparison
+#   CPU_RUN=DIR       first steps made on a CPU with it (`tools/gpu_kit.sh` makes them), for the comparison
 #   REFERENCES=DIR    the authors' code (film/, cddfuse/, ddfm/, lfdt/): adds the comparisons of speed
 #   PYTHON_WITH_TORCH=PY, PYTHON_PATH_OF_TORCH=PATH    the Python for it, and its PYTHONPATH
 #   TRAIN=SECONDS     at most so many for the training (default: what is left)
@@ -53,15 +53,16 @@ print(f"RESULT losses of {len(x)} steps differ by at most {worst:.1e}")
 sys.exit(worst > bound)
 PY
 }
-film() {  # film FOLDER STEPS
+film() {  # film FOLDER STEPS OPTION...
     rm -rf "$1"
-    "$python" -m jfusion train film --data "$H5" --exp "$1" --max-steps "$2" --seed 1 --images 0
+    "$python" -m jfusion train film --data "$H5" --exp "$1" --max-steps "$2" --seed 1 --images 0 "${@:3}"
 }
 first_steps() { film "$work/gpu_1" 6 && film "$work/gpu_2" 6 && losses "$work/gpu_1" "$work/gpu_2" 1e-3; }
-to_the_gpu() {  # 3 steps of the CPU, 3 more here
-    rm -rf "$work/moved" && cp -r "$CPU_RUN/begun" "$work/moved" &&
+moved() {  # a small FILM: 3 steps of the CPU and 3 more here; and 3 steps here, to go on with on the CPU
+    film "$work/begun" 3 --hidden-dim 64 --image2text-dim 4 --token-size 16 16 &&
+        rm -rf "$work/moved" && cp -r "$CPU_RUN/begun" "$work/moved" &&
         "$python" -m jfusion train --resume "$(ls -d "$work"/moved/*)" --max-steps 6 &&
-        losses "$work/moved" "$CPU_RUN/whole" 1e-2
+        losses "$work/moved" "$CPU_RUN/small" 1e-2
 }
 compared() {  # compared PRECISION SYSTEM CASE...: with the authors' code on the same GPU
     local precision=$1 system=$2 cases=()
@@ -96,7 +97,7 @@ print(f"RESULT {len(rows)} steps, loss {mean(rows[:50]):.3f} (first 50) -> {mean
 PY
 }
 
-export -f left tests losses film first_steps to_the_gpu compared profile train
+export -f left tests losses film first_steps moved compared profile train
 export python work deadline H5 CPU_RUN REFERENCES
 
 on_gpu() { "$python" -c 'from jfusion.runtime import jt; assert jt.flags.use_cuda, "CUDA is off"; print((jt.ones(3) * 2).numpy())'; }
@@ -115,8 +116,8 @@ if wanted first; then  # these share the GPU: none of them is timed
         tests/systems/film/test_attention.py tests/systems/ddfm/test_em.py &
     if [ -n "${H5:-}" ]; then
         (row 150 "FILM, 6 steps twice with one seed" first_steps && [ -n "${CPU_RUN:-}" ] &&
-            row 10 "the GPU's losses follow the CPU's" losses "$work/gpu_1" "$CPU_RUN/whole" 1e-2) &
-        [ -z "${CPU_RUN:-}" ] || row 90 "begun on the CPU, ended on the GPU" to_the_gpu &
+            row 10 "the GPU's losses follow the CPU's" losses "$work/gpu_1" "$CPU_RUN/paper" 1e-2) &
+        [ -z "${CPU_RUN:-}" ] || row 90 "begun on the CPU, ended on the GPU" moved &
     fi
     wait
     if grep -q '^FAILED.*FILM, float32' "$rows" && [ -n "${STOP:-}" ]; then

@@ -3,7 +3,7 @@
 #
 #     tools/gpu_kit.sh KIT DATA AUTHORS PACKAGES [step...]
 #
-# KIT gets two files: kit.tar.xz and start.sh. There, `bash start.sh SECONDS OUT` unpacks to /tmp/gpu-kit and runs
+# KIT gets two files: kit.tar.xz and start.sh. There, `bash start.sh SECONDS OUT RESULTS` unpacks to /tmp/gpu-kit and runs
 # tools/gpu_check.sh. The machine has CUDA 13's driver, nvcc, libraries and g++, and a Python 3.12 with h5py, scipy,
 # matplotlib, transformers, pytest and pytest-xdist (PyTorch for the comparisons).
 #   DATA      a data set folder with RoadScene and its minilm features (jfusion preprocess --text minilm)
@@ -47,7 +47,7 @@ case "\$1" in
 esac
 EOF
     chmod +x "$there/python3.12-config"
-    git -C "$here" ls-files -z | grep -zvE '^docs/|^jfusion/weights/.*safetensors|^jfusion/parity/recorded|^tests/cases' |
+    git -C "$here" ls-files -z | grep -zvE '^docs/|^jfusion/weights/film-mff.safetensors|^jfusion/parity/recorded|^tests/cases' |
         tar cf - -C "$here" --null -T - | tar xf - -C "$there/source"
     variables > "$there/variables"
 fi
@@ -76,9 +76,12 @@ if wants cpu; then (
     run() { PYTHONPATH=$here nvcc_path= "${PYTHON_CPU:?}" -m jfusion train "$@"; }
     PYTHONPATH=$here nvcc_path= "$PYTHON_CPU" -m jfusion preprocess --dataset RoadScene --split train --root "$data" \
         --out "$there/cpu/road.h5" --no-check-alignment
-    run film --data "$there/cpu/road.h5" --exp "$there/cpu/begun" --max-steps 3 --seed 1 --images 0
-    cp -r "$there/cpu/begun" "$there/cpu/whole"
-    run --resume "$(ls -d "$there"/cpu/whole/*)" --max-steps 6
+    short=(film --data "$there/cpu/road.h5" --seed 1 --images 0) small=(--hidden-dim 64 --image2text-dim 4 --token-size 16 16)
+    run "${short[@]}" --exp "$there/cpu/paper" --max-steps 6
+    run "${short[@]}" "${small[@]}" --exp "$there/cpu/begun" --max-steps 3
+    cp -r "$there/cpu/begun" "$there/cpu/small"
+    run --resume "$(ls -d "$there"/cpu/small/*)" --max-steps 6
+    rm -r "$there"/cpu/{paper,small}/*/model "$there"/cpu/*/*/code  # the losses are enough
     rm "$there/cpu/road.h5"
 ); fi
 
@@ -94,19 +97,32 @@ if wants pack; then
         xz -T2 -6 > "$kit/kit.tar.xz")
     cat > "$kit/start.sh" <<EOF
 #!/bin/bash
-# bash start.sh SECONDS OUT: the checks of tools/gpu_check.sh, for so many seconds in all
-begin=\$(date +%s)
-rm -rf $there && mkdir -p $there "\$2" && tar xf "\$(dirname "\$0")/kit.tar.xz" -C $there || exit 2
+# bash start.sh SECONDS OUT RESULTS: the checks of tools/gpu_check.sh, for so many seconds in all, in OUT; RESULTS
+# gets what is worth bringing back, in files of at most 15 MB
+begin=\$(date +%s) kit=\$(cd "\$(dirname "\$0")" && pwd)/kit.tar.xz out=\$(mkdir -p "\$2" && cd "\$2" && pwd)
+export PYTHON=\${PYTHON:-python3}
+mkdir -p $there
+if [ "\$(cat $there/unpacked 2> /dev/null)" != "\$(sha256sum < "\$kit")" ]; then
+    \$PYTHON -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "\$kit" $there || exit 2
+    . $there/variables
+    cd $there/source || exit 2
+    \$PYTHON tools/carried_cache.py adopt || exit 2
+    nvcc_path= \$PYTHON -m jfusion preprocess --dataset RoadScene --split train --root $there/data \\
+        --out $there/road.h5 --no-check-alignment > "\$out/preprocess.log" 2>&1 || tail -3 "\$out/preprocess.log"
+    sha256sum < "\$kit" > $there/unpacked
+fi
 . $there/variables
-cd $there/source
-echo "unpacked after \$((\$(date +%s) - begin)) s"
-python3 tools/carried_cache.py adopt
-nvcc_path= python3 -m jfusion preprocess --dataset RoadScene --split train --root $there/data --out $there/road.h5 \\
-    --no-check-alignment > "\$2/preprocess.log" 2>&1 || tail -3 "\$2/preprocess.log"
+cd $there/source || exit 2
 echo "ready after \$((\$(date +%s) - begin)) s"
 BUDGET=\$((\$1 - (\$(date +%s) - begin))) H5=$there/road.h5 CPU_RUN=$there/cpu REFERENCES=$there/authors \\
-    PYTHON=python3 PYTHON_WITH_TORCH=python3 bash tools/gpu_check.sh "\$2"
-python3 tools/carried_cache.py count | tee -a "\$2/rows.txt"
+    PYTHON_WITH_TORCH=\$PYTHON bash tools/gpu_check.sh "\$out"
+\$PYTHON tools/carried_cache.py count | tee -a "\$out/rows.txt"
+mkdir -p "\$3" && cd "\$out" || exit 2
+tar czf "\$3/logs.tgz" --exclude=model --exclude=code .
+tar czf - road/*/model 2> /dev/null | split -b 15M - "\$3/road.tgz."
+tar czf "\$3/begun.tgz" --exclude=code begun 2> /dev/null
+tar czf - -C $there/home .cache carried.json 2> /dev/null | split -b 15M - "\$3/cache.tgz."
+find "\$3" -size 0 -delete
 EOF
     ls -la "$kit"
 fi

@@ -49,6 +49,7 @@ def adopt() -> None:
     if old["cuda"] != new["cuda"]:
         point_link(base / new["cuda"], base / old["cuda"])
     if old["tree"] != new["tree"]:
+        shutil.rmtree(old["tree"], ignore_errors=True)  # of links to the other machine's files
         point_link(Path(old["tree"]), Path(new["tree"]))
     swaps = [(f"{old['base']}/{old['cuda']}", f"{new['base']}/{new['cuda']}")]
     swaps += [(old[name], new[name]) for name in ("base", "tree")]

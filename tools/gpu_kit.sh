@@ -77,7 +77,7 @@ if wants cpu; then (
     PYTHONPATH=$here nvcc_path= "$PYTHON_CPU" -m jfusion preprocess --dataset RoadScene --split train --root "$data" \
         --out "$there/cpu/road.h5" --no-check-alignment
     short=(film --data "$there/cpu/road.h5" --seed 1 --images 0) small=(--hidden-dim 64 --image2text-dim 4 --token-size 16 16)
-    run "${short[@]}" --exp "$there/cpu/paper" --max-steps 6
+    run "${short[@]}" --weights film-ivf --token-size 288 384 --exp "$there/cpu/paper" --max-steps 6
     run "${short[@]}" "${small[@]}" --exp "$there/cpu/begun" --max-steps 3
     cp -r "$there/cpu/begun" "$there/cpu/small"
     run --resume "$(ls -d "$there"/cpu/small/*)" --max-steps 6

@@ -115,7 +115,7 @@ def run_of_authors(
 
     def forward() -> dict[str, np.ndarray]:
         with torch.no_grad():
-            return {"output": side.forward(batch).cpu().numpy()}
+            return {"output": side.forward(batch).float().cpu().numpy()}
 
     optimizers = side.optimizers(stage, rate) if stage else []
 

@@ -58,8 +58,12 @@ def _cache_name() -> str:
 
 @contextlib.contextmanager
 def changed_environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets the variables; afterward HOME and JITTOR_HOME are what they were."""
-    before = {key: os.environ.get(key) for key in ("HOME", "JITTOR_HOME")}
+    """Sets the variables; afterward HOME, JITTOR_HOME and nvcc_path are what they were.
+
+    nvcc_path is that of the folder of links: taken for the user's, it would get a folder of links of its own, and
+    with it another core.
+    """
+    before = {key: os.environ.get(key) for key in ("HOME", "JITTOR_HOME", "nvcc_path")}
     os.environ.update(variables)
     try:
         yield

@@ -294,3 +294,18 @@ def test_a_cache_that_others_can_write_to_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.os, "getuid", lambda: 12345)
     with pytest.raises(UserError, match="belongs to another user"):
         cache.cache_home()
+
+
+def test_after_the_import_jittor_would_be_prepared_in_the_same_way(monkeypatch):
+    monkeypatch.setenv("nvcc_path", "/usr/local/cuda/bin/nvcc")
+    with environment.changed_environment({"nvcc_path": "/cache/cuda-13.0-12345678/bin/nvcc"}):
+        pass
+    assert os.environ["nvcc_path"] == "/usr/local/cuda/bin/nvcc"
+    code = """
+from jfusion.runtime import cache, build, environment
+before = build.stamp_path(cache.cache_home(), environment.environment())
+from jfusion.runtime import jt
+assert build.stamp_path(cache.cache_home(), environment.environment()) == before
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr

@@ -41,8 +41,14 @@ def main() -> int:
         f"{time.strftime('%Y-%m-%d')}, {options.threads} threads, {options.rounds} pairs of runs, "
         f"{cpu()}{device}"
     )
-    for name in names:
-        compare(options, name)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.device == "cuda":  # whose time is dear: all start at once
+            sides = [start(options, name, Path(folder, name)) for name in names]
+            for name, workers in zip(names, sides, strict=True):
+                compare(options, name, workers)
+        else:
+            for name in names:
+                compare(options, name, start(options, name, Path(folder, name)))
     return 0
 
 
@@ -95,22 +101,25 @@ def gpu() -> str:
 # ---- comparing
 
 
-def compare(options: argparse.Namespace, case: str) -> None:
+def start(options: argparse.Namespace, case: str, folder: Path) -> dict[str, Worker]:
+    """Starts the processes of both sides, or of the one there is."""
+    folder.mkdir()
+    other = ["reference"] if options.reference else ["before"] if options.before else []
+    return {side: Worker(options, case, side, folder) for side in ("ours", *other)}
+
+
+def compare(options: argparse.Namespace, case: str, workers: dict[str, Worker]) -> None:
     """Times one case and prints its rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        other = ["reference"] if options.reference else ["before"] if options.before else []
-        # on a GPU, whose time is dear, both start at once
-        workers = {side: Worker(options, case, side, folder) for side in ("ours", *other)}
+    for name, worker in workers.items():
+        worker.wait_until_ready()
+        first = worker.ask("run")
+        print(f"{case}: {name} first run {first:.1f} s after {worker.start:.1f} s of start-up")
+        worker.ask("run")
+    times = {name: [] for name in workers}
+    for _ in range(options.rounds):
         for name, worker in workers.items():
-            worker.wait_until_ready()
-            first = worker.ask("run")
-            print(f"{case}: {name} first run {first:.1f} s after {worker.start:.1f} s of start-up")
-            worker.ask("run")
-        times = {name: [] for name in workers}
-        for _ in range(options.rounds):
-            for name, worker in workers.items():
-                times[name].append(worker.ask("run"))
-        report(times, {name: worker.finish() for name, worker in workers.items()})
+            times[name].append(worker.ask("run"))
+    report(times, {name: worker.finish() for name, worker in workers.items()})
 
 
 def report(times: dict[str, list[float]], ends: dict[str, tuple[float, Any]]) -> None:
@@ -145,7 +154,7 @@ class Worker:
 
     start = 0.0
 
-    def __init__(self, options: argparse.Namespace, case: str, side: str, folder: str):
+    def __init__(self, options: argparse.Namespace, case: str, side: str, folder: Path):
         root = Path(options.before).resolve() if side == "before" else HERE.parent
         python = options.python if side == "reference" else sys.executable
         worker = "reference" if side == "reference" else "ours"
@@ -154,7 +163,7 @@ class Worker:
         command += ["--device", options.device, "--precision", options.precision]
         if options.reference:
             command += ["--reference", options.reference]
-        self.output = Path(folder, f"{side}.npz")
+        self.output = folder / f"{side}.npz"
         variables = environment(options) | {"BENCHMARK_OUTPUT": str(self.output)}
         if worker == "ours":
             variables["PYTHONPATH"] = f"{root}:{os.environ.get('PYTHONPATH', '')}"

@@ -11,7 +11,7 @@
 #   CPU_RUN=DIR       first steps made on a CPU with it (`tools/gpu_kit.sh` makes them), for the comparison
 #   REFERENCES=DIR    the authors' code (film/, cddfuse/, ddfm/, lfdt/): adds the comparisons of speed
 #   PYTHON_WITH_TORCH=PY, PYTHON_PATH_OF_TORCH=PATH    the Python for it, and its PYTHONPATH
-#   TRAIN=SECONDS     at most so many for the training (default: what is left)
+#   TRAIN_OPTIONS='...'   of jfusion train, for the training
 set -u
 work=$(mkdir -p "${1:-gpu_check}" && cd "${1:-gpu_check}" && pwd)
 cd "$(dirname "$0")/.." || exit 2
@@ -31,7 +31,8 @@ row() {  # row LIMIT NAME COMMAND...: runs it for at most LIMIT seconds, keeps i
         printf '%-8s %5d s  %s\n' skipped 0 "$name" | tee -a "$rows"
         return 0
     fi
-    timeout -s INT -k 5 "$limit" bash -c '"$@"' - "$@" > "$log" 2>&1
+    # a shell's background ignores Ctrl-C, by which a training and pytest are asked to end
+    timeout -s INT -k 5 "$limit" env --default-signal=INT bash -c '"$@"' - "$@" > "$log" 2>&1
     case $? in 0) state=passed ;; 124 | 137) state=late ;; esac
     printf '%-8s %5d s  %-44s %s\n' "$state" $((SECONDS - start)) "$name" "$(said "$log")" | tee -a "$rows"
     [ "$state" = passed ]
@@ -86,11 +87,13 @@ for line in report[:61]:
     print(*(str(cell)[:90] for cell in line), sep="\t")
 PY
 }
-train() {
-    local seconds=$(($(left) - 25))
-    [ "$seconds" -lt "${TRAIN:-$seconds}" ] || seconds=${TRAIN:-$seconds}
-    timeout -s INT -k 20 "$seconds" "$python" -m jfusion train film --data "$H5" --exp "$work/road" \
-        ${TRAIN_OPTIONS:-} --seed 1 --images 1 --keep-last 1 --val-every 1000
+train() {  # train SECONDS: begins a run, or goes on with it; ends it 25 seconds before the deadline at the latest
+    local seconds=$1 most=$(($(left) - 25)) run
+    [ "$seconds" -lt "$most" ] || seconds=$most
+    run=$(ls -d "$work"/road/* 2> /dev/null | tail -1)
+    timeout -s INT -k 20 "$seconds" "$python" -m jfusion train \
+        $(if [ -n "$run" ]; then echo --resume "$run"; else echo film --data "$H5" --exp "$work/road" \
+            ${TRAIN_OPTIONS:-} --seed 1 --images 1 --keep-last 1; fi)
     "$python" - "$work" <<'PY'
 import csv, sys
 from pathlib import Path
@@ -101,7 +104,7 @@ PY
 }
 
 export -f left tests losses film first_steps moved compared profile train
-export python work deadline H5 CPU_RUN REFERENCES
+export PYTHONUNBUFFERED=1 python work deadline H5 CPU_RUN REFERENCES
 
 on_gpu() { "$python" -c 'from jfusion.runtime import jt; assert jt.flags.use_cuda, "CUDA is off"; print((jt.ones(3) * 2).numpy())'; }
 if ! on_gpu > "$work/start.log" 2>&1; then
@@ -114,6 +117,7 @@ echo "Jittor's core and a first kernel: $SECONDS s" | tee -a "$rows"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee -a "$rows"
 
 if wanted first; then  # these share the GPU: none of them is timed
+    [ -z "${H5:-}" ] || row 110 "FILM on RoadScene, begun" train 80 &
     row 130 "golden fixtures of FILM, float32" tests 3 tests/systems/film/test_film.py &
     row 130 "kernels against their references" tests 4 tests/ops tests/text/test_ops.py \
         tests/systems/film/test_attention.py tests/systems/ddfm/test_em.py &
@@ -144,7 +148,7 @@ if wanted others; then
     done
 fi
 if wanted train && [ -n "${H5:-}" ]; then
-    row 3000 "FILM on RoadScene" train
+    row 3000 "FILM on RoadScene, resumed" train 2900
 fi
 wait
 if wanted more && [ -n "${REFERENCES:-}" ]; then

@@ -119,9 +119,8 @@ BUDGET=\$((\$1 - (\$(date +%s) - begin))) H5=$there/road.h5 CPU_RUN=$there/cpu R
 \$PYTHON tools/carried_cache.py count | tee -a "\$out/rows.txt"
 mkdir -p "\$3" && cd "\$out" || exit 2
 tar czf "\$3/logs.tgz" --exclude=model --exclude=code .
-tar czf - road/*/model 2> /dev/null | split -b 15M - "\$3/road.tgz."
+tar czf - \$(ls -t road/*/model/*.pkl | head -1) | split -b 15M - "\$3/road.tgz."
 tar czf "\$3/begun.tgz" --exclude=code begun 2> /dev/null
-tar czf - -C $there/home .cache carried.json 2> /dev/null | split -b 15M - "\$3/cache.tgz."
 find "\$3" -size 0 -delete
 EOF
     ls -la "$kit"

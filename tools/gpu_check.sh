@@ -11,7 +11,7 @@
 #   CPU_RUN=DIR       first steps made on a CPU with it (`tools/gpu_kit.sh` makes them), for the comparison
 #   REFERENCES=DIR    the authors' code (film/, cddfuse/, ddfm/, lfdt/): adds the comparisons of speed
 #   PYTHON_WITH_TORCH=PY, PYTHON_PATH_OF_TORCH=PATH    the Python for it, and its PYTHONPATH
-#   TRAIN_OPTIONS='...'   of jfusion train, for the training
+#   TRAIN=SECONDS, TRAIN_OPTIONS='...'    how long to train (default: all but the last 200), and with what options
 set -u
 work=$(mkdir -p "${1:-gpu_check}" && cd "${1:-gpu_check}" && pwd)
 cd "$(dirname "$0")/.." || exit 2
@@ -116,20 +116,15 @@ echo "Jittor's core and a first kernel: $SECONDS s" | tee -a "$rows"
 "$python" -m jfusion doctor > "$work/doctor.log" 2>&1 &
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee -a "$rows"
 
-if wanted first; then  # these share the GPU: none of them is timed
-    [ -z "${H5:-}" ] || row 110 "FILM on RoadScene, begun" train 80 &
-    row 130 "golden fixtures of FILM, float32" tests 3 tests/systems/film/test_film.py &
-    row 130 "kernels against their references" tests 4 tests/ops tests/text/test_ops.py \
-        tests/systems/film/test_attention.py tests/systems/ddfm/test_em.py &
+# Jittor compiles under one lock, so rows that compile much stand at the end, and none beside a timed one.
+if wanted first; then
     if [ -n "${H5:-}" ]; then
-        (row 130 "FILM, 6 steps twice with one seed" first_steps && [ -n "${CPU_RUN:-}" ] &&
-            row 10 "the GPU's losses follow the CPU's" losses "$work/gpu_1" "$CPU_RUN/paper" 1e-2) &
+        row 90 "FILM, 6 steps twice with one seed" first_steps && [ -n "${CPU_RUN:-}" ] &&
+            row 10 "the GPU's losses follow the CPU's" losses "$work/gpu_1" "$CPU_RUN/paper" 1e-4
         [ -z "${CPU_RUN:-}" ] || row 90 "begun on the CPU, ended on the GPU" moved &
     fi
+    row 150 "golden fixtures of FILM, float32" tests 3 tests/systems/film/test_film.py
     wait
-    if grep -q '^FAILED.*FILM, float32' "$rows" && [ -n "${STOP:-}" ]; then
-        echo "gpu_check: stopped: FILM is wrong here" && exit 1
-    fi
 fi
 if wanted speed && [ -n "${REFERENCES:-}" ]; then
     for precision in ${PRECISIONS:-float32 tf32 bfloat16}; do
@@ -138,7 +133,12 @@ if wanted speed && [ -n "${REFERENCES:-}" ]; then
     done
     row 40 "profile of FILM's step" profile
 fi
+if wanted train && [ -n "${H5:-}" ]; then
+    row 3000 "FILM on RoadScene" train "${TRAIN:-$(($(left) - 200))}"
+fi
 if wanted others; then
+    row 200 "kernels against their references" tests 4 tests/ops tests/text/test_ops.py \
+        tests/systems/film/test_attention.py tests/systems/ddfm/test_em.py &
     for name in cddfuse sfdfuse ddfm lfdt fccf; do
         row 400 "golden fixtures of $name, float32" tests 2 "tests/systems/$name" &
     done
@@ -146,11 +146,8 @@ if wanted others; then
     for precision in tf32 bfloat16; do
         row 60 "differences in $precision" env JFUSION_PRECISION=$precision "$python" tools/measure_golden.py &
     done
+    wait
 fi
-if wanted train && [ -n "${H5:-}" ]; then
-    row 3000 "FILM on RoadScene, resumed" train 2900
-fi
-wait
 if wanted more && [ -n "${REFERENCES:-}" ]; then
     row 120 "speed, DDFM's official UNet" compared float32 ddfm unet-official-256x256
     row 60 "speed, LFDT-Fusion" compared float32 lfdt fuse-256x256 step-256x256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,14 @@ class ClipValues:
 
     def notes(self) -> list[str]:
         """A line about each method's flicker."""
-        return [
-            f"{method}: flicker {value:.2f} (the change of what rests, over that of the sources; "
-            f"{'steady' if value <= STEADY else f'above {STEADY}: unsteady'})"
-            for method, value in self.flicker.items()
-        ]
+        return [f"{method}: {_judged(value)}" for method, value in self.flicker.items()]
+
+
+def _judged(flicker: float) -> str:
+    if math.isnan(flicker):
+        return "no flicker is measured (one frame, or sources that do not change at all)"
+    judgment = "steady" if flicker <= STEADY else f"above {STEADY}: unsteady"
+    return f"flicker {flicker:.2f} (the change of what rests, over that of the sources; {judgment})"
 
 
 def evaluate(

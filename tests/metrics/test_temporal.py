@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jfusion.fusing.steady import Steady
+from jfusion.metrics.clips import ClipValues
 from jfusion.metrics.temporal import Flicker, flicker
 
 
@@ -62,3 +63,9 @@ def test_a_clip_continues_where_another_filter_stopped(sources):
     again = Steady()
     again.resume(expected[5], a[5], b[5])
     np.testing.assert_allclose(again.next(frames[6], a[6], b[6]), expected[6], atol=1)
+
+
+def test_a_clip_whose_flicker_cannot_be_measured_is_not_called_unsteady():
+    said = ClipValues(flicker={"one": float("nan"), "two": 0.5, "three": 2.0}).notes()
+    assert "no flicker is measured" in said[0]
+    assert [line.rpartition(" ")[2] for line in said[1:]] == ["steady)", "unsteady)"]

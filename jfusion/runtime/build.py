@@ -40,8 +40,7 @@ from jfusion.runtime.machine import (
 )
 
 JITTOR_VERSION = "1.3.11.0"
-
-
+LINKING = 3.0  # seconds after which nobody writes to a kernel any more
 CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
 
 
@@ -221,8 +220,15 @@ def _state_of(path: Path) -> str:
 
 
 def remove_damaged_kernels(cache: Path) -> int:
-    """Removes compiled kernels that were truncated, which Jittor compiles again; returns their number."""
+    """Removes compiled kernels that were truncated, which Jittor compiles again; returns their number.
+
+    A kernel that another process is linking is not whole either, and that process will load it: nothing is
+    removed before it was left alone for `LINKING` seconds.
+    """
     damaged = [path for path in cache.glob("jit/*.so") if not is_whole_library(path)]
+    while any(-1 < time.time() - _written(path) < LINKING for path in damaged):
+        time.sleep(0.2)
+        damaged = [path for path in damaged if not is_whole_library(path)]
     for path in damaged:
         path.unlink(missing_ok=True)
     if damaged:
@@ -231,6 +237,14 @@ def remove_damaged_kernels(cache: Path) -> int:
             file=sys.stderr,
         )
     return len(damaged)
+
+
+def _written(path: Path) -> float:
+    """When a file was last written to; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def is_whole_library(path: Path) -> bool:

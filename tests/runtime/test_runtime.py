@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -280,6 +281,18 @@ def test_kernels_that_were_cut_are_removed(tmp_path, capsys):
     assert build.remove_damaged_kernels(tmp_path) == 2
     assert [p.name for p in (tmp_path / "jit").iterdir()] == ["whole.so"]
     assert "2 compiled kernels" in capsys.readouterr().err
+
+
+def test_a_kernel_that_another_process_is_linking_stays(tmp_path):
+    raw = next(Path(build.cache_home()).rglob("jit/*.so")).read_bytes()
+    (tmp_path / "jit").mkdir()
+    kernel = tmp_path / "jit/kernel.so"
+    kernel.write_bytes(raw[: len(raw) // 2])
+    linker = threading.Timer(0.5, kernel.write_bytes, [raw])
+    linker.start()
+    assert build.remove_damaged_kernels(tmp_path) == 0
+    linker.join()
+    assert kernel.read_bytes() == raw
 
 
 def test_a_cache_that_others_can_write_to_is_refused(tmp_path, monkeypatch):

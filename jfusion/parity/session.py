@@ -7,11 +7,12 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -448,12 +449,22 @@ def _work(
             for line in process.stdout:
                 if line.startswith("fused "):
                     bar.update()
-                elif line.strip():
-                    lines.append(line.strip())
+                elif plain := re.sub(r"\x1b\[[0-9;]*m", "", line).strip():
+                    lines.append(plain)
             process.wait()
         except BaseException:
             process.kill()
             raise
     if process.returncode:
-        last = lines[-1] if lines else f"exit code {process.returncode}"
-        raise UserError(f"{what} stopped: {printable(last, 400)}")
+        said = reason(lines) or f"exit code {process.returncode}"
+        raise UserError(f"{what} stopped: {printable(said, 400)}")
+
+
+def reason(lines: Iterable[str]) -> str:
+    """What a process that failed says of it: Jittor's reason, or the last error, or the last line."""
+    found = list(lines)
+    for sign in ("[Reason]", "Error: "):
+        for line in reversed(found):
+            if sign in line:
+                return line
+    return found[-1] if found else ""

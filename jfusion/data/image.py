@@ -185,14 +185,15 @@ class Reader:
             self.note(f"{path.name} holds {frames} images; the first is used")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
-        if (pixels == pixels[0, 0]).all():
-            value = printable(pixels[0, 0].tolist())
+        first = pixels[0, 0]
+        if (pixels[0] == first).all() and (pixels == first).all():  # mostly a look at one row
+            value = printable(first.tolist())
             self.note(f"{printable(path, 4000)} holds one value in all of its pixels, {value}")
         return pixels
 
     def note_same(self, a: str | Path, b: str | Path, *images: np.ndarray) -> None:
         """A note where the two images of a pair, (H, W, 3) uint8 of the files `a` and `b`, are equal."""
-        if np.array_equal(*images):
+        if np.array_equal(*(x[:1] for x in images)) and np.array_equal(*images):
             files = " and ".join(printable(path, 4000) for path in (a, b))
             self.note(f"{files} hold the same pixels; is one of them the wrong file?", "same")
 

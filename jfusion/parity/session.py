@@ -444,7 +444,7 @@ def _work(
             errors="replace",
         ) as process,
     ):
-        lines: deque[str] = deque(maxlen=20)
+        lines: deque[str] = deque(maxlen=200)
         try:
             for line in process.stdout:
                 if line.startswith("fused "):

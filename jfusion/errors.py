@@ -71,8 +71,12 @@ def unreadable(what: str, path: Path, error: Exception, found: str = "") -> User
     reason = printable(" ".join(str(error).split()), 300)
     if not re.search("[a-z]", reason):  # such as the key of a KeyError
         reason = type(error).__name__
-    if isinstance(error, OSError) and error.errno:
-        problem = f"{error.strerror}; see that this user may read it"
+    if isinstance(error, FileNotFoundError):
+        problem = "it does not exist; correct its name"
+    elif isinstance(error, IsADirectoryError):
+        problem = "it is a folder; name a file"
+    elif isinstance(error, OSError) and error.errno:
+        problem = f"{error.strerror}; see that it can be read"
     elif path.is_file() and not path.stat().st_size:
         problem = "it is empty; copy or download it again"
     elif re.search("support|not available|not implemented", reason, re.IGNORECASE):

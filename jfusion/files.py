@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from jfusion.errors import UserError, printable, writing
+from jfusion.errors import UserError, printable, unreadable, writing
 
 # How a file must begin for a command that writes such files to replace it, as regular expressions.
 _IMAGE = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF....WEBP", b"BM", b"II[*+]\0", b"MM\0[*+]")
@@ -287,7 +287,7 @@ def read_text(path: str | Path, what: str, rewritten: bool = False) -> str:
             f"{what} {path} is not UTF-8 text: {error.reason}; save it as UTF-8"
         ) from error
     except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+        raise unreadable(what, path, error) from error
     if not rewritten:
         mark_input(path)
     return text

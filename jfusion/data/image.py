@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import io
 import logging
 import re
@@ -327,9 +329,23 @@ def _opened(path: Path | io.BytesIO) -> Any:
 
     Image.MAX_IMAGE_PIXELS = None  # `_check_size` says it with a remedy
     image = Image.open(path, formats=_PILLOW)
+    if image.format == "TIFF":
+        _silence_libtiff()
     if image.format == "JPEG2000" and isinstance(path, Path):
         _check_jpeg2000(path)
     return image
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keeps off stderr what Pillow's libtiff prints about a damaged file; Pillow raises the same error."""
+    with contextlib.suppress(OSError, StopIteration):  # not Linux, or a Pillow without libtiff
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        library = ctypes.CDLL(next(x.split()[-1] for x in lines if "/libtiff" in x))
+        for name in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt"):
+            handler = getattr(library, name)
+            handler.restype = ctypes.c_void_p
+            handler(None)
 
 
 def _check_jpeg2000(path: Path) -> None:

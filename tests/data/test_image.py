@@ -238,3 +238,4 @@ def test_a_truncated_tiff_of_another_compression_is_called_truncated(tmp_path, c
     path.write_bytes(whole[:start] + bytes(400) + whole[start + 400 :])
     with pytest.raises(UserError, match=r"truncated or damaged .*; copy or download it again"):
         image.read_rgb(path)
+    assert capfd.readouterr() == ("", "")  # libtiff would print the same once more

@@ -28,8 +28,12 @@ def matmul(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
 
 def matmul_reference(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
     """`matmul` from stock Jittor: a (..., M, K), b (..., K, N) -> (..., M, N)."""
-    if jt.flags.use_cuda and a.ndim == b.ndim > 2:  # cuBLAS needs no transposed copies
-        return jt.compile_extern.cublas_ops.cublas_batched_matmul(a, b, ta, tb)
+    two = a.ndim == 2
+    if jt.flags.use_cuda and a.ndim == b.ndim and 0 not in (*a.shape, *b.shape):
+        # cuBLAS needs no transposed copies, and Jittor would make those of two axes on the CPU
+        a, b = (v.reshape(1, *v.shape) if v.ndim == 2 else v for v in (a, b))
+        out = jt.compile_extern.cublas_ops.cublas_batched_matmul(a, b, ta, tb)
+        return out.reshape(out.shape[1:]) if two else out
     return jt.matmul(a.transpose(-1, -2) if ta else a, b.transpose(-1, -2) if tb else b)
 
 

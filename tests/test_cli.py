@@ -245,6 +245,10 @@ def test_a_wrong_option_shows_the_usage_of_its_command(monkeypatch, tmp_path, ca
     ("words", "text"),
     [
         ("train flim", "unknown system 'flim'; did you mean 'film'?"),
+        (
+            "fuse a b --method film-ivf",
+            "film-ivf is the name of weights, not of a system; remedy: --weights film-ivf",
+        ),
         ("train film --epochs many", "--epochs must be a whole number, not 'many'"),
         ("train film --batch-size 0", "--batch-size must be 1 or more, not 0"),
         ("fuse --a x --b y --record avi", "--record must be one of gif, webp, png, not 'avi'"),

@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jfusion import config
+from jfusion import config, weights
 from jfusion.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -50,8 +50,12 @@ def names() -> list[str]:
 
 
 def check_name(name: str) -> str:
-    """`name` itself; UserError names the nearest system for a typo."""
+    """`name` itself; UserError names the nearest system for a typo, and tells weights from systems."""
     if name not in SYSTEMS and name not in names():  # other packages are looked for only then
+        if name in weights.names():
+            raise UserError(
+                f"{name} is the name of weights, not of a system; remedy: --weights {name}"
+            )
         raise UserError(f"unknown system {name!r}{did_you_mean(name, names())}")
     return name
 

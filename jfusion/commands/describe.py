@@ -312,7 +312,7 @@ def _plan(options: Options, data: DataSet) -> str:
     usage, source = text.estimate(records, chosen, data.task, prompt, options.model, form)
     budget = text.Budget(options.price)
     line = f"{len(chosen)} of {len(samples)} pairs to describe ({len(samples) - len(todo)} have a paragraph)"
-    cost = f", cost about {budget.cost(usage):.2f}" if options.price else "; --price adds the cost"
+    cost = f", cost about {budget.cost(usage):.4f}" if options.price else "; --price adds the cost"
     return f"{line}\nabout {usage.input} tokens in, {usage.output} out ({source}){cost}"
 
 

@@ -81,7 +81,7 @@ def run(options: Options) -> int:
 def embed(options: Options, partial: bool = False) -> Result:
     """Writes the features that are missing or out of date; does nothing when there are none.
 
-    partial: paragraphs may be missing.
+    partial: paragraphs may be missing or empty.
 
     Raises UserError before anything is written when a paragraph is missing, empty or not UTF-8, when
     the encoder is not there or does not fit its tokenizer, or when the folder holds another
@@ -127,14 +127,18 @@ def _texts(source: Path, options: Options, partial: bool) -> dict[str, str]:
             "model write them: jfusion describe"
         )
     texts = {}
-    files = list_files(source, lambda path: path.suffix.lower() == ".txt", "paragraph (*.txt)")
+    files = list_files(source, lambda path: path.suffix.lower() == ".txt", "paragraph")
     for name, path in files.items():
         text = read_text(path, "the paragraph").strip()
+        if not text and partial:
+            continue
         if not text:
             raise UserError(
                 f"the paragraph {path} is empty; write one, or take the pair off the list"
             )
         texts[name] = text
+    if not texts:
+        raise UserError(f"folder {source} holds no paragraph; all its files are empty")
     if not partial and Path(options.root, "Image", options.task, options.dataset).is_dir():
         pairs = find_samples(Path(options.root), options.task, options.dataset, "all")
         missing = [s.name for s in pairs if s.name not in texts]

@@ -27,7 +27,7 @@ from jfusion.data.splits import Hashes, comparison, duplicates, find_list
 from jfusion.errors import UserError
 from jfusion.files import check_output, remove_left, replacing, writing
 from jfusion.text.describe import existing, summary
-from jfusion.text.encoders import check_name
+from jfusion.text.encoders import check_name, is_folder
 from jfusion.text.features import Encoder, Record, read_features
 from jfusion.version import __version__
 
@@ -306,7 +306,7 @@ def _check_options(options: Options) -> None:
 
 def _is_sentence(text: str) -> bool:
     """Whether `--text` is a text itself: it has several words, and is no folder of an encoder."""
-    return len(text.split()) > 1 and not Path(text).is_dir()
+    return len(text.split()) > 1 and not is_folder(text)
 
 
 def _paragraphs(options: Options) -> Path:

@@ -490,7 +490,8 @@ def _unknown(folder: Path, images: Mapping[str, list[str]], rows: list[Layout]) 
     if len(images) > LISTED:
         print(f"  and {len(images) - LISTED} more folders")
     words = {word.lower() for place in images for word in place.split("/")}
-    near = max(rows, key=lambda row: _likeness(row, words))
+    split = any(word in SPLITS for word in words)
+    near = max(rows, key=lambda row: (_likeness(row, words), ("{split}" in row.a) == split))
     return UserError(
         f"{folder} has no layout that jfusion knows; the nearest is that of {near.name} ({near.text}; "
         f"{near.source}); name the two folders instead: --a FOLDER --b FOLDER --task TASK --name NAME"

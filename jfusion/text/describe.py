@@ -10,6 +10,7 @@ without a line is somebody's own.
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -65,14 +66,21 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def existing(folder: Path) -> set[str]:
-    """The names of the pairs that have a paragraph."""
+    """The names of the pairs that have a paragraph, which is more than white space."""
     if not folder.is_dir():
         return set()
     return {
         sample_name(path)
         for path in folder.iterdir()
-        if path.suffix.lower() == ".txt" and path.is_file() and path.stat().st_size
+        if path.suffix.lower() == ".txt" and path.is_file() and _holds_text(path)
     }
+
+
+def _holds_text(path: Path) -> bool:
+    try:
+        return bool(path.read_bytes().removeprefix(codecs.BOM_UTF8).strip())
+    except OSError as error:
+        raise UserError(f"the paragraph {path} cannot be read: {error.strerror}") from error
 
 
 def summary(folder: Path, names: Iterable[str]) -> dict[str, Any] | None:
@@ -130,7 +138,8 @@ class RecordFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another process describes the pairs of {self._path.parent}"
+                f"another process describes the pairs of {self._path.parent}; run this again when it "
+                "has ended"
             ) from error
         except OSError as error:  # some network file systems know no locks
             print(f"note: {self._path} cannot be locked ({error}); describe in one process only")
@@ -469,12 +478,14 @@ def describe_all(
 ) -> Outcome:
     """Writes the paragraph of each sample into `folder` as soon as it is there.
 
-    Raises UserError when the server cannot be used, or gives no answer for several pairs in a row; what is
-    written is kept.
+    Raises UserError when the server cannot be used, or gives no answer for several pairs in a row; the
+    answers under way are waited for, and what is written is kept.
     """
     from tqdm import tqdm
 
     outcome, silent = Outcome(), 0
+    failure: Exception | None = None  # the first that ends the run
+    closed = False  # whether nothing more may be written
     about = {"prompt": describer.prompt_hash, "model": describer.chat.model}
     writing_lock = threading.Lock()
 
@@ -487,7 +498,7 @@ def describe_all(
                 records.add(job.record(**about, left_out=str(error)))
             raise
         with writing_lock:
-            if stop.is_set():
+            if closed:
                 raise Stopped
             records.add(job.record(**about, paragraph=text_hash(paragraph)))
             write_text(folder / f"{job.sample.name}.txt", paragraph + "\n", "the paragraph")
@@ -503,29 +514,33 @@ def describe_all(
                     outcome.left_out[job.sample.name] = str(result)
                     tqdm.write(f"  left out {printable(job.sample.name)}: {result}")
                     silent = silent + 1 if result.unanswered else 0
-                    _check_silent(silent, workers, describer.chat.base_url, result, outcome)
+                    if silent >= max(IN_A_ROW, workers) and failure is None:
+                        failure = _gone(silent, describer.chat.base_url, result)
+                        stop.set()
                 elif isinstance(result, TooExpensive):
                     outcome.too_expensive = True
                     continue
                 else:
-                    raise result
+                    failure = failure or result
+                    stop.set()  # no request is sent any more; what was paid for is kept
+                    continue
                 bar.set_postfix_str(_progress(describer.budget))
                 bar.update()
         finally:
+            stop.set()
             with writing_lock:  # what is being written is finished, and nothing more begins
-                stop.set()
+                closed = True
+    if failure is not None:
+        raise failure
     return outcome
 
 
-def _check_silent(
-    silent: int, workers: int, base_url: str, error: LeftOut, outcome: Outcome
-) -> None:
-    """Raises UserError when the last pairs all got no answer, which the server must be the reason of."""
-    if silent >= max(IN_A_ROW, workers):
-        raise UserError(
-            f"{base_url} gave no answer for {silent} pairs in a row, the last time: {error}; "
-            f"{len(outcome.written)} paragraphs are written, and the next call continues"
-        )
+def _gone(silent: int, base_url: str, error: LeftOut) -> UserError:
+    """The error for a server that gave no answer for the last pairs, which then is not their fault."""
+    return UserError(
+        f"{base_url} gave no answer for {silent} pairs in a row, the last time: {error}; what is written "
+        "is kept, and the next call continues"
+    )
 
 
 def _progress(budget: Budget) -> str:

@@ -63,11 +63,19 @@ def find(name: str) -> ResolvedEncoder:
 
 def check_name(name: str) -> None:
     """Raises UserError unless `name` is a known encoder or a folder; fetches nothing."""
-    if name.partition("@")[0] not in ENCODERS and not Path(name).is_dir():
+    if name.partition("@")[0] not in ENCODERS and not is_folder(name):
         raise UserError(
             f"unknown encoder {name!r}{did_you_mean(name, ENCODERS)} (or the folder of a BERT, which "
             f"{name!r} is not)"
         )
+
+
+def is_folder(name: str) -> bool:
+    """Whether a text is the path of a folder; one that no path can have, such as a long sentence, is not."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _in_package(name: str, package: str) -> Path:
@@ -97,7 +105,7 @@ def _from_hub(name: str, spec: EncoderSpec, revision: str | None) -> ResolvedEnc
         raise UserError(
             f"encoder {name} is not on this machine and cannot be fetched ({reason}); on a machine that "
             f"reaches the Hugging Face hub, download config.json, the tokenizer's files and "
-            f"*.safetensors of {spec.repository} (commit {revision}) into a folder and pass --encoder "
-            "FOLDER, or use --encoder minilm"
+            f"*.safetensors of {spec.repository} (commit {revision}) into a folder and pass that "
+            f"folder instead of {name} (--encoder FOLDER; preprocess: --text FOLDER), or use minilm"
         ) from error
     return ResolvedEncoder(name, Path(folder), Path(folder).name)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -174,6 +175,30 @@ def test_a_server_without_answers_ends_the_run_after_three_pairs(server, folder,
     assert describe(server, "--retries", "1") == 2
     (line,) = [s for s in capsys.readouterr().err.splitlines() if s.startswith("jfusion:")]
     assert "no answer for 3 pairs in a row" in line and len(server.requests) == 6
+
+
+def test_an_answer_under_way_is_kept_when_another_ends_the_run(server, folder, capsys):
+    both_there, refused = threading.Barrier(2, timeout=20), threading.Event()
+
+    def no_credit(handler):
+        both_there.wait()
+        handler.send({"error": {"message": "no credit"}}, 402)
+        refused.set()
+
+    def late(handler):
+        both_there.wait()
+        refused.wait(20)
+        time.sleep(0.2)  # by now the error is known
+        handler.answer(PARAGRAPH)
+
+    server.script = [no_credit, late]
+    assert describe(server, workers=2) == 2
+    assert len(server.requests) == 2
+    assert "no credit" in capsys.readouterr().err
+    (done,) = existing(folder)
+    assert describe(server) == 0
+    assert len(server.requests) == 2 + 2
+    assert sum(r["name"] == done for r in records(folder)) == 1
 
 
 def test_a_broken_image_is_left_out(server, folder, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,29 @@ def test_the_same_sentence_serves_every_pair(download, capsys):
     assert run(*words) == 0 and "is up to date" in capsys.readouterr().out
     words[1] = "a red tree"
     assert run(*words) == 0 and "written" in capsys.readouterr().out
+
+
+def test_a_sentence_may_be_longer_than_a_file_name(download, capsys):
+    words = ["--encoder", "tiny", "--split", "test", "--out", "o.h5"]
+    assert run("--text", "red car " * 1000, *words) == 2
+    assert "the sentence of --text has" in capsys.readouterr().err
+    assert run("--text", "x" * 1000, *words) == 2
+    assert "unknown encoder" in capsys.readouterr().err
+
+
+def test_a_paragraph_of_white_space_is_none(download, capsys):
+    refusal, folder = "I'm sorry, I can't.", Path("VLFDataset/Text/IVF/MSRS")
+    folder.mkdir(parents=True)
+    for name in ("1D", "2D"):
+        (folder / f"{name}.txt").write_text(" \n")
+    with chat_server() as server:
+        server.script = [PARAGRAPH, refusal, refusal]
+        assert run("--describe", "--text", "tiny", "--base-url", server.url) == 0
+    printed = capsys.readouterr().out
+    assert "skipped 2D: no paragraph" in printed and "MSRS_train.h5 written: 2 pairs" in printed
+    assert (folder / "1D.txt").read_text() == PARAGRAPH + "\n"
+    assert main(["embed", "--dataset", "MSRS", "--encoder", "tiny"]) == 2  # asked for by itself
+    assert "2D.txt is empty" in capsys.readouterr().err
 
 
 def test_copies_of_files_are_reported_and_kept_in_the_file(download, capsys):

@@ -188,7 +188,7 @@ def describe(options: Options, data: DataSet) -> Result:
     records = text.read_records(folder)
     todo = _waiting(folder, samples, records)
     chosen = todo[: options.limit]
-    _prompt(options, data.task)  # read by now: nothing is written over it
+    prompt = _prompt(options, data.task)  # once, since it may be a pipe; nothing is written over it
     check_output(folder / text.RECORDS, "the paragraphs")
     remove_left(folder)
     stop, budget = threading.Event(), text.Budget(options.price, options.max_cost)
@@ -196,8 +196,8 @@ def describe(options: Options, data: DataSet) -> Result:
         return Result(folder, len(samples) - len(todo), text.Outcome(), budget, len(todo))
     file = text.RecordFile(folder / text.RECORDS)
     try:
-        describer = _describer(options, data.task, budget, stop, file.add)
-        describer.notes = text.note_keys(records)
+        describer = _describer(options, data.task, prompt, budget, stop, file.add)
+        describer.notes, describer.drafts = text.note_keys(records), text.draft_keys(records)
         if not any(r.get("prompt") == describer.prompt_hash for r in records):
             file.add({"name": "", "prompt": describer.prompt_hash, "text": describer.prompt})
         for side in "ab":
@@ -253,7 +253,12 @@ def _prompt(options: Options, task_name: str) -> str:
 
 
 def _describer(
-    options: Options, task_name: str, budget: text.Budget, stop: threading.Event, keep: Any
+    options: Options,
+    task_name: str,
+    prompt: str,
+    budget: text.Budget,
+    stop: threading.Event,
+    keep: Any,
 ) -> text.Describer:
     base_url = options.base_url or os.environ.get(BASE)
     if not base_url:
@@ -279,7 +284,7 @@ def _describer(
     return text.Describer(
         chat,
         task_name,
-        _prompt(options, task_name),
+        prompt,
         Expected(count, most, words, options.language == "english"),
         image.Reader(options.range, options.max_pixels),
         text.ImageFormat(options.image_format, options.max_edge),

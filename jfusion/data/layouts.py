@@ -491,7 +491,11 @@ def _unknown(folder: Path, images: Mapping[str, list[str]], rows: list[Layout]) 
         print(f"  and {len(images) - LISTED} more folders")
     words = {word.lower() for place in images for word in place.split("/")}
     split = any(word in SPLITS for word in words)
-    near = max(rows, key=lambda row: (_likeness(row, words), ("{split}" in row.a) == split))
+
+    def order(row: Layout) -> tuple[float, bool, int]:
+        return _likeness(row, words), ("{split}" in row.a) == split, -row.a.count("/")
+
+    near = max(rows, key=order)
     return UserError(
         f"{folder} has no layout that jfusion knows; the nearest is that of {near.name} ({near.text}; "
         f"{near.source}); name the two folders instead: --a FOLDER --b FOLDER --task TASK --name NAME"

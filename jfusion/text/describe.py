@@ -275,7 +275,8 @@ class Describer:
 
     images: "two" in one request; "one", which takes a request for each image and one that joins them;
     "auto": one where the server refuses two. notes: answers about single images of earlier runs, by
-    `note_key`; `keep` is called with the record of each new one.
+    `note_key`; drafts: answers with faults that an earlier run was stopped at, by `draft_keys`; `keep` is
+    called with the record of each new one of both.
     """
 
     chat: Chat
@@ -288,6 +289,7 @@ class Describer:
     images: Literal["auto", "two", "one"]
     keep: Callable[[dict[str, Any]], None]
     notes: dict[tuple, str] = field(default_factory=dict)
+    drafts: dict[tuple, tuple[str, str]] = field(default_factory=dict)
 
     def describe(self, job: Job) -> str:
         """The paragraph of a pair. Raises LeftOut, TooExpensive, Stopped, or UserError to end the run."""
@@ -309,7 +311,7 @@ class Describer:
                     return self._together(job, urls, tokens)
             notes = tuple(self._note(job, side, urls[side], tokens[side]) for side in (0, 1))
             text = prompts.join_prompt(self.task, notes, self.prompt)
-            return self._checked(job, [_text(text)], 0, whole=True)
+            return self._checked(job, [_text(text)], 0, "joined")
         except Unanswered as error:
             raise LeftOut(str(error), unanswered=True) from error
 
@@ -318,7 +320,7 @@ class Describer:
         for label, url in zip(prompts.labels(self.task), urls, strict=True):
             parts += [_text(label), _image(url)]
         try:
-            return self._checked(job, parts, sum(tokens), whole=True)
+            return self._checked(job, parts, sum(tokens), "ab")
         except OneImage as error:
             if self.images == "two":
                 raise UserError(
@@ -332,7 +334,7 @@ class Describer:
         key = (job.sample.name, side, job.hashes[side], self.prompt_hash, self.chat.model)
         if key not in self.notes:
             text = prompts.single_prompt(self.task, side, self.prompt)
-            self.notes[key] = self._checked(job, [_text(text), _image(url)], tokens, whole=False)
+            self.notes[key] = self._checked(job, [_text(text), _image(url)], tokens, "ab"[side])
             note = {"image": "ab"[side], "note": self.notes[key]}
             self.keep(job.record(**note, prompt=self.prompt_hash, model=self.chat.model))
         return self.notes[key]
@@ -342,16 +344,26 @@ class Describer:
         """The hash of the prompt."""
         return prompts.prompt_hash(self.prompt)
 
-    def _checked(self, job: Job, parts: list[dict], image_tokens: int, whole: bool) -> str:
-        """An answer without faults, after one more request at most; whole: the paragraph itself."""
+    def _checked(self, job: Job, parts: list[dict], image_tokens: int, about: str) -> str:
+        """An answer without faults, after one more request at most.
+
+        about: what the request shows, "a", "b", "ab", or "joined" for notes; the last two ask for the
+        paragraph itself. A first answer with faults is kept, so that an interruption loses one request.
+        """
         answer, found = "", []
-        for _ in range(2):
+        key = (about, job.sample.name, *job.hashes, self.prompt_hash, self.chat.model)
+        for attempt in range(2):
+            draft = self.drafts.pop(key, None)
             again = [_text(prompts.repair_prompt(answer, found))] if found else []
-            answer, finish = self._ask(job, [*parts, *again], image_tokens)
+            answer, finish = draft or self._ask(job, [*parts, *again], image_tokens)
+            said, whole = answer, about in ("ab", "joined")
             answer = cleaned(answer)
             found = faults(answer, finish, self.expected) if whole else broken(answer, finish)
             if not found:
                 return answer
+            if attempt == 0 and draft is None:
+                more = {"about": about, "draft": said, "finish": finish}
+                self.keep(job.record(**more, prompt=self.prompt_hash, model=self.chat.model))
         raise LeftOut(f"the answer {' and '.join(found)}, twice")
 
     def _ask(self, job: Job, parts: list[dict], image_tokens: int) -> tuple[str, str]:
@@ -377,6 +389,22 @@ def note_keys(records: Iterable[dict[str, Any]]) -> dict[tuple, str]:
             key = (record["name"], side, hashed, record.get("prompt"), record.get("model"))
             notes[key] = record["note"]
     return notes
+
+
+def draft_keys(records: Iterable[dict[str, Any]]) -> dict[tuple, tuple[str, str]]:
+    """The answers with faults after which no other answer came, by the key of `Describer.drafts`."""
+    drafts: dict[tuple, tuple[str, str]] = {}
+    for record in records:
+        name, about = record["name"], record.get("about")
+        drafts = {
+            key: draft
+            for key, draft in drafts.items()
+            if key[1] != name or ("draft" in record and key[0] != about)
+        }
+        if isinstance(record.get("draft"), str):
+            made = (str(record.get(k)) for k in ("sha256_a", "sha256_b", "prompt", "model"))
+            drafts[(str(about), name, *made)] = (record["draft"], str(record.get("finish")))
+    return drafts
 
 
 def _text(text: str) -> dict[str, Any]:

@@ -123,8 +123,29 @@ def test_a_faulty_answer_is_repaired_by_one_more_request(server, folder):
     assert describe(server, "--limit", "1") == 0
     assert len(server.requests) == 2 and len(server.images(1)) == 2
     assert "it was written with Markdown" in server.texts(1)
-    (record,) = records(folder)
+    draft, record = records(folder)
+    assert draft["draft"].startswith("**") and draft["about"] == "ab"
     assert record["requests"] == 2 and record["usage"]["input"] == 2000
+
+
+@pytest.mark.parametrize("images", ["two", "one"])
+def test_a_faulty_answer_outlives_an_interruption(server, folder, images):
+    words = ("--images", images, "--limit", "1")
+    server.script = [REFUSAL, 401]
+    assert describe(server, *words) == 2
+    server.requests.clear()
+    assert describe(server, *words) == 0
+    assert "it was a refusal" in server.texts(0)
+    assert len(server.requests) == (1 if images == "two" else 3)
+
+
+def test_a_prompt_may_come_from_a_pipe(server, folder, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("Say what you see.",))
+    writer.start()
+    assert describe(server, "--limit", "1", "--prompt", "pipe") == 0
+    writer.join()
+    assert "Say what you see." in server.texts(0)
 
 
 def test_what_stays_faulty_is_listed_and_left_out_and_tried_again(server, folder, capsys):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jfusion import checkpoint, weights
+from jfusion import checkpoint, inference
 from jfusion.config import REQUIRED, CommandOptions, setting, to_dict
 from jfusion.errors import UserError
 from jfusion.files import check_output, mark_input
@@ -16,7 +16,9 @@ from jfusion.files import check_output, mark_input
 class Options(CommandOptions):
     """The two files, and whose names are written."""
 
-    source: str = setting(REQUIRED, "the checkpoint to read", "IN", positional=True)
+    source: str = setting(
+        REQUIRED, "the checkpoint or run folder (its newest) to read", "IN", positional=True
+    )
     target: str = setting(REQUIRED, "the file to write", "OUT", positional=True)
     system: str | None = setting(
         None,
@@ -30,7 +32,7 @@ class Options(CommandOptions):
 
 def run(options: Options) -> int:
     """Writes the file and prints what is in it."""
-    source = weights.resolve(options.source)
+    source = inference.find_checkpoint(options.source)
     mark_input(source)
     check_output(options.target, "the checkpoint")
     content = checkpoint.load(source)
@@ -40,7 +42,7 @@ def run(options: Options) -> int:
         official = options.names == "official" or (
             options.names is None and Path(options.target).suffix == ".pth"
         )
-        content = with_names(content, options.system, official, options.source)
+        content = with_names(content, options.system, official, source)
     checkpoint.save(options.target, content)
     print(checkpoint.summary(options.target).splitlines()[0])
     return 0

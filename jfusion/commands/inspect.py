@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jfusion import checkpoint, weights
+from jfusion import checkpoint, inference
 from jfusion.config import REQUIRED, CommandOptions, setting
 
 
@@ -14,12 +14,13 @@ class Options(CommandOptions):
 
     file: str = setting(
         REQUIRED,
-        ".pkl, .safetensors or PyTorch's .pth, or a name of jfusion weights; nothing in it can run",
+        ".pkl, .safetensors or PyTorch's .pth, a run folder (its newest), or a name of jfusion weights; "
+        "nothing in it can run",
         positional=True,
     )
 
 
 def run(options: Options) -> int:
     """Prints the record, and each tensor's name, shape and dtype."""
-    print(checkpoint.summary(weights.resolve(options.file)))
+    print(checkpoint.summary(inference.find_checkpoint(options.file)))
     return 0

@@ -52,9 +52,11 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if options.palette and plan.kept:
         print("note: results that stay get no overlay; --overwrite makes both")
     kept = [path for item in plan.kept for path in item.outputs]
-    if not (plan.todo or options.report):
-        return Outcome(kept=kept)
     source = Source.of(options, guess.task, reader)
+    if not (plan.todo or options.report):
+        if options.weights:
+            inference.find_checkpoint(weights, system)  # a wrong name is said here too
+        return Outcome(kept=kept)
     method = Method.find(weights, system)
     if plan.todo:
         planning.check_room(plan.todo, options.out, options.bits)

@@ -16,6 +16,7 @@ from jfusion.checkpoint.weights import load_weights
 from jfusion.cli import main
 from jfusion.config import to_dict
 from jfusion.errors import UserError
+from jfusion.runs import Run
 from jfusion.systems.film.config import TINY
 from tests.conftest import GOLDEN
 
@@ -237,6 +238,20 @@ def test_inspect_shows_names_shapes_record_and_hash(tmp_path, capsys):
     assert "2 tensors, 7 values" in out and checkpoint.digest(MODEL) in out
     assert "system: film" in out and "step: 7" in out and "a.weight  2x3" in out
     assert main(["inspect", str(tmp_path / "none.pkl")]) == 2
+
+
+def test_inspect_and_convert_take_the_newest_checkpoint_of_a_run(tmp_path, capsys):
+    run = Run.new(tmp_path, "film", "Set", {"system": "film", "dataset": "Set"})
+    for step in (1, 2):
+        run.save({"model": MODEL, "system": "film", "epoch": step, "batch": 0, "step": step})
+    for folder in (run.folder, tmp_path):
+        assert main(["inspect", str(folder)]) == 0
+        assert "step: 2" in capsys.readouterr().out
+    assert main(["convert", str(run.folder), str(tmp_path / "a.pkl")]) == 0
+    assert checkpoint.load(tmp_path / "a.pkl")["step"] == 2
+    (tmp_path / "empty").mkdir()
+    assert main(["inspect", str(tmp_path / "empty")]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
 
 
 def test_partial_loading_is_asked_for_and_says_what_it_skipped(capsys):

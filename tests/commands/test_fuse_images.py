@@ -66,6 +66,14 @@ def test_results_stay_unless_they_are_to_be_replaced(pairs, capsys):
     assert (pairs / "fused/0.png").read_bytes() != first
 
 
+@pytest.mark.parametrize("wrong", [("--weights", "no/run"), ("--calib", "no.json")])
+def test_a_wrong_name_is_said_also_when_all_results_are_there(pairs, capsys, wrong):
+    assert fuse("x", "y") == 0
+    assert fuse("x", "y", *wrong) == 2
+    said = capsys.readouterr().err
+    assert wrong[1] in said and "not exist" in said
+
+
 def test_a_single_result_can_be_named(pairs):
     assert fuse("x/0.png", "y/0.png", "-o", "new/result.tif", "--bits", "16") == 0
     import tifffile

@@ -40,9 +40,13 @@ CHROMIUM = next(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium; the tests that drive it are skipped where there is none."""
+    """A headless Chromium; the tests that drive it are skipped where there is none.
+
+    It ends with its file: processes that Jittor forks in a later test would keep its pipe open, and its end
+    is waited for.
+    """
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="a browser is driven by: pip install playwright"
     )

@@ -240,7 +240,7 @@ def remove_damaged_kernels(cache: Path) -> int:
 
 
 def _written(path: Path) -> float:
-    """When a file was last written to; 0 where there is none."""
+    """When a file was last written to; 0 where there is none, as while a compiler replaces it."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -333,7 +333,7 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
         while child.poll() is None:
             done = 0
             for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"):
-                done += sum(file.stat().st_mtime > started for file in _files(folder, ".o"))
+                done += sum(_written(file) > started for file in folder.glob("*.o"))
             bar.n = min(done, CORE_FILES)
             bar.refresh()
             time.sleep(0.5)
@@ -342,11 +342,6 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
         raise
     finally:
         bar.close()
-
-
-def _files(folder: Path, suffix: str) -> list[Path]:
-    """The files that exist at this moment; another process may be renaming some."""
-    return [file for file in folder.glob(f"*{suffix}") if file.exists()]
 
 
 def _precompile(home: Path, core: dict[str, Any], name: str) -> str:

@@ -295,6 +295,25 @@ def test_a_kernel_that_another_process_is_linking_stays(tmp_path):
     assert kernel.read_bytes() == raw
 
 
+def test_object_files_that_come_and_go_do_not_end_the_build(tmp_path, monkeypatch):
+    objects = tmp_path / ".cache/jittor/jt1/gcc/py/os/cpu/key/jfusion/obj_files"
+    objects.mkdir(parents=True)
+    child = subprocess.Popen(["sleep", "1"])
+
+    def compiler():
+        while child.poll() is None:
+            for i in range(50):
+                (objects / f"{i}.o").touch()
+                (objects / f"{i}.o").unlink()
+
+    thread = threading.Thread(target=compiler)
+    thread.start()
+    pause = time.sleep
+    monkeypatch.setattr(build.time, "sleep", lambda seconds: pause(0.001))
+    build._show_progress(child, tmp_path, 0.0)
+    thread.join()
+
+
 def test_a_cache_that_others_can_write_to_is_refused(tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

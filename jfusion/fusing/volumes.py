@@ -33,9 +33,15 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     named = options.task or by_option(options.a_alias, options.b_alias)
     guess = Guess(named or "MIF", "" if named else "volumes are medical")
     weights, system = choose(options.weights, options.system, guess)
-    if not options.overwrite and all(path.exists() for path in outputs):
+    there = [] if options.overwrite else [path for path in outputs if path.exists()]
+    if there == outputs:
         print(f"note: {outputs[0]} is there already and stays (--overwrite)")
         return Outcome(kept=outputs)
+    if there:  # of another command, perhaps
+        raise UserError(
+            f"{there[0]} is there already, and a volume and its mosaic ({' and '.join(map(str, outputs))}) are "
+            "written together; choose another -o, or replace it with --overwrite"
+        )
     _check(options)
     method = Method.find(weights, system)
     series = options.series_a, options.series_b
@@ -56,7 +62,8 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     colormaps = _colormaps(options, windows)
     fused = space.fuse_volumes(a, b, slices.fuse, windows, colormaps, slices.measure)
     space.write_fused(outputs[0], outputs[1], fused)
-    return Outcome(written=outputs)
+    print(f"mosaic: {outputs[1]}")
+    return Outcome(written=outputs[:1])
 
 
 class _Slices:

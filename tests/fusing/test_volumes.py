@@ -27,6 +27,7 @@ def test_two_volumes_give_one_in_as_space_and_a_mosaic(pair, tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "task MIF (volumes are medical)" in said and "16x18x10 voxels of 3x3x3 mm" in said
+    assert "1 fused: " in said and "mosaic: " in said
     fused = nibabel.load(tmp_path / "out/x.nii.gz")
     np.testing.assert_allclose(fused.affine, space.affine, atol=1e-5)
     values = np.asarray(fused.dataobj)
@@ -36,6 +37,21 @@ def test_two_volumes_give_one_in_as_space_and_a_mosaic(pair, tmp_path, capsys):
         assert values[tuple(np.round(index[:3]).astype(int))] > 100
     assert image.read_rgb(tmp_path / "out/x.png").any()
     assert main(command) == 0 and "is there already" in capsys.readouterr().out
+
+
+def test_a_mosaic_does_not_replace_an_image_that_is_there(pair, tmp_path, capsys):
+    mr, pet, _ = pair
+    image.write(tmp_path / "fused.png", np.full((4, 4), 99, np.uint8))
+    command = ["fuse", str(mr), str(pet), "-o", str(tmp_path / "fused.nii"), "--method", "average"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "fused.png is there already" in said and "choose another -o" in said
+    assert (image.read_rgb(tmp_path / "fused.png") == 99).all()
+    assert not (tmp_path / "fused.nii").exists()
+    assert main([*command, "--overwrite"]) == 0 and image.read_rgb(tmp_path / "fused.png").shape > (
+        4,
+        4,
+    )
 
 
 def test_pseudo_colors_give_a_volume_in_color(pair, tmp_path):

@@ -40,9 +40,14 @@ def ignore_interrupt() -> None:
     signal(SIGINT, SIG_IGN)
 
 
-def _raise(number: int, frame: object) -> None:
+def answered() -> None:
+    """Tells the thread that waits for an answer to Ctrl-C that there is one."""
     if answers_to is not None:
         os.write(answers_to, b"\0")
+
+
+def _raise(number: int, frame: object) -> None:
+    answered()
     raise KeyboardInterrupt
 
 

@@ -32,8 +32,20 @@ def start(home: Path) -> None:
     os.set_blocking(writing, False)
     if library.start_watch(reading, PATIENCE, interrupt.CODE):
         return
+    start.library = library
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     interrupt.answers_to = writing
+
+
+def let_first_pass(line: str | None) -> bool:
+    """From here on the first Ctrl-C ends nothing, and the thread answers it with this line ("": none) at once.
+
+    A second one must be answered within `PATIENCE`. None: as before. Returns whether there is such a thread.
+    """
+    if interrupt.answers_to is None:
+        return False
+    start.library.let_first_pass(None if line is None else line.encode())
+    return True
 
 
 def tell(home: Path, lock: str | Path) -> None:

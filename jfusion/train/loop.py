@@ -13,7 +13,7 @@ from jfusion import runtime
 from jfusion.data.loader import DataLoader, NumPyBatch
 from jfusion.errors import UserError, printable
 from jfusion.runs import Run
-from jfusion.runtime import jt, mpi
+from jfusion.runtime import jt, mpi, watch
 from jfusion.systems.base import Batch, OptimizerConfig, Stage
 from jfusion.systems.network import NetworkSystem
 from jfusion.train.optimizer import Adam
@@ -142,6 +142,7 @@ class Trainer:
     def _train_step(self, arrays: NumPyBatch, progress: Progress) -> None:
         """Updates the parameters of every optimizer of the stage once, on one batch."""
         self.present = self.step + 1
+        watch.let_first_pass(self._answer())
         runtime.seed(self.options.seed * 1_000_003 + self.step)
         text = None if arrays.text is None else jt.array(arrays.text)
         batch = Batch(jt.array(arrays.a), jt.array(arrays.b), text, arrays.names, arrays.dataset)

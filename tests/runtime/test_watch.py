@@ -32,6 +32,10 @@ def main(arguments):
             sum(range(10**11))
         elif sys.argv[2] == "answered":
             time.sleep(60)
+        elif sys.argv[2] == "twice":
+            with interruptible(lambda: "finishing step 3"):
+                print("step", flush=True)
+                sum(range(10**11))
         with interruptible() as received:  # as a step of a training, which is finished
             print("step", flush=True)
             sum(range(10**8))
@@ -66,6 +70,22 @@ def test_ctrl_c_ends_the_process_although_nobody_can_answer(tmp_path, mode, code
         printed, errors = process.communicate(timeout=60)
     assert (process.returncode, printed, errors) == (code, said, "")
     assert len(list(tmp_path.glob("watch-*.so"))) == 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_a_step_of_a_training_answers_ctrl_c_while_it_computes_and_a_second_one_ends_it(tmp_path):
+    command = [sys.executable, "-c", CODE, str(tmp_path), "twice"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "step\n"]
+        time.sleep(0.5)  # until it computes
+        process.send_signal(signal.SIGINT)
+        assert [process.stderr.readline() for _ in range(2)] == ["\n", "finishing step 3\n"]
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
 
 
 LOCKING = """

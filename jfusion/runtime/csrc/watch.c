@@ -3,7 +3,8 @@
 
    `watch` ends the process with exit code 130 when Ctrl-C is not answered in time. Python writes the number of
    each signal to a pipe as it arrives (signal.set_wakeup_fd), without the lock; a handler writes a zero when it
-   runs. The thread reads the other end.
+   runs. The thread reads the other end. While a step of a training is computed (`let_first_pass`), the thread
+   itself answers the first Ctrl-C with a line, and only a second one must be answered.
 
    `tell` says that Jittor compiles, or waits for another process that does. Both hold the file jittor.lock
    meanwhile, and Linux lists in /proc/locks who holds a lock ("1: POSIX ADVISORY WRITE <process> <device>:<inode>
@@ -15,18 +16,55 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STEPS 4 /* looks at the lock before something is said */
 
 static int milliseconds, code, step;
 
+#define ONE_PRESS 250 /* milliseconds: a process that was forked reports the same Ctrl-C once more */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char line[200]; /* that answers the first Ctrl-C */
+static int passes, passed;
+static double passed_at;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+/* text: the line that answers the first Ctrl-C from here on; 0: each Ctrl-C must be answered by Python. */
+void let_first_pass(const char *text) {
+    pthread_mutex_lock(&lock);
+    passed = passed && passes;
+    passes = text != 0;
+    snprintf(line, sizeof line, "%s", text ? text : "");
+    pthread_mutex_unlock(&lock);
+}
+
+/* Whether this Ctrl-C is the first one of a training, which goes on to the end of its step. */
+static int passes_now(void) {
+    pthread_mutex_lock(&lock);
+    int first = passes && !passed, same = passes && passed && now() - passed_at < ONE_PRESS;
+    if (first) {
+        passed = 1;
+        passed_at = now();
+        if (*line && (write(2, "\n", 1) < 0 || write(2, line, strlen(line)) < 0 || write(2, "\n", 1) < 0))
+            first = 1; /* nobody reads it */
+    }
+    pthread_mutex_unlock(&lock);
+    return first || same;
+}
+
 static void *watch(void *end) {
     int descriptor = (int)(intptr_t)end;
     char byte;
     while (read(descriptor, &byte, 1) == 1) {
         struct pollfd next = {descriptor, POLLIN, 0};
-        if (byte == SIGINT && poll(&next, 1, milliseconds) == 0)
+        if (byte == SIGINT && !passes_now() && poll(&next, 1, milliseconds) == 0)
             _exit(code);
     }
     return 0;
@@ -35,17 +73,17 @@ static void *watch(void *end) {
 enum { NOTHING, COMPILING, WAITING };
 
 /* What this process does with the lock of this inode, and in `holder` who holds it. */
-static int state_of_lock(unsigned long lock, int *holder) {
-    char line[256], kind[16];
+static int state_of_lock(unsigned long wanted, int *holder) {
+    char row[256], kind[16];
     FILE *file = fopen("/proc/locks", "r");
     int state = NOTHING;
-    while (file && state == NOTHING && fgets(line, sizeof line, file)) {
-        char *arrow = strstr(line, "-> "), *start = arrow ? arrow + 3 : line;
+    while (file && state == NOTHING && fgets(row, sizeof row, file)) {
+        char *arrow = strstr(row, "-> "), *start = arrow ? arrow + 3 : row;
         unsigned long inode;
         int process;
         if (!arrow)
-            start += strcspn(line, " ");
-        if (sscanf(start, "%15s %*s %*s %d %*x:%*x:%lu", kind, &process, &inode) != 3 || inode != lock)
+            start += strcspn(row, " ");
+        if (sscanf(start, "%15s %*s %*s %d %*x:%*x:%lu", kind, &process, &inode) != 3 || inode != wanted)
             continue;
         if (!arrow)
             *holder = process;
@@ -60,10 +98,10 @@ static int state_of_lock(unsigned long lock, int *holder) {
 }
 
 static void say(const char *text) {
-    char line[512];
+    char shown[512];
     /* a progress bar may stand in the line */
-    int length = snprintf(line, sizeof line, "%sjfusion: %s\n", isatty(2) ? "\r\033[K" : "\n", text);
-    if (write(2, line, length) < 0)
+    int length = snprintf(shown, sizeof shown, "%sjfusion: %s\n", isatty(2) ? "\r\033[K" : "\n", text);
+    if (write(2, shown, length) < 0)
         return;
 }
 

@@ -233,7 +233,9 @@ def test_files_are_written_although_nobody_reads_the_output(pair):
             done = run("metrics", *sides, "--csv", str(table), stdout=out, stderr=subprocess.PIPE)
         assert table.is_file() and b"Traceback" not in done.stderr
         assert done.returncode == (2 if target == "/dev/full" else 0)
-        assert len(done.stderr.decode().strip().splitlines()) <= 2
+        said = done.stderr.decode().split("\n")
+        # a second of compiling, or of waiting for another test that does, is said too
+        assert len([line for line in said if line and "compiles" not in line]) <= 2
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])

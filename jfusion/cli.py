@@ -83,7 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None  # nobody reads it any more; Python would say so once more at exit
         return 0
     except Exception as error:
-        return _failed(error)
+        code = _failed(error)
+        _drop_full_output()
+        return code
+
+
+def _drop_full_output() -> None:
+    """Drops what stdout cannot take: Python would write it once more at exit, and change the exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        sys.stdout = None
 
 
 def _open_missing_streams() -> None:

@@ -206,7 +206,9 @@ def test_every_command_looks_at_its_output_before_the_work(pair, command, out, c
 
 def run(*arguments: str, **options):
     code = "import sys; from jfusion.cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *arguments], **options)
+    # as in a user's shell, where Python keeps output back: PYTHONUNBUFFERED may be set around the tests
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, **options)
 
 
 def test_a_terminal_that_lacks_a_character_gets_another_one(pair):

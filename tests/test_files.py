@@ -207,7 +207,8 @@ def test_every_command_looks_at_its_output_before_the_work(pair, command, out, c
 def run(*arguments: str, **options):
     code = "import sys; from jfusion.cli import main; sys.exit(main(sys.argv[1:]))"
     # as in a user's shell, where Python keeps output back: PYTHONUNBUFFERED may be set around the tests
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    variables = options.pop("env", os.environ)
+    environment = {k: v for k, v in variables.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, **options)
 
 

@@ -33,7 +33,7 @@ EOF
 if wants site; then
     rm -rf "$there/site" "$there/include" "$there/source"
     mkdir -p "$there/site" "$there/include" "$there/source"
-    "$python" -m pip install -q --no-deps -t "$there/site" jittor==1.3.11.0 numpy==1.26.4 astunparse tensorboardX six
+    "$python" -m pip install -q --no-deps -t "$there/site" jittor==1.3.11.0 numpy==1.26.4 astunparse tensorboardX six simplejpeg
     find "$there/site" -depth -type d \( -name tests -o -name test -o -name demo -o -name notebook -o -name __pycache__ \) \
         -exec rm -rf {} +
     find "$there/site" -name '*.so*' -exec strip --strip-debug {} + 2> /dev/null || true

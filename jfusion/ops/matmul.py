@@ -28,12 +28,11 @@ def matmul(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
 
 def matmul_reference(a: jt.Var, b: jt.Var, ta: bool = False, tb: bool = False) -> jt.Var:
     """`matmul` from stock Jittor: a (..., M, K), b (..., K, N) -> (..., M, N)."""
-    two = a.ndim == 2
     if jt.flags.use_cuda and a.ndim == b.ndim and 0 not in (*a.shape, *b.shape):
         # cuBLAS needs no transposed copies, and Jittor would make those of two axes on the CPU
-        a, b = (v.reshape(1, *v.shape) if v.ndim == 2 else v for v in (a, b))
-        out = jt.compile_extern.cublas_ops.cublas_batched_matmul(a, b, ta, tb)
-        return out.reshape(out.shape[1:]) if two else out
+        batches = (v.reshape(1, *v.shape) if v.ndim == 2 else v for v in (a, b))
+        out = jt.compile_extern.cublas_ops.cublas_batched_matmul(*batches, ta, tb)
+        return out.reshape(out.shape[1:]) if a.ndim == 2 else out
     return jt.matmul(a.transpose(-1, -2) if ta else a, b.transpose(-1, -2) if tb else b)
 
 

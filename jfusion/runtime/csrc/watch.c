@@ -26,9 +26,14 @@ static int milliseconds, code, step;
 #define ONE_PRESS 250 /* milliseconds: a process that was forked reports the same Ctrl-C once more */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char line[200]; /* that answers the first Ctrl-C */
+static char line[200]; /* that answers the first Ctrl-C, between line feeds; or nothing */
 static int passes, passed;
 static double passed_at;
+
+static void put(const char *text) {
+    if (write(2, text, strlen(text)) < 0)
+        return; /* nobody reads it */
+}
 
 static double now(void) {
     struct timespec t;
@@ -41,7 +46,9 @@ void let_first_pass(const char *text) {
     pthread_mutex_lock(&lock);
     passed = passed && passes;
     passes = text != 0;
-    snprintf(line, sizeof line, "%s", text ? text : "");
+    line[0] = 0;
+    if (text && *text)
+        snprintf(line, sizeof line, "\n%s\n", text);
     pthread_mutex_unlock(&lock);
 }
 
@@ -52,8 +59,7 @@ static int passes_now(void) {
     if (first) {
         passed = 1;
         passed_at = now();
-        if (*line && (write(2, "\n", 1) < 0 || write(2, line, strlen(line)) < 0 || write(2, "\n", 1) < 0))
-            first = 1; /* nobody reads it */
+        put(line);
     }
     pthread_mutex_unlock(&lock);
     return first || same;
@@ -100,9 +106,8 @@ static int state_of_lock(unsigned long wanted, int *holder) {
 static void say(const char *text) {
     char shown[512];
     /* a progress bar may stand in the line */
-    int length = snprintf(shown, sizeof shown, "%sjfusion: %s\n", isatty(2) ? "\r\033[K" : "\n", text);
-    if (write(2, shown, length) < 0)
-        return;
+    snprintf(shown, sizeof shown, "%sjfusion: %s\n", isatty(2) ? "\r\033[K" : "\n", text);
+    put(shown);
 }
 
 static void *tell(void *inode) {

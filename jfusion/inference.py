@@ -336,10 +336,10 @@ def misalignment(pair: Pair) -> Shift | None:
 
 def warn_if_misaligned(pair: Pair) -> None:
     """Prints a note when the two images of a pair seem to be shifted against each other."""
-    from tqdm import tqdm
-
     shift = misalignment(pair)
     if shift is not None:
+        from tqdm import tqdm
+
         tqdm.write(
             f"note: {pair.name} looks misaligned: {shift} (jfusion align, docs/alignment.md)"
         )

@@ -7,7 +7,7 @@ directions of edges and by mutual information together, in one pair or in severa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -178,10 +178,8 @@ def warp(image: np.ndarray, field: np.ndarray) -> np.ndarray:
 
 def _orientations(x: np.ndarray) -> np.ndarray:
     """The doubled direction of each pixel's gradient as a complex number of length sqrt(gradient)."""
-    from scipy import ndimage
-
-    smooth = ndimage.gaussian_filter(x.astype(np.float32), 1.0)
-    gradient = ndimage.sobel(smooth, 1) + 1j * ndimage.sobel(smooth, 0)
+    rows, columns = _gradient(x)
+    gradient = columns + 1j * rows
     gradient[[0, 1, -2, -1]] = gradient[:, [0, 1, -2, -1]] = 0
     length = np.abs(gradient)
     return (gradient * gradient / np.maximum(length, 1e-6) ** 1.5).astype(np.complex64)
@@ -275,11 +273,31 @@ def _entropy(p: np.ndarray) -> float:
 
 def _edges(x: np.ndarray) -> np.ndarray:
     """The root of the gradient's length, clipped: its few largest values would leave no bins."""
-    from scipy import ndimage
-
-    smooth = ndimage.gaussian_filter(x.astype(np.float32), 1.0)
-    strength = np.sqrt(np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1)))
+    strength = np.sqrt(np.hypot(*_gradient(x)))
     return np.minimum(strength, np.percentile(strength, 99.5))
+
+
+def _gradient(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sobel's derivatives along rows and columns of the image, smoothed by a Gaussian of 1 pixel.
+
+    SciPy would do it in three lines, but its import alone takes 0.3 s, a third of what a quick method takes
+    from its start to the picture, and every pair is looked at.
+    """
+    bell = np.exp(-(np.arange(-4, 5) ** 2) / 2)
+    smooth = _filtered(_filtered(x.astype(np.float32), bell / bell.sum()).T, bell / bell.sum()).T
+    rows = _filtered(_filtered(smooth, [-1, 0, 1]).T, [1, 2, 1]).T
+    columns = _filtered(_filtered(smooth.T, [-1, 0, 1]).T, [1, 2, 1])
+    return rows, columns
+
+
+def _filtered(x: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """The correlation of the rows with an odd number of weights; the border is reflected."""
+    wide = np.pad(x, [(len(weights) // 2,) * 2, (0, 0)], mode="symmetric")
+    out = np.zeros_like(x)
+    for i, weight in enumerate(weights):
+        if weight:
+            out += np.float32(weight) * wide[i : i + len(x)]
+    return out
 
 
 def _half_size(x: np.ndarray) -> np.ndarray:

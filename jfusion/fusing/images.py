@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +97,17 @@ def _fuse_rest(
     source: Source,
 ) -> Outcome:
     """Fuses the pairs that have no result yet."""
-    names = [item.name for item in items]
-    text = {"text": options.text, "task": source.task, "names": names}
-    method.build(settings, options.allow_partial, **text)
-    inference.check_sampling_options(method.system, options.samples, options.record)
-    check = inference.warn_if_misaligned if options.check_alignment else None
-    check = None if source.alignment.moves else check
-    heat = Heat.of(options, source.reader, source.alignment)
-    return fuse_all(items, source.read, _fusing(options, method, heat), check)
+    checked = options.check_alignment and not source.alignment.moves
+    check = inference.warn_if_misaligned if checked else None
+
+    def build() -> Callable[[Item, Pair], list[np.ndarray]]:
+        names = [item.name for item in items]
+        text = {"text": options.text, "task": source.task, "names": names}
+        method.build(settings, options.allow_partial, **text)
+        inference.check_sampling_options(method.system, options.samples, options.record)
+        return _fusing(options, method, Heat.of(options, source.reader, source.alignment))
+
+    return fuse_all(items, source.read, build, check)
 
 
 def _fusing(
@@ -194,38 +198,30 @@ class Outcome:
 def fuse_all(
     items: list[Item],
     read: Callable[[Item], Pair],
-    fuse: Callable[[Item, Pair], list[np.ndarray]],
+    build: Callable[[], Callable[[Item, Pair], list[np.ndarray]]],
     check: Callable[[Pair], None] | None = None,
 ) -> Outcome:
     """Reads, fuses and writes every pair; one that fails is noted, and the others are done.
 
     Raises WritingError at the first result that cannot be written, as on a full disk.
 
-    read, the writing, and then check, which prints notes about a pair, run in threads of their own; fuse
-    runs in the caller's. Ctrl-C waits for none of them.
+    read, the writing, and check, which prints notes about a pair, run in threads of their own; build, which
+    returns what fuses a pair, and that run in the caller's, and the first pairs are read while it builds.
+    Ctrl-C waits for none of them.
     """
-    from tqdm import tqdm
-
-    outcome, waiting, checks = Outcome(), deque(), []
+    outcome, checks = Outcome(), []
     pool, patient = ThreadPoolExecutor(2), True
-    bar = tqdm(total=len(items), desc="fusing", unit="pair", disable=len(items) == 1)
+
+    def read_and_check(item: Item) -> Pair:
+        pair = read(item)
+        if check:
+            checks.append(pool.submit(check, pair))
+        return pair
+
     try:
-        for item, pair in _read_ahead(pool, items, read):
-            try:
-                pair = pair.result()
-                images = fuse(item, pair)
-            except (UserError, MemoryError) as error:
-                outcome.failed[item.name] = str(error) or "it needs more memory than there is"
-                bar.update()
-                continue
-            waiting.append((item, pool.submit(_write, item, images)))
-            checks = (
-                [*(c for c in checks if not c.done()), pool.submit(check, pair)] if check else []
-            )
-            while len(waiting) > _ahead(item):
-                _collect(*waiting.popleft(), outcome, bar)
-        while waiting:
-            _collect(*waiting.popleft(), outcome, bar)
+        pairs = _read_ahead(pool, items, read_and_check)
+        first = next(pairs)
+        _fuse_each(chain([first], pairs), build(), pool, outcome, len(items))
         for one in checks:
             one.result()
     except KeyboardInterrupt:
@@ -233,8 +229,42 @@ def fuse_all(
         raise
     finally:
         pool.shutdown(wait=patient, cancel_futures=True)
-        bar.close()
     return outcome
+
+
+def _fuse_each(
+    pairs: Iterator[tuple[Item, Future]],
+    fuse: Callable[[Item, Pair], list[np.ndarray]],
+    pool: ThreadPoolExecutor,
+    outcome: Outcome,
+    total: int,
+) -> None:
+    waiting: deque[tuple[Item, Future]] = deque()
+    with _progress(total) as advance:
+        for item, pair in pairs:
+            try:
+                images = fuse(item, pair.result())
+            except (UserError, MemoryError) as error:
+                outcome.failed[item.name] = str(error) or "it needs more memory than there is"
+                advance()
+                continue
+            waiting.append((item, pool.submit(_write, item, images)))
+            while len(waiting) > _ahead(item):
+                _collect(*waiting.popleft(), outcome, advance)
+        while waiting:
+            _collect(*waiting.popleft(), outcome, advance)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], object]]:
+    """A bar, and what moves it on by one pair; one pair needs none, and starts sooner without the import."""
+    if total == 1:
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc="fusing", unit="pair") as bar:
+        yield bar.update
 
 
 def _read_ahead(
@@ -259,11 +289,11 @@ def _write(item: Item, images: list[np.ndarray]) -> list[Path]:
     return item.outputs
 
 
-def _collect(item: Item, done: Future, outcome: Outcome, bar: Any) -> None:
+def _collect(item: Item, done: Future, outcome: Outcome, advance: Callable[[], object]) -> None:
     try:
         outcome.written += done.result()
     except WritingError:
         raise
     except UserError as error:
         outcome.failed[item.name] = str(error)
-    bar.update()
+    advance()

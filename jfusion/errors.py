@@ -39,6 +39,20 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; known: {', '.join(choices)}" if choices else ""
 
 
+def missing(what: str, path: str | Path) -> UserError:
+    """The error for a file or folder that is not there, with what it is most likely called.
+
+    what: what it should be, such as "image".
+    """
+    path = Path(path)
+    try:
+        near = nearest(path.name, (p.name for p in path.parent.iterdir()))
+    except OSError:  # the folder around it is not there, either
+        near = None
+    remedy = f"did you mean {near!r}?" if near else "correct its name"
+    return UserError(f"{what} {path} does not exist; {remedy}")
+
+
 def optional(module: str, package: str, purpose: str, extra: str) -> ModuleType:
     """The module of a package that only an extra of jfusion installs; UserError naming it if it is missing."""
     try:
@@ -85,6 +99,11 @@ def unreadable(what: str, path: Path, error: Exception, found: str = "") -> User
         found = found or "it is truncated or damaged"
         problem = f"{found} ({reason}); copy or download it again"
     return UserError(f"{what} {path} cannot be read: {problem}")
+
+
+def counted(number: int, thing: str, form: str = "") -> str:
+    """A number and its noun, in messages: 1 pair, 2 pairs; form: how the number is written, such as "+d"."""
+    return f"{number:{form}} {thing}{'' if abs(number) == 1 else 's'}"
 
 
 def printable(text: object, most: int = 120) -> str:

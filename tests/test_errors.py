@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jfusion.errors import unreadable
+from jfusion.errors import counted, unreadable
+
+
+def test_a_number_and_its_noun():
+    assert [counted(n, "pair") for n in (0, 1, 2)] == ["0 pairs", "1 pair", "2 pairs"]
+    assert [counted(n, "row", "+d") for n in (-1, 0, 9)] == ["-1 row", "+0 rows", "+9 rows"]
 
 
 @pytest.mark.parametrize(

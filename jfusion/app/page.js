@@ -1,3 +1,9 @@
+// A part of the page that scrolls sideways on a narrow screen can be reached by keys.
+new MutationObserver(() => {
+  const results = document.querySelector("#jf-results:not([tabindex])");
+  if (results) results.tabIndex = 0;
+}).observe(document.documentElement, { childList: true, subtree: true });
+
 // A pasted image goes into the first empty field for files on the tab that is shown.
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jfusion.app.problems import in_a_corner
 from jfusion.app.ui import gr
 from jfusion.app.words import Words
+from jfusion.app.work import without_paths
 from jfusion.errors import UserError
 from jfusion.report import charts, curves
 from jfusion.runs import Run, runs_in
@@ -50,7 +52,7 @@ class Tab:
         return gr.update(choices=names, value=name), self.show(name, request)
 
     def show(self, name: str | None, request: gr.Request) -> str:
-        """The curves and previews of a run, and its settings."""
+        """The curves and previews of a run, and its settings, in which files have their names alone."""
         words = Words.of(request)
         try:
             runs = {run.folder.name: run for run in runs_in(self.page.runs)}
@@ -72,9 +74,14 @@ def _figure(run: Run, words: Words) -> str:
     return f'<img class="jf-figure" alt="{alt}" src="data:image/png;base64,{data}">'
 
 
+def _without_folders(value: str) -> str:
+    """A setting without the folders of this machine."""
+    return Path(value).name if value.startswith("/") else without_paths(value)
+
+
 def _settings(run: Run, words: Words) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(_without_folders(value))}</td></tr>'
         for name, (value,) in curves.settings([run]).items()
     )
     return (

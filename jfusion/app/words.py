@@ -94,12 +94,12 @@ TEXTS = {
         "Choose a zip file, or name two folders.",
         "请选择 zip 文件，或填写两个文件夹。",
     ),
-    "progress": ("{done} of {count} pairs are fused.", "已融合 {done}/{count} 对。"),
+    "progress": ("{done} of {count} fused.", "已融合 {done}/{count} 对。"),
     "stopped": (
-        "Stopped: {done} of {count} pairs are fused.",
+        "Stopped: {done} of {count} fused.",
         "已停止：已融合 {done}/{count} 对。",
     ),
-    "done": ("Done: {done} of {count} pairs are fused.", "完成：已融合 {done}/{count} 对。"),
+    "done": ("Done: {done} of {count} fused.", "完成：已融合 {done}/{count} 对。"),
     "starting": ("The images are being looked at …", "正在检查图像……"),
     "results": ("Results", "结果"),
     "no_results": (

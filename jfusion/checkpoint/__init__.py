@@ -25,7 +25,7 @@ import numpy as np
 from jfusion.checkpoint import kinds, pickles, safetensors_file, torch_file
 from jfusion.checkpoint.names import WeightCard, WeightMap
 from jfusion.checkpoint.pickles import plain
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted, missing
 from jfusion.files import replacing
 
 __all__ = [
@@ -127,7 +127,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise missing("checkpoint", path)
     try:
         what = kinds.by_content(path)
         content = None if what else _read(path)
@@ -286,7 +286,7 @@ def summary(path: str | Path) -> str:
     model = content.pop("model")
     count = sum(v.size for v in model.values())
     size = sum(v.nbytes for v in model.values()) / 2**20
-    lines = [f"{path}: {len(model)} tensors, {count:,} values, {size:.1f} MiB"]
+    lines = [f"{path}: {counted(len(model), 'tensor')}, {count:,} values, {size:.1f} MiB"]
     lines.append(f"  hash {content.pop('hash', None) or digest(model) + ' (not in the file)'}")
     lines += [f"  {plain(key)}: {_short(value)}" for key, value in content.items()]
     names = [plain(name, 200) for name in model]

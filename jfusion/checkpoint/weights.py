@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jfusion.checkpoint.names import WeightMap, check_names
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.runtime import jt
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _fitting(
         raise UserError(f"{where}: none of its {len(state)} tensors fits {system.name}")
     unchanged = [name for name in parameters if name not in fitting]
     skipped = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in fitting]
-    print(f"{where}: {len(fitting)} of {len(parameters)} tensors loaded")
+    print(f"{where}: {len(fitting)} of {counted(len(parameters), 'tensor')} loaded")
     for what, listed in (("skipped from the file", skipped), ("left as they were", unchanged)):
         if listed:
             print(f"  {len(listed)} {what}: {', '.join(listed)}")

@@ -19,7 +19,7 @@ from jfusion.data import calibration, color, image
 from jfusion.data.alignment import find_shift, normalized_mutual_information, warp
 from jfusion.data.layout import find_pairs
 from jfusion.data.thermal import ThermalReader
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.files import check_output, write_text
 from jfusion.report import figures
 
@@ -119,7 +119,9 @@ def calibrate(options: Options) -> int:
         fit = calibration.from_points(a, b)
         distances = np.linalg.norm(calibration.transformed(fit.homography, a) - b, axis=1)
         worst = int(distances.argmax())
-        what = f"{len(a)} points (the worst, number {worst + 1}: {distances[worst]:.2f} px)"
+        what = (
+            f"{counted(len(a), 'point')} (the worst, number {worst + 1}: {distances[worst]:.2f} px)"
+        )
         sizes = [image.header(path) for path in pairs[0][1:]] if pairs else []
         fit = fit._replace(
             **{f"size_{s}": (h.height, h.width) for s, h in zip("ab", sizes, strict=False)}
@@ -129,7 +131,7 @@ def calibrate(options: Options) -> int:
             pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, RIG).round().astype(int))
         ]
         fit = calibration.estimate(_grays(used, ThermalReader(options.range, options.max_pixels)))
-        what = f"{len(used)} pairs"
+        what = counted(len(used), "pair")
     calibration.write(out, fit)
     print(
         f"{out}: residual {fit.residual:.2f} px over {what}; use it with jfusion fuse A B --calib {out}"

@@ -16,6 +16,7 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data import color, image, sample
 from jfusion.data.h5 import Pair, check, summary
 from jfusion.data.layout import TASKS, find_samples
+from jfusion.errors import counted
 from jfusion.metrics.fidelity import truth_psnr
 from jfusion.metrics.structure import truth_ssim
 from jfusion.metrics.table import Table, means
@@ -100,7 +101,7 @@ def _fuse_at_once(out: Path) -> Path:
             fused.append(inference.fuse_pair(system, pair)[0].image)
             image.write(out / "fused" / task / f"{item.name}.png", fused[-1])
             rows.append([a, b, fused[-1]])
-        print(f"{task}: {len(fused)} pairs fused by {chosen[0] or chosen[1]}")
+        print(f"{task}: {counted(len(fused), 'pair')} fused by {chosen[0] or chosen[1]}")
         if task != "IVF":  # its infrared image is made up, and the photograph no truth for it
             _against_truth(out, task, fused)
     return figures.grid(out / "fused.png", ["A", "B", "fused"], rows)
@@ -117,7 +118,7 @@ def _film(out: Path, options: Options) -> tuple[Run, Result]:
         settings = {**SETTINGS, **network, **FINE_TUNING}
         steps, what = options.steps or FINE_TUNING_STEPS, f"fine-tune {weights}"
     print(
-        f"== 3/4 {what}, demo-sized: {steps} steps on crops of {CROP[0]}x{CROP[1]}, tokens of "
+        f"== 3/4 {what}, demo-sized: {counted(steps, 'step')} on crops of {CROP[0]}x{CROP[1]}, tokens of "
         f"{settings['token_size'][0]}x{settings['token_size'][1]}, learning rate {settings['learning_rate']}"
     )
     run = _train("film", settings, files["train"], out, CROP, steps, weights)
@@ -128,7 +129,7 @@ def _ddfm(out: Path, options: Options) -> tuple[Run, Result]:
     file = _preprocess(out, replace(options, text="zeros"), "test")
     steps = options.steps or 1000
     print(
-        f"== 3/4 train a small diffusion model of the photographs: {steps} steps on crops of "
+        f"== 3/4 train a small diffusion model of the photographs: {counted(steps, 'step')} on crops of "
         f"{PRIOR_CROP[0]}x{PRIOR_CROP[1]}, learning rate {PRIOR['learning_rate']}"
     )
     photographs = out / "VLFDataset/Image" / options.task / "Demo/TRUTH"

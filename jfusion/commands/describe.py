@@ -13,7 +13,7 @@ from jfusion.data import image
 from jfusion.data.layout import Sample, task
 from jfusion.data.layouts import DataSet, data_set_of
 from jfusion.data.names import listed
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.files import check_output, read_text, remove_left
 from jfusion.text import describe as text
 from jfusion.text import prompts
@@ -167,10 +167,10 @@ def run(options: Options) -> int:
     if outcome.too_expensive:
         print(f"note: stopped before --max-cost {options.max_cost:g}")
     if result.waiting:
-        print(f"  {result.waiting} pairs are not described yet; the same command continues")
+        print(f"  not described yet: {counted(result.waiting, 'pair')}; the same command continues")
     if outcome.left_out:
         raise UserError(
-            f"{len(outcome.left_out)} pairs got no paragraph: {listed(outcome.left_out)} (the reasons are "
+            f"{counted(len(outcome.left_out), 'pair')} got no paragraph: {listed(outcome.left_out)} (the reasons are "
             f"above, and in {result.folder / text.RECORDS}); the same command tries them again, another "
             "--model or --prompt may do better"
         )
@@ -298,7 +298,7 @@ def _only_model(chat: Chat) -> str:
     models = chat.models()
     if len(models) != 1:
         raise UserError(
-            f"{chat.base_url} offers {len(models)} models; choose one that takes images with --model: "
+            f"{chat.base_url} offers {counted(len(models), 'model')}; choose one that takes images with --model: "
             f"{listed(models, 20)}"
         )
     print(f"model: {models[0]}, the only one of {chat.base_url}")
@@ -316,7 +316,7 @@ def _plan(options: Options, data: DataSet) -> str:
     form = text.ImageFormat(options.image_format, options.max_edge)
     usage, source = text.estimate(records, chosen, data.task, prompt, options.model, form)
     budget = text.Budget(options.price)
-    line = f"{len(chosen)} of {len(samples)} pairs to describe ({len(samples) - len(todo)} have a paragraph)"
+    line = f"{len(chosen)} of {counted(len(samples), 'pair')} to describe ({len(samples) - len(todo)} have a paragraph)"
     cost = f", cost about {budget.cost(usage):.4f}" if options.price else "; --price adds the cost"
     return f"{line}\nabout {usage.input} tokens in, {usage.output} out ({source}){cost}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jfusion.config import CommandOptions, setting
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.runtime import build, cache, cuda_patches, machine
 from jfusion.systems import registry
 from jfusion.version import __version__
@@ -137,7 +137,7 @@ def _core(quiet: bool) -> int:
         where = (
             f"on the GPU, {machine.precision()}"
             if jt.flags.use_cuda
-            else f"{machine.physical_cores()} threads"
+            else counted(machine.physical_cores(), "thread")
         )
         place = re.sub(rf"^{re.escape(str(Path.home()))}", "~", jt.flags.cache_path)
         print(
@@ -159,7 +159,7 @@ def warm(name: str) -> int:
     with _counting(f"compiling the kernels of {name} (once on this machine)", before):
         for batch_size in (1, 2):
             _use_once(system, batch_size)
-    print(f"{build.kernels() - before} kernels compiled; {build.kernels()} in all")
+    print(f"{counted(build.kernels() - before, 'kernel')} compiled; {build.kernels()} in all")
     return 0
 
 

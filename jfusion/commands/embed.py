@@ -19,7 +19,7 @@ import numpy as np
 from jfusion.config import CommandOptions, setting
 from jfusion.data.layout import find_samples
 from jfusion.data.names import list_files, listed
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.files import check_output, read_text, remove_left, replacing
 from jfusion.text import encoders
 from jfusion.text.features import Encoder, Record
@@ -69,11 +69,13 @@ def run(options: Options) -> int:
     result = embed(options)
     record, total = result.record, len(result.record.texts)
     length = record.length or "their own number of"
-    print(f"{result.folder}: {total} features of {record.encoder}, {length} tokens x {record.dim}")
+    print(
+        f"{result.folder}: {counted(total, 'feature')} of {record.encoder}, {length} tokens x {record.dim}"
+    )
     print(f"  {result.written} new, {total - result.written} up to date")
     if result.truncated:
         print(
-            f"  {result.truncated} paragraphs are longer than {record.max_length} tokens and were truncated"
+            f"  truncated to {record.max_length} tokens: {counted(result.truncated, 'paragraph')}"
         )
     return 0
 
@@ -144,7 +146,7 @@ def _texts(source: Path, options: Options, partial: bool) -> dict[str, str]:
         missing = [s.name for s in pairs if s.name not in texts]
         if missing:
             raise UserError(
-                f"{len(missing)} pairs have no paragraph: {listed(missing)}; write "
+                f"{counted(len(missing), 'pair')} without a paragraph: {listed(missing)}; write "
                 f"{source}/<name>.txt for each"
             )
     return texts

@@ -17,7 +17,7 @@ from jfusion.config import CommandOptions, setting
 from jfusion.data import image
 from jfusion.data.layout import task as check_task
 from jfusion.data.thermal import Unit
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.fusing import inputs
 from jfusion.fusing.images import Outcome
 from jfusion.fusing.plan import LISTED
@@ -196,7 +196,7 @@ def run(options: Options, settings: Mapping[str, Any]) -> int:
     if written:
         print(f"{len(written)} fused: {printable(place, 4000)}")
     if failed:
-        pairs = "1 pair" if len(failed) == 1 else f"{len(failed)} pairs"
+        pairs = counted(len(failed), "pair")
         print(f"jfusion: {pairs} failed:", file=sys.stderr)
         for name, reason in list(failed.items())[:LISTED]:
             print(printable(f"  {name}: {reason}", 1000), file=sys.stderr)

@@ -14,12 +14,11 @@ from jfusion.config import CommandOptions, option_of, setting
 from jfusion.data import image
 from jfusion.data.names import check_part
 from jfusion.data.video import is_video_name
-from jfusion.errors import UserError, did_you_mean
+from jfusion.errors import UserError, counted, did_you_mean
 from jfusion.files import check_output, write_text, written_through
 from jfusion.metrics import DEFAULT_PRESET, PRESETS, clips, folders, table_file
 from jfusion.metrics.folders import DataSet, Matched, Triple
 from jfusion.metrics.parallel import TRUTH, evaluate_all
-from jfusion.metrics.table import count
 from jfusion.papers import compare
 from jfusion.report import charts, page, ranks, strips, table
 from jfusion.report.comparison import Comparison
@@ -279,7 +278,7 @@ def _add_block(
     for system, dataset in papers:
         compare.add_published(of_set, system, dataset, preset=options.preset, named=len(papers) > 1)
         notes += [prefix + n for n in compare.protocol(system, dataset, options.preset, pairs)]
-    title = f"{name} ({count(pairs, 'pair')})" if several else ""
+    title = f"{name} ({counted(pairs, 'pair')})" if several else ""
     result.blocks.append(Block(title, of_set))
     result.notes += [note for note in dict.fromkeys(notes) if note not in result.notes]
 

@@ -24,7 +24,7 @@ from jfusion.data.layout import Sample, find_samples, task
 from jfusion.data.layouts import ALL, DataSet, data_set_of
 from jfusion.data.patches import low_contrast, patches
 from jfusion.data.splits import Hashes, comparison, duplicates, find_list
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.files import check_output, remove_left, replacing, writing
 from jfusion.text.describe import existing, summary
 from jfusion.text.encoders import check_name, is_folder
@@ -164,7 +164,7 @@ def run(options: Options) -> int:
 
 def _print(result: Result, options: Options) -> None:
     state = "written" if result.written else "is up to date"
-    print(f"{result.path} {state}: {result.samples} pairs")
+    print(f"{result.path} {state}: {counted(result.samples, 'pair')}")
     if options.text == "zeros":
         print(
             "note: the text features are zeros (no paragraphs); the file's attribute `encoder` says so"
@@ -175,7 +175,7 @@ def _print(result: Result, options: Options) -> None:
         print(f"  {line}")
     if result.misaligned:
         print(
-            f"note: {len(result.misaligned)} of {result.samples} pairs look misaligned (see "
+            f"note: {len(result.misaligned)} of {counted(result.samples, 'pair')} may be misaligned (see "
             "docs/alignment.md):"
         )
         for line in _shortened(result.misaligned):
@@ -407,7 +407,7 @@ def _write_images(
             check_written()
         if not shapes:
             raise UserError(
-                f"none of the {len(source.samples)} pairs can be used; the first: {skipped[0]}"
+                f"none of the {counted(len(source.samples), 'pair')} can be used; the first: {skipped[0]}"
             )
         if len({width for _, width in shapes}) > 1:
             raise UserError(
@@ -448,7 +448,7 @@ def _write_patches(
             check_written()
         if not count:
             raise UserError(
-                f"no patch of {options.patches} pixels with enough contrast in {len(source.samples)} pairs "
+                f"no patch of {options.patches} pixels with enough contrast in {counted(len(source.samples), 'pair')} "
                 f"({rejected} without); choose smaller --patches"
             )
         content = _Content(count, skipped, [], source.remarks)
@@ -474,7 +474,7 @@ def _texts(options: Options) -> tuple[Callable[[Sample], np.ndarray], dict[str, 
         tokens, limit = encoder.tokens(options.text), encoder.limit(None)
         if len(tokens) > limit:
             raise UserError(
-                f"the sentence of --text has {len(tokens)} tokens, and {options.encoder} takes {limit}"
+                f"the sentence of --text has {counted(len(tokens), 'token')}, and {options.encoder} takes {limit}"
             )
         features = encoder.encode([tokens], len(tokens))
         return lambda sample: features, {

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jfusion.config import CommandOptions, setting
-from jfusion.errors import UserError, did_you_mean, printable
+from jfusion.errors import UserError, counted, did_you_mean, printable
 from jfusion.runs import Run, higher_is_better, runs_in
 
 EPILOG = (
@@ -146,7 +146,7 @@ def _clean(runs: list[Run], options: Options) -> int:
             continue
         size = sum(path.stat().st_size for path in paths)
         print(
-            f"{run.folder}: {len(paths)} of {len(run.checkpoints())} checkpoints, {size / 2**20:.1f} MiB"
+            f"{run.folder}: {len(paths)} of {counted(len(run.checkpoints()), 'checkpoint')}, {size / 2**20:.1f} MiB"
         )
         chosen.append((run, best, size))
     if not chosen:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jfusion.config import REQUIRED, CommandOptions, setting
+from jfusion.errors import counted
 from jfusion.files import check_output
 
 
@@ -56,5 +57,5 @@ def run(options: Options) -> int:
         nan=options.nan,
         series=options.series,
     )
-    print(f"{len(written)} slices: {options.out}")
+    print(f"{counted(len(written), 'slice')}: {options.out}")
     return 0

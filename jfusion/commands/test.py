@@ -18,6 +18,7 @@ from jfusion.data import image
 from jfusion.data.depth import recorded_ranges
 from jfusion.data.h5 import PairFile, check_encoder, encoder_of
 from jfusion.data.layout import find_samples
+from jfusion.errors import counted
 from jfusion.files import check_output, write_text
 from jfusion.fusing import judgment
 from jfusion.metrics import PRESETS, plausibility
@@ -250,7 +251,7 @@ def _table(
     """Our row and the published one, and what a reader of both should know."""
     mean, left_out = means(per_image.values())
     table = Table(columns)
-    table.add(f"ours ({len(data)} pairs)", mean)
+    table.add(f"ours ({counted(len(data), 'pair')})", mean)
     task = str(data.attributes.get("task", options.task))
     notes = compare.notes(system.name, task, system.config)
     names = compare.published_names(system.name, system.config)

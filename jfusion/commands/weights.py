@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jfusion import weights
 from jfusion.config import CommandOptions, setting
 from jfusion.data.layout import TASKS
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.weights import cards
 
 EPILOG = (
@@ -53,7 +53,7 @@ def _verify(names: list[str]) -> int:
     for name in names:
         try:
             weights.verify(name)
-            print(f"{name}: {len(cards.files(weights.card(name)))} files, hashes right")
+            print(f"{name}: {counted(len(cards.files(weights.card(name))), 'file')}, hashes right")
         except UserError as error:
             print(f"jfusion: {error}", file=sys.stderr)
             code = 2

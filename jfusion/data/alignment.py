@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jfusion.errors import counted
+
 BINS = 32
 MAX_SHIFT = 12  # the largest shift that is tried, in pixels
 COARSE_SIDE = 160  # images with a longer side are searched at half the size first
@@ -51,7 +53,7 @@ class Shift(NamedTuple):
         return self.length >= MIN_LENGTH and self.certainty >= 1
 
     def __str__(self) -> str:
-        return f"b is shifted by {self.columns:+d} columns and {self.rows:+d} rows from a"
+        return f"b is shifted by {counted(self.columns, 'column', '+d')} and {counted(self.rows, 'row', '+d')} from a"
 
 
 def normalized_mutual_information(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jfusion.data.alignment import orientation_correlation, standardized
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.files import read_text, write_text
 
 RADII = 0.06, 0.045, 0.045  # of a window's search in each round, in parts of B's longer side
@@ -173,7 +173,9 @@ def read_points(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             )
         rows += [values] if values else []
     if len(rows) < 4:
-        raise UserError(f"{path} holds {len(rows)} pairs of points; a homography needs 4 or more")
+        raise UserError(
+            f"{path} holds {counted(len(rows), 'pair')} of points; a homography needs 4 or more"
+        )
     both = np.array(rows)
     return both[:, :2], both[:, 2:]
 

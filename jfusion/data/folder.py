@@ -10,7 +10,7 @@ import numpy as np
 from jfusion.data import image
 from jfusion.data.h5 import Pair, PairFile
 from jfusion.data.names import list_files
-from jfusion.errors import UserError
+from jfusion.errors import UserError, missing
 
 
 class ImageFolder:
@@ -54,6 +54,8 @@ def training_data(path: str | Path) -> list[PairFile | ImageFolder]:
     UserError when there is none.
     """
     path = Path(path)
+    if not path.exists() and path.suffix != ".h5":
+        raise missing("folder", path)
     if not path.is_dir():
         return [PairFile(path)]
     files = [PairFile(p) for p in sorted(path.glob("*.h5"))]

@@ -24,7 +24,7 @@ import numpy as np
 
 from jfusion.data import color
 from jfusion.data.names import check_part
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.files import begins, mark_input
 
 SCHEMA = 2
@@ -96,7 +96,7 @@ class PairFile:
             raise UserError(f"{self.path} is a folder; name an H5 file, such as one inside it")
         if not self.path.is_file():
             raise UserError(
-                f"H5 file {self.path} does not exist; make it with: jfusion preprocess --task ... --dataset ..."
+                f"H5 file {self.path} does not exist; correct its name, or make it with jfusion preprocess"
             )
         with self._errors_named("its list of samples"):
             self._index(self._open())
@@ -416,10 +416,10 @@ def summary(path: str | Path, result: dict[str, Any]) -> str:
     encoder = attributes.get("encoder", "not recorded")
     return "\n".join(
         [
-            f"{path}: {result['samples']} pairs, {origin}",
+            f"{path}: {counted(result['samples'], 'pair')}, {origin}",
             f"  sizes   {sizes}{more}",
             f"  text    {text}; encoder: {encoder}{_authors(attributes)}",
-            f"  color   {result['in_color']} samples have an image in color",
+            f"  color   {counted(result['in_color'], 'sample')} with an image in color",
         ]
     )
 

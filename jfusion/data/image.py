@@ -22,7 +22,7 @@ from jfusion.config import setting
 from jfusion.data import jpeg
 from jfusion.data.color import is_color, jet, luma
 from jfusion.data.depth import Range, RangePolicy, to_uint8, to_unit
-from jfusion.errors import UserError, printable, unreadable
+from jfusion.errors import UserError, counted, missing, printable, unreadable
 from jfusion.files import begins, mark_input, replacing
 
 # Every command reads these formats, and Pillow is allowed no other: some of its readers start programs.
@@ -308,7 +308,7 @@ def pixels_of(path: str | Path) -> int:
 def _one_line(path: Path) -> Iterator[None]:
     """Turns what libraries raise for a file into one UserError, and keeps their warnings to themselves."""
     if not path.is_file():
-        raise UserError(f"image {path} does not exist")
+        raise missing("image", path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -515,7 +515,7 @@ def _tiff(path: Path, most: float) -> tuple[np.ndarray, int]:
         if page.samplesperpixel not in samples:
             kind = getattr(page.photometric, "name", page.photometric)
             raise UserError(
-                f"image {path} is a TIFF of {page.samplesperpixel} channels of the kind {kind}; save it as "
+                f"image {path} is a TIFF of {counted(page.samplesperpixel, 'channel')} of the kind {kind}; save it as "
                 f"RGB or gray"
             )
         try:

@@ -16,12 +16,13 @@ and that of LFDT-Fusion and Diff-FCCF, which has no lists:
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from jfusion.data.image import is_image_name
 from jfusion.data.names import check_part, list_files, pair_by_name, pair_by_number, sample_name
-from jfusion.errors import UserError, did_you_mean, printable
+from jfusion.errors import UserError, did_you_mean, missing, printable
 from jfusion.files import check_path, read_text
 
 
@@ -116,7 +117,7 @@ def check_inputs(a: str | Path, b: str | Path) -> tuple[Path, Path]:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         if not there:
-            raise UserError(f"{path} does not exist")
+            raise missing("input", path)
     if a.is_dir() != b.is_dir():
         raise UserError(f"{a} and {b} must both be files or both be folders")
     return a, b
@@ -171,10 +172,15 @@ def _listed_names(
             f"list {places[0]} does not exist{did_you_mean(split, lists)}; write one file name per line, "
             "or use every image with --split all"
         )
+    return read_list(place, {name for of in files for name in of})
+
+
+def read_list(place: Path, known: Container[str]) -> list[str]:
+    """The sample names in a list file. A line is a file name; it may lack its ending if its name is `known`."""
     names = []
     for line in filter(None, map(str.strip, read_text(place, "the list").splitlines())):
         whole = check_part(unicodedata.normalize("NFC", line), f"the list {place}", most=255)
-        has_ending = is_image_name(Path(line)) and not any(whole in f for f in files)
+        has_ending = is_image_name(Path(line)) and whole not in known
         names.append(sample_name(line) if has_ending else whole)
     return names
 
@@ -183,5 +189,6 @@ def _existing(parent: Path, name: str, what: str) -> Path:
     folder = parent / name
     if not folder.is_dir():
         folders = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        raise UserError(f"{what} folder {folder} does not exist{did_you_mean(name, folders)}")
+        remedy = did_you_mean(name, folders) or "; --root, --task and --dataset say where yours is"
+        raise UserError(f"{what} folder {folder} does not exist{remedy}")
     return folder

@@ -18,10 +18,10 @@ from typing import Protocol
 
 from jfusion.data import layout
 from jfusion.data.image import is_image_name
-from jfusion.data.layout import FOLDERS, Sample, find_pairs, find_samples
+from jfusion.data.layout import FOLDERS, Sample, find_pairs, find_samples, read_list
 from jfusion.data.names import check_part, natural_key, pair_by_name, pair_by_number
 from jfusion.data.splits import find_list
-from jfusion.errors import UserError, did_you_mean, printable
+from jfusion.errors import UserError, counted, did_you_mean, missing, printable
 from jfusion.files import check_path
 
 ENDS = ("{first}", "{last}")  # of a series of exposures
@@ -199,6 +199,11 @@ def open_data_set(
     if not folder and not a:
         if name:
             raise UserError("--name is for --from or --a and --b; our own layout has --dataset")
+        if dataset is None and not (Path(root) / "Image").is_dir():
+            raise UserError(
+                f"{root} holds no data set; name one: --from FOLDER (as downloaded), --a and --b, or --root "
+                "with --dataset (jfusion's own layout)"
+            )
         task, dataset, split = task or "IVF", dataset or "MSRS", split or "train"
         samples = find_samples(Path(root), task, dataset, split)
         return DataSet(task, Path(dataset).name, {split: samples})
@@ -207,7 +212,7 @@ def open_data_set(
             "--dataset is for our own layout; --name says what to call the data set here"
         )
     found = recognize(folder, name, task) if folder else two_folders(a, b, task, name)
-    return _finished(_listed(found, renamed=name is None), Path(root))
+    return _finished(_listed(_split_by_own(found), renamed=name is None), Path(root))
 
 
 def recognize(folder: str | Path, name: str | None = None, task: str | None = None) -> DataSet:
@@ -220,7 +225,7 @@ def recognize(folder: str | Path, name: str | None = None, task: str | None = No
     if folder.is_file():
         raise UserError(f"{folder} is a file; unpack it, and pass the folder that holds the images")
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist")
+        raise missing("folder", folder)
     if any((folder / "Image" / known).is_dir() for known in layout.TASKS):
         raise UserError(
             f"{folder} has jfusion's own layout; name the data set in it: --root {folder} --task TASK "
@@ -254,7 +259,7 @@ def two_folders(a: str | Path, b: str | Path, task: str | None, name: str | None
     layout.task(task)
     pairs = [Sample(n, p, q, Path()) for n, p, q in find_pairs(a, b)]
     name = check_part(name or Path(a).resolve().parent.name, "--name", most=200)
-    why = f"{a} and {b}: {len(pairs)} pairs of {task}, called {name}"
+    why = f"{a} and {b}: {counted(len(pairs), 'pair')} of {task}, called {name}"
     return DataSet(task, name, {ALL: pairs}, why)
 
 
@@ -416,8 +421,10 @@ def _data_set(folder: Path, chosen: _Candidate, name: str) -> DataSet:
         ]
     row = chosen.row
     what = f"the layout of {row.name}" if row.name != "two folders" else "two folders"
-    count = f"{len(splits[ALL])}" if set(splits) == {ALL} else _counts(splits)
-    why = f"{folder} has {what} ({row.text}): {count} pairs of {row.task}, called {name}"
+    count = (
+        counted(len(splits[ALL]), "pair") if set(splits) == {ALL} else f"{_counts(splits)} pairs"
+    )
+    why = f"{folder} has {what} ({row.text}): {count} of {row.task}, called {name}"
     return DataSet(row.task, name, splits, why)
 
 
@@ -433,6 +440,33 @@ def _by_name(side: list[tuple[str, Path]], folder: Path) -> dict[str, Path]:
             )
         files[name] = path
     return files
+
+
+def _split_by_own(found: DataSet) -> DataSet:
+    """The data set with the splits of the list files next to its two folders, such as train.txt.
+
+    A list with a name that is no pair's is of another kind; it is left alone, and the reason says so.
+    """
+    if set(found.splits) != {ALL}:
+        return found
+    samples = {sample.name: sample for sample in found.splits[ALL]}
+    sample = found.splits[ALL][0]
+    folder = Path(os.path.commonpath([sample.a.parent, sample.b.parent]))
+    splits, why = {}, found.why
+    for split in dict.fromkeys(SPLITS.values()):
+        if not (folder / f"{split}.txt").is_file():
+            continue
+        names = read_list(folder / f"{split}.txt", samples)
+        strange = next((name for name in names if name not in samples), None)
+        if strange is not None or not names:
+            odd = f"{printable(strange)!r} in it is no pair" if names else "it is empty"
+            why += f"; {split}.txt is not used: {odd}"
+            continue
+        splits[split] = [samples[name] for name in dict.fromkeys(names)]
+    if not splits:
+        return replace(found, why=why)
+    why += f"; split by the lists there: {_counts(splits)}"
+    return replace(found, splits=splits, why=why)
 
 
 def _listed(found: DataSet, renamed: bool) -> DataSet:
@@ -488,7 +522,7 @@ def _unknown(folder: Path, images: Mapping[str, list[str]], rows: list[Layout]) 
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         print(f"  {printable(place or '.')}/  {counts}")
     if len(images) > LISTED:
-        print(f"  and {len(images) - LISTED} more folders")
+        print(f"  and {counted(len(images) - LISTED, 'more folder')}")
     words = {word.lower() for place in images for word in place.split("/")}
     split = any(word in SPLITS for word in words)
 

@@ -19,7 +19,7 @@ import numpy as np
 from jfusion.data.augment import flip_and_rotate
 from jfusion.data.folder import ImageFolder
 from jfusion.data.h5 import Pair, PairFile
-from jfusion.errors import UserError, did_you_mean
+from jfusion.errors import UserError, counted, did_you_mean
 
 
 class NumPyBatch(NamedTuple):
@@ -64,7 +64,7 @@ class DataLoader:
             return -(-pairs // together)
         if pairs < together:
             raise UserError(
-                f"{self.data.path} holds {pairs} pairs, fewer than one batch of {together}; "
+                f"{self.data.path} holds {counted(pairs, 'pair')}, fewer than one batch of {together}; "
                 "train with a smaller --batch-size"
             )
         return pairs // together

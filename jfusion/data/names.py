@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, missing, printable
 
 LISTED = 5  # names that a message names
 
@@ -49,7 +49,7 @@ def list_files(folder: str | Path, is_wanted: Callable[[Path], bool], what: str)
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist")
+        raise missing("folder", folder)
     files: dict[str, Path] = {}
     for path in folder.iterdir():
         if path.name.startswith(".") or not is_wanted(path):
@@ -88,10 +88,12 @@ def pair_by_name(
         )
     if odd and exact:
         raise UserError(
-            f"{where}: {len(odd)} images have no partner of the same name: {listed(odd)}"
+            f"{where}: {counted(len(odd), 'image')} without a partner of the same name: {listed(odd)}"
         )
     if odd:
-        print(f"note: {where}: {len(odd)} images without a partner are left out: {listed(odd)}")
+        print(
+            f"note: {where}: {counted(len(odd), 'image')} without a partner left out: {listed(odd)}"
+        )
     return [(name, path, b[name]) for name, path in a.items() if name in b]
 
 

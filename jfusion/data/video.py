@@ -19,7 +19,7 @@ import numpy as np
 from jfusion.data import image
 from jfusion.data.depth import Range, RangePolicy, to_uint8
 from jfusion.data.names import list_files
-from jfusion.errors import UserError, optional, unreadable
+from jfusion.errors import UserError, counted, missing, optional, unreadable
 from jfusion.files import mark_input, replacing
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")
@@ -118,7 +118,7 @@ class VideoFile(Clip):
     def __init__(self, path: Path):
         self.path = path
         if not path.is_file():
-            raise UserError(f"video {path} does not exist")
+            raise missing("video", path)
         mark_input(path)
         self._range: Range | None = None
         self._starts = self._read_times()
@@ -256,7 +256,7 @@ def matched(a: Clip, b: Clip) -> list[tuple[int, int]]:
         odd = set(a.names) ^ set(b.names)
         if odd:
             raise UserError(
-                f"{a.path} and {b.path}: {len(odd)} frames are in one folder alone, {min(odd)!r} for one; "
+                f"{a.path} and {b.path}: {counted(len(odd), 'frame')} in one folder alone, such as {min(odd)!r}; "
                 "give the frames of a moment one name"
             )
         return [(i, i) for i in range(len(b.names))]

@@ -24,7 +24,7 @@ import numpy as np
 
 from jfusion.data import image
 from jfusion.data.names import natural_key
-from jfusion.errors import UserError, optional, printable, unreadable
+from jfusion.errors import UserError, counted, missing, optional, printable, unreadable
 from jfusion.files import mark_input
 
 FORMATS = ("png", "jpg")  # jpg is what Diff-FCCF's script writes
@@ -86,7 +86,7 @@ def read_in_space(path: str | Path, *, nan: str = "refuse", series: str | None =
     """A volume as it is stored, and where it is. Arguments and errors are those of `read_volume`."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"volume {path} does not exist")
+        raise missing("volume", path)
     if nan not in NAN:
         raise UserError(f"--nan must be one of {', '.join(NAN)}, not {nan!r}")
     name = path.name.lower()
@@ -416,7 +416,9 @@ def _one_series(path: Path, headers: list[tuple[Path, Any]], chosen: str | None)
             )
         return series[fits[0]]
     if len(series) > 1:
-        counts = "; ".join(f"{title(u)} ({len(files)} files)" for u, files in series.items())
+        counts = "; ".join(
+            f"{title(u)} ({counted(len(files), 'file')})" for u, files in series.items()
+        )
         raise UserError(
             f"{path} holds {len(series)} series; choose one with --series (fuse: --series-a, --series-b): {counts}"
         )

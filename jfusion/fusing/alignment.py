@@ -11,6 +11,7 @@ import numpy as np
 from jfusion.data import calibration, color, image
 from jfusion.data.alignment import Shift, estimate_shift, move
 from jfusion.data.calibration import Calibration
+from jfusion.errors import counted
 
 if TYPE_CHECKING:
     from jfusion.commands.fuse import Options
@@ -84,7 +85,7 @@ class Alignment:
             return Shift(0, 0, 0.0)
         if shift.length:
             tqdm.write(
-                f"note: {name}: A is moved by {shift.columns:+d} columns and {shift.rows:+d} rows"
+                f"note: {name}: A is moved by {counted(shift.columns, 'column', '+d')} and {counted(shift.rows, 'row', '+d')}"
             )
         return shift
 

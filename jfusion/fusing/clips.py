@@ -25,7 +25,7 @@ from jfusion.data.image import Header
 from jfusion.data.names import listed
 from jfusion.data.thermal import ThermalReader
 from jfusion.data.video import Clip, FrameFolder
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.files import check_output, read_text, write_text
 from jfusion.fusing import plan as planning
 from jfusion.fusing import task as tasks
@@ -57,10 +57,12 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     reader.check_unit(a.files)
     weights, system = choose(options.weights, options.system, guess)
     print(
-        f"{_described(a)} + {_described(b)} -> {out}: {len(frames)} frames of {size[0]}x{size[1]}"
+        f"{_described(a)} + {_described(b)} -> {out}: {counted(len(frames), 'frame')} of {size[0]}x{size[1]}"
     )
     if len(frames) < len(b.times):
-        print(f"note: A ends before B; the last {len(b.times) - len(frames)} frames are left out")
+        print(
+            f"note: A ends before B; the rest of B, {counted(len(b.times) - len(frames), 'frame')}, is left out"
+        )
     if options.dry_run:
         Method.find(weights, system)  # says what is missing
         return Outcome()
@@ -118,9 +120,7 @@ def _output(options: Options, b: Clip) -> Path:
 
 def _described(clip: Clip) -> str:
     h, w = clip.size
-    return (
-        f"{clip.path.name} ({len(clip.times)} frames of {h}x{w}, {float(clip.rate):.4g} per second)"
-    )
+    return f"{clip.path.name} ({counted(len(clip.times), 'frame')} of {h}x{w}, {float(clip.rate):.4g} per second)"
 
 
 def _record(options: Options, settings: Mapping[str, Any], a: Clip, b: Clip) -> dict[str, Any]:
@@ -218,9 +218,7 @@ def _write_frames(fuser: Fuser, out: Path, record: dict[str, Any], overwrite: bo
             raise UserError(f"the frames would be written into {out}, which this command reads")
     start = 0 if overwrite else next((i for i, p in enumerate(paths) if not p.exists()), len(paths))
     if start:
-        print(
-            f"note: {start} frames are there already and stay (--overwrite): {listed(names[:start])}"
-        )
+        print(f"note: there already, and kept (--overwrite): {listed(names[:start])}")
     if start == len(paths):
         return Outcome(kept=paths)
     before = image.read_rgb(paths[start - 1]) if start else None
@@ -242,7 +240,7 @@ def _write_video(fuser: Fuser, out: Path, record: dict[str, Any], overwrite: boo
     if done:
         (*_, before) = video.VideoFile(chunks[done - 1]).frames(range(CHUNK))
         print(
-            f"note: {start} of {len(fuser.frames)} frames are there already ({parts}); the rest follows"
+            f"note: there already: {start} of {counted(len(fuser.frames), 'frame')} ({parts}); the rest follows"
         )
     try:
         with _bar(len(fuser.frames), start) as bar:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jfusion.data import image
 from jfusion.data.image import Header
 from jfusion.data.names import listed
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.files import check_output
 
 ASPECT = 0.02  # by how much the aspects of two images may differ
@@ -130,14 +130,16 @@ class Plan:
             first = "; ".join(f"{x.name}: {x.problem}" for x in bad[:3])
             more = f" (and {len(bad) - 3} more)" if len(bad) > 3 else ""
             raise UserError(
-                f"{len(bad)} of {count} pairs cannot be fused; {first}{more}; --skip-bad leaves them out"
+                f"{len(bad)} of {counted(count, 'pair')} cannot be fused; {first}{more}; --skip-bad leaves them out"
             )
 
     def print_notes(self) -> None:
         """Prints what is skipped, kept and resampled."""
         bad, kept = self.bad, self.kept
         if bad:
-            print(f"note: {len(bad)} of {len(self.items)} pairs are skipped:\n{_problems(bad)}")
+            print(
+                f"note: skipping {len(bad)} of {counted(len(self.items), 'pair')}:\n{_problems(bad)}"
+            )
         if kept:
             one = len(kept) == 1
             results = "1 result is" if one else f"{len(kept)} results are"

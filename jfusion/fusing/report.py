@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jfusion.data import image
+from jfusion.errors import counted
 from jfusion.fusing import judgment
 from jfusion.metrics import DEFAULT_PRESET, plausibility
-from jfusion.metrics.table import count
 from jfusion.report import page
 from jfusion.report.comparison import Comparison
 from jfusion.report.table import Block
@@ -47,8 +47,8 @@ def write(
         values[item.name], looks[item.name] = judgment.evaluate(item.outputs[0], pair)
     name, label = source.task, "results" if outcome.kept else method.name
     comparison = Comparison(DEFAULT_PRESET, list(judgment.COLUMNS), {name: {label: values}})
-    blocks = [Block(f"{name} ({count(len(items), 'pair')})", comparison.table(name))]
-    before = f"{count(len(outcome.kept), 'result')} there before, perhaps of another method than {method.name}"
+    blocks = [Block(f"{name} ({counted(len(items), 'pair')})", comparison.table(name))]
+    before = f"{counted(len(outcome.kept), 'result')} there before, perhaps of another method than {method.name}"
     notes = [
         *([before] if outcome.kept else []),
         *plausibility.warnings(looks),

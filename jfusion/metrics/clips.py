@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jfusion import metrics
 from jfusion.data import color, image, video
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.metrics.temporal import Flicker
 
 STEADY = 1.2  # a clip of at most this flicker counts as steady
@@ -56,7 +56,7 @@ def evaluate(
     for method, clip in clips.items():
         if len(clip.times) != len(frames):
             raise UserError(
-                f"{method} has {len(clip.times)} frames and its sources have {len(frames)}; give the clip of "
+                f"{method} has {counted(len(clip.times), 'frame')} and its sources have {len(frames)}; give the clip of "
                 "these sources"
             )
     values = ClipValues({method: {} for method in clips})

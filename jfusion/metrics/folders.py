@@ -14,9 +14,8 @@ from pathlib import Path
 
 from jfusion.data import image
 from jfusion.data.names import list_files, listed, natural_key, sample_name
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.files import read_text
-from jfusion.metrics.table import count
 
 LISTED = 10  # unfused pairs that a message names
 
@@ -267,7 +266,7 @@ def _common(names: list[str], fused: dict[str, dict], matched: Matched, title: s
         )
     for label, absent in lacking.items():
         matched.notes.append(
-            f"{title}{label} lacks {len(absent)} of {count(len(names), 'pair')} ({listed(absent)}); every method is "
+            f"{title}{label} lacks {len(absent)} of {counted(len(names), 'pair')} ({listed(absent)}); every method is "
             f"evaluated on the {len(common)} that all have (--no-common: each on its own)"
         )
     return common

@@ -36,11 +36,6 @@ def _finite(
     return finite, left_out
 
 
-def count(number: int, thing: str) -> str:
-    """A number and its noun: 1 pair, 2 pairs."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 @dataclass(frozen=True)
 class Row:
     """A label and values by metric; signed rows are differences; ranked rows compete."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jfusion.errors import counted
 from jfusion.ops.checks import check_divisible, check_float, check_shape
 from jfusion.ops.kernels import Function, call_kernel, source, use_kernel
 from jfusion.runtime import jt, nn
@@ -101,7 +102,9 @@ def add_scaled(x: jt.Var, branch: jt.Var, scale: jt.Var) -> jt.Var:
     check_float("add_scaled", x=x, branch=branch, scale=scale)
     check_shape("add_scaled", "x", x, ("N", "C", "H", "W"))
     check_shape("add_scaled", "branch", branch, x.shape, "as x is")
-    check_shape("add_scaled", "scale", scale, (x.shape[1],), f"for {x.shape[1]} channels")
+    check_shape(
+        "add_scaled", "scale", scale, (x.shape[1],), f"for {counted(x.shape[1], 'channel')}"
+    )
     kernel = use_kernel(x, branch, scale)
     return _AddScaled()(x, branch, scale) if kernel else add_scaled_reference(x, branch, scale)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jfusion.errors import counted
 from jfusion.ops.checks import check_divisible, check_float, check_shape, once_per_shape
 from jfusion.ops.expand import expand_backward, expand_depthwise, expand_forward
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
@@ -46,7 +47,7 @@ def _check_channel_attention(
     check_float(op, **inputs, expand=expand, depthwise=depthwise, temperature=temperature)
     check_shape(op, "x", x, ("N", "I", "H", "W"))
     channels = x.shape[1]
-    reason = f"for an input of {channels} channels"
+    reason = f"for an input of {counted(channels, 'channel')}"
     for name, vector in zip(names, norm, strict=True):
         check_shape(op, name, vector, (channels,), reason)
     check_shape(op, "expand", expand, ("3C", channels, 1, 1), reason)

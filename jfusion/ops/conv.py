@@ -8,7 +8,7 @@ where its rounding does no harm. A depthwise convolution is limited by memory an
 
 from __future__ import annotations
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.ops.activation import silu_backward, silu_forward, silu_reference
 from jfusion.ops.checks import check_float, check_shape, once_per_shape
 from jfusion.ops.depthwise import depthwise
@@ -64,7 +64,9 @@ def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
     check_float("depthwise3x3", x=x, weight=weight)
     check_shape("depthwise3x3", "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
-    check_shape("depthwise3x3", "weight", weight, (c, 1, 3, 3), f"for an input of {c} channels")
+    check_shape(
+        "depthwise3x3", "weight", weight, (c, 1, 3, 3), f"for an input of {counted(c, 'channel')}"
+    )
     return _Depthwise3x3()(x, weight) if use_kernel(x, weight) else depthwise(x, weight)
 
 
@@ -77,12 +79,14 @@ def _check(op: str, x: jt.Var, weight: jt.Var, bias: jt.Var | None, size: int | 
     check_float(op, **inputs)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
-    check_shape(op, "weight", weight, ("O", c, size, size), f"for an input of {c} channels")
+    check_shape(
+        op, "weight", weight, ("O", c, size, size), f"for an input of {counted(c, 'channel')}"
+    )
     o, _, k, _ = weight.shape
     if k % 2 == 0:
         raise UserError(f"{op}: weight must have kernels of an odd size, not {k} x {k}")
     if bias is not None:
-        check_shape(op, "bias", bias, (o,), f"for an output of {o} channels")
+        check_shape(op, "bias", bias, (o,), f"for an output of {counted(o, 'channel')}")
 
 
 class _Conv1x1(Function):

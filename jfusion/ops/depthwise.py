@@ -7,7 +7,7 @@ four channels, and each weight of the kernel reads one of them, moved by half as
 
 from __future__ import annotations
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.ops.checks import check_count, check_divisible, check_float, check_shape
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
 from jfusion.runtime import jt, nn
@@ -26,7 +26,9 @@ def depthwise(x: jt.Var, weight: jt.Var, padding: int | None = None) -> jt.Var:
     check_float("depthwise", x=x, weight=weight)
     check_shape("depthwise", "x", x, ("N", "C", "H", "W"))
     _, c, h, w = x.shape
-    check_shape("depthwise", "weight", weight, (c, 1, "K", "K"), f"for an input of {c} channels")
+    check_shape(
+        "depthwise", "weight", weight, (c, 1, "K", "K"), f"for an input of {counted(c, 'channel')}"
+    )
     k = weight.shape[2]
     padding = k // 2 if padding is None else padding
     check_count("depthwise", "padding", padding, least=0)
@@ -85,7 +87,9 @@ def shuffled_gate(a: jt.Var, b: jt.Var, weight: jt.Var, activation: str) -> jt.V
     channels = a.shape[1]
     check_divisible("shuffled_gate", "the channels of a", channels, 4)
     expected = (channels // 4, 1, "K", "K")
-    check_shape("shuffled_gate", "weight", weight, expected, f"for a of {channels} channels")
+    check_shape(
+        "shuffled_gate", "weight", weight, expected, f"for a of {counted(channels, 'channel')}"
+    )
     if weight.shape[2] % 2 == 0:
         raise UserError(
             f"shuffled_gate: weight must have kernels of an odd size, not {weight.shape[2]}"

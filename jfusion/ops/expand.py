@@ -7,6 +7,7 @@ and never write them to memory; the gradient computes them again from the input 
 
 from __future__ import annotations
 
+from jfusion.errors import counted
 from jfusion.ops.activation import gelu_gate
 from jfusion.ops.checks import check_divisible, check_float, check_shape, once_per_shape
 from jfusion.ops.conv import conv1x1, depthwise3x3
@@ -53,8 +54,8 @@ def gated_feed_forward(
     )
     _check(op, x, expand, depthwise)
     c, hidden = x.shape[1], expand.shape[0]
-    check_shape(op, "norm_weight", weight, (c,), f"for an input of {c} channels")
-    check_shape(op, "norm_bias", bias, (c,), f"for an input of {c} channels")
+    check_shape(op, "norm_weight", weight, (c,), f"for an input of {counted(c, 'channel')}")
+    check_shape(op, "norm_bias", bias, (c,), f"for an input of {counted(c, 'channel')}")
     check_divisible(op, "the channels of expand", hidden, 2)
     expected = ("O", hidden // 2, 1, 1)
     check_shape(op, "project", project, expected, f"for {hidden} expanded channels")
@@ -77,7 +78,7 @@ def _check(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> None:
     check_float(op, x=x, expand=expand, depthwise=depthwise)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
-    check_shape(op, "expand", expand, ("D", c, 1, 1), f"for an input of {c} channels")
+    check_shape(op, "expand", expand, ("D", c, 1, 1), f"for an input of {counted(c, 'channel')}")
     d = expand.shape[0]
     check_shape(op, "depthwise", depthwise, (d, 1, 3, 3), f"for {d} expanded channels")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jfusion.errors import counted
 from jfusion.ops.checks import check_float, check_shape, once_per_shape
 from jfusion.ops.kernels import Function, call_kernel, num_blocks, use_kernel
 from jfusion.runtime import jt
@@ -55,7 +56,7 @@ def _check(op: str, x: jt.Var, **per_channel: jt.Var) -> None:
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
     for name, v in per_channel.items():
-        check_shape(op, name, v, (c,), f"for an input of {c} channels")
+        check_shape(op, name, v, (c,), f"for an input of {counted(c, 'channel')}")
 
 
 class _LeakyBatchNorm(Function):

@@ -6,7 +6,7 @@ with the convolution; the gradient computes them again.
 
 from __future__ import annotations
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.ops.checks import check_count, check_divisible, check_float, check_shape
 from jfusion.ops.conv import conv_backward, conv_forward, conv_reference
 from jfusion.ops.group_norm import group_norm, group_norm_backward, group_norm_forward
@@ -47,13 +47,15 @@ def _check(
     c = x.shape[1]
     check_count(op, "groups", groups)
     check_divisible(op, "the channels of x", c, groups)
-    check_shape(op, "norm_weight", scale, (c,), f"for an input of {c} channels")
-    check_shape(op, "norm_bias", shift, (c,), f"for an input of {c} channels")
-    check_shape(op, "conv_weight", weight, ("O", c, "K", "K"), f"for an input of {c} channels")
+    check_shape(op, "norm_weight", scale, (c,), f"for an input of {counted(c, 'channel')}")
+    check_shape(op, "norm_bias", shift, (c,), f"for an input of {counted(c, 'channel')}")
+    check_shape(
+        op, "conv_weight", weight, ("O", c, "K", "K"), f"for an input of {counted(c, 'channel')}"
+    )
     o, _, k, _ = weight.shape
     if k % 2 == 0:
         raise UserError(f"{op}: conv_weight must have kernels of an odd size, not {k} x {k}")
-    check_shape(op, "conv_bias", bias, (o,), f"for an output of {o} channels")
+    check_shape(op, "conv_bias", bias, (o,), f"for an output of {counted(o, 'channel')}")
 
 
 def _check_probability(op: str, name: str, value: float) -> None:

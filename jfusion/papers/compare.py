@@ -11,9 +11,9 @@ from __future__ import annotations
 import csv
 from functools import cache
 
-from jfusion.errors import UserError, did_you_mean
+from jfusion.errors import UserError, counted, did_you_mean
 from jfusion.metrics import PRESETS
-from jfusion.metrics.table import Table, count
+from jfusion.metrics.table import Table
 from jfusion.papers.tables import FOLDER, cells
 
 OF_OTHERS = ("others_2026", "vifb_average")  # tables that measured the systems of others
@@ -154,11 +154,11 @@ def protocol(system: str, dataset: str, preset: str, pairs: int) -> list[str]:
         theirs = {"pairs": remark["pairs"], "preset": remark["preset"], "note": remark["caveat"]}
     lines = []
     if theirs["pairs"] and int(theirs["pairs"]) != pairs:
-        of_theirs = count(int(theirs["pairs"]), "pair")
+        of_theirs = counted(int(theirs["pairs"]), "pair")
         lines.append(f"the published row is over {of_theirs}, ours over {pairs}")
     if not theirs["pairs"]:
         lines.append(
-            f"ours is over {count(pairs, 'pair')}; the source of the published row does not say which pairs "
+            f"ours is over {counted(pairs, 'pair')}; the source of the published row does not say which pairs "
             "it is over"
         )
     if theirs["preset"] != preset:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jfusion import metrics
-from jfusion.metrics.table import Table, count, deviations, means
+from jfusion.errors import counted
+from jfusion.metrics.table import Table, deviations, means
 
 # data set -> method -> image -> metric -> value
 Values = dict[str, dict[str, dict[str, dict[str, float]]]]
@@ -73,7 +74,7 @@ class Comparison:
     def undefined(self, name: str) -> list[str]:
         """A line for each method and metric that is not defined for some images of a data set."""
         return [
-            f"{method}: {metric} is not defined for {count(left_out, 'image')}"
+            f"{method}: {metric} is not defined for {counted(left_out, 'image')}"
             for method, images in self.values[name].items()
             for metric, left_out in means(images.values())[1].items()
         ]

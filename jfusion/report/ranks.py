@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.metrics.table import Table, count
+from jfusion.errors import counted
+from jfusion.metrics.table import Table
 from jfusion.report.comparison import Comparison
 
 ALPHA = 0.05
@@ -215,7 +216,7 @@ def lines(result: Ranks) -> list[str]:
 def _line(test: MetricTest) -> str:
     alike = [m for m, p in test.p_holm.items() if p >= ALPHA]
     worse = [m for m, p in test.p_holm.items() if p < ALPHA]
-    text = f"{test.metric} ({count(test.images, 'pair')}): "
+    text = f"{test.metric} ({counted(test.images, 'pair')}): "
     if math.isfinite(test.p):
         text += f"Friedman chi2 {test.chi_square:.1f}, p {_p(test.p)}; "
     text += f"best {test.best}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.runtime import jt
 from jfusion.runtime.machine import gpu_name
 
@@ -64,6 +64,6 @@ def check_names(names: np.ndarray) -> None:
     different = len(np.unique(with_one, axis=0))
     if different < len(with_one):
         raise UserError(
-            f"{len(names)} processes share {different} GPUs; remedy: a GPU for "
+            f"{len(names)} processes share {counted(different, 'GPU')}; remedy: a GPU for "
             "each (CUDA_VISIBLE_DEVICES names those to use)"
         )

@@ -18,7 +18,7 @@ from jfusion.checkpoint import WeightMap
 from jfusion.config import SystemConfig
 from jfusion.data import color
 from jfusion.data.h5 import Pair
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 
 if TYPE_CHECKING:
     from jfusion.runtime import jt
@@ -305,12 +305,12 @@ class System:
             raise UserError(f"{self.name} needs paragraph features, and none were given")
         if text.ndim == 3 and text.shape[0] != a.shape[0]:
             raise UserError(
-                f"paragraph features for {text.shape[0]} pairs do not fit {a.shape[0]} pairs of images; give one "
+                f"paragraph features for {counted(text.shape[0], 'pair')} do not fit {counted(a.shape[0], 'pair')} of images; give one "
                 "paragraph of each pair"
             )
         if text.ndim != 3 or text.shape[1] < 1 or text.shape[2] != width:
             raise UserError(
-                f"paragraph features of shape {list(text.shape)} do not fit {a.shape[0]} images and "
+                f"paragraph features of shape {list(text.shape)} do not fit {counted(a.shape[0], 'image')} and "
                 f"text_dim {width}; make them with the encoder that the checkpoint was trained with"
             )
 
@@ -365,7 +365,7 @@ def _check_fused(fused: Any, count: int, name: str) -> None:
         what = f"{kind} of shape {list(shape)}" if kind else type(fused).__name__
         raise UserError(f"{name} gives {what}, not floating-point images (N, C, H, W)")
     if shape[0] != count or shape[1] not in (1, 3) or 0 in shape:
-        raise UserError(f"{name} gives images of shape {list(shape)} for {count} pairs")
+        raise UserError(f"{name} gives images of shape {list(shape)} for {counted(count, 'pair')}")
 
 
 def _texts(text: Any, count: int) -> list[np.ndarray]:
@@ -373,7 +373,9 @@ def _texts(text: Any, count: int) -> list[np.ndarray]:
     values = text.numpy() if arrays.is_var(text) else text
     values = values[None] if values.ndim == 2 else values
     if values.ndim != 3 or len(values) != count:
-        raise UserError(f"text must be (N, L, D) for {count} pairs, not {list(values.shape)}")
+        raise UserError(
+            f"text must be (N, L, D) for {counted(count, 'pair')}, not {list(values.shape)}"
+        )
     return list(values)
 
 
@@ -384,7 +386,7 @@ def _is_finite(x: Any) -> bool:
 def _check_sizes(a: arrays.Images, b: arrays.Images) -> None:
     if len(a.arrays) != len(b.arrays):
         raise UserError(
-            f"a holds {len(a.arrays)} images and b {len(b.arrays)}; give one partner each"
+            f"a holds {counted(len(a.arrays), 'image')} and b {len(b.arrays)}; give one partner each"
         )
     for i, (x, y) in enumerate(zip(a.arrays, b.arrays, strict=True)):
         if x.shape[:2] != y.shape[:2]:

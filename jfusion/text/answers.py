@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jfusion.errors import counted
+
 ENGLISH = frozenset(
     [
         "the",
@@ -113,7 +115,9 @@ def faults(text: str, finish: str, expected: Expected) -> list[str]:
         found.append(f"had {len(words)} words, which are too few")
     count = expected.tokens(text)
     if count > expected.most_tokens:
-        found.append(f"had {count} tokens, more than the {expected.most_tokens} of the encoder")
+        found.append(
+            f"had {counted(count, 'token')}, more than the {expected.most_tokens} of the encoder"
+        )
     return found
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.version import __version__
 
 SERVERS = (
@@ -177,7 +177,7 @@ class Chat:
                 )
             wait = wait if wait is not None else min(60, 2**attempt) * random.uniform(0.5, 1)
             self._not_before = max(self._not_before, time.monotonic() + wait)
-        raise Unanswered(f"{reason} ({self._retries + 1} times)")
+        raise Unanswered(f"{reason} ({counted(self._retries + 1, 'time')})")
 
     def _check_reached(self, error: Exception) -> None:
         """Raises UserError for a server that was never reached, which no pause will change."""

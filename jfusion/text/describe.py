@@ -33,7 +33,7 @@ from jfusion.data.image import Reader, size_of
 from jfusion.data.layout import Sample
 from jfusion.data.names import sample_name
 from jfusion.data.splits import file_hash
-from jfusion.errors import UserError, printable, writing
+from jfusion.errors import UserError, counted, printable, writing
 from jfusion.files import write_text
 from jfusion.text import prompts
 from jfusion.text.answers import Expected, broken, cleaned, faults
@@ -566,7 +566,7 @@ def describe_all(
 def _gone(silent: int, base_url: str, error: LeftOut) -> UserError:
     """The error for a server that gave no answer for the last pairs, which then is not their fault."""
     return UserError(
-        f"{base_url} gave no answer for {silent} pairs in a row, the last time: {error}; what is written "
+        f"{base_url} gave no answer for {counted(silent, 'pair')} in a row, the last time: {error}; what is written "
         "is kept, and the next call continues"
     )
 
@@ -599,7 +599,7 @@ def estimate(
     if known:
         means = (sum(u.get(k, 0) for u in known) / len(known) for k in ("input", "output"))
         usage = Usage(*(round(mean * len(samples)) for mean in means))
-        return usage, f"the mean of the {len(known)} paragraphs that there are"
+        return usage, f"the mean of the {counted(len(known), 'paragraph')} that there are"
     images = sum(image_format.tokens(path) for s in samples for path in (s.a, s.b))
     words = [prompt, *prompts.labels(task)]
     text = sum(map(len, words)) // 4 * len(samples)

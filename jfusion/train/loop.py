@@ -11,7 +11,7 @@ import numpy as np
 
 from jfusion import runtime
 from jfusion.data.loader import DataLoader, NumPyBatch
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.runs import Run
 from jfusion.runtime import jt, mpi, watch
 from jfusion.systems.base import Batch, OptimizerConfig, Stage
@@ -249,7 +249,7 @@ class Trainer:
         expected = sum(len(self.loader(i)) for i in range(epoch)) + batch
         if same_data and step != expected:
             raise UserError(
-                f"{where} counts {step} steps, and {epoch} epochs and {batch} batches are {expected}"
+                f"{where} counts {counted(step, 'step')}, and {counted(epoch, 'epoch')} and {batch} batches are {expected}"
             )
         self.system.load_state(content["model"], where)
         self.epoch, self.batch, self.step = epoch, batch, step

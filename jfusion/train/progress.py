@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jfusion.data.h5 import Pair
-from jfusion.errors import UserError, printable
+from jfusion.errors import UserError, counted, printable
 from jfusion.report import curves
 from jfusion.runs import Run
 from jfusion.runtime import jt, mpi
@@ -119,7 +119,7 @@ class Progress:
 
     def summary(self, step: int) -> str:
         """What the run has come to, in a few lines: time, losses, checkpoint, curves, the next command."""
-        spent = f"{step} steps are done, in {clock(time.monotonic() - self.begun)}"
+        spent = f"{counted(step, 'step')} done, in {clock(time.monotonic() - self.begun)}"
         if self.seconds:
             spent += f" ({statistics.median(self.seconds):.3g} s a step)"
         folder, (*_, checkpoint) = self.run.folder, self.run.checkpoints()

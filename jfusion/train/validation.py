@@ -11,7 +11,7 @@ import numpy as np
 from jfusion import inference, metrics
 from jfusion.data.folder import ImageFolder
 from jfusion.data.h5 import PairFile
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 from jfusion.metrics.table import means
 from jfusion.papers import compare
 from jfusion.systems.network import NetworkSystem
@@ -100,7 +100,7 @@ def split(
         if not 0 < len(names) < len(data.names):
             raise UserError(
                 f"--val-split {options.val_split:g}: {data.path} has too few scenes "
-                f"({len(data.names)} pairs); name a file with --val"
+                f"({counted(len(data.names), 'pair')}); name a file with --val"
             )
         training.append(data.subset(name for name in data.names if name not in names))
         held_out.append(data.subset(name for name in data.names if name in names))

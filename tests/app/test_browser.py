@@ -149,26 +149,28 @@ def test_results_cards_and_runs_are_shown(served, open_page):
     run(served[2].runs / "first", 12)
     page.get_by_role("button", name="Look again").click()
     page.wait_for_selector("#jf-curves img")
-    assert "film" in page.inner_text("#jf-curves table")
+    shown = page.inner_text("#jf-curves table")
+    assert "film" in shown and "train.h5" in shown and "/home" not in shown
     assert page.faults == [] and page.elsewhere == []
 
 
 def run(folder, steps):
     """A run that has logged some steps."""
     folder.mkdir()
-    record = {"system": "film", "dataset": "Demo", "config": {"epochs": 3}, "options": {}}
+    record = {"system": "film", "dataset": "Demo", "config": {"epochs": 3}}
+    record["options"] = {"data": "/home/me/train.h5"}
     (folder / "config.json").write_text(json.dumps(record))
     lines = [f"{i},{1 / (i + 1)}" for i in range(steps)]
     (folder / "metrics.csv").write_text("\n".join(["step,total", *lines]) + "\n")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_accessible(served, open_page, pair, scheme):
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_the_page_is_accessible(served, open_page, pair, scheme, width):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright",
         reason="accessibility is checked by: pip install axe-playwright-python",
     )
-    page = open_page(served[0], color_scheme=scheme)
+    page = open_page(served[0], color_scheme=scheme, viewport={"width": width, "height": 844})
     page.wait_for_selector("#jf-go")
     choose(page, pair)
     page.wait_for_selector(".jf-thumbs figure >> nth=1")

@@ -107,7 +107,7 @@ def test_what_exists_is_kept_and_the_next_call_continues(server, folder, capsys)
     folder.mkdir(parents=True)
     (folder / "one.TXT").write_text("By hand.")
     assert describe(server, "--limit", "1") == 0
-    assert "1 pairs are not described yet" in capsys.readouterr().out
+    assert "not described yet: 1 pair;" in capsys.readouterr().out
     assert describe(server) == 0 and describe(server) == 0
     assert len(server.requests) == 2 and (folder / "one.TXT").read_text() == "By hand."
     (folder / "one.TXT").rename(folder / "one.txt")
@@ -153,7 +153,7 @@ def test_what_stays_faulty_is_listed_and_left_out_and_tried_again(server, folder
     assert describe(server) == 2
     printed = capsys.readouterr()
     assert "left out one: the answer was a refusal, twice" in printed.out + printed.err
-    assert "1 pairs got no paragraph: one" in printed.err
+    assert "1 pair got no paragraph: one" in printed.err
     assert existing(folder) == {"two", "three"}
     assert [r["name"] for r in records(folder) if "left_out" in r] == ["one"]
     assert describe(server) == 0 and existing(folder) == set(NAMES)
@@ -248,7 +248,7 @@ def test_the_highest_cost_is_not_passed(server, folder, capsys):
     assert describe(server, *price, "--max-cost", "2.9") == 0
     out = capsys.readouterr().out
     assert "cost 2.2000" in out and "stopped before --max-cost 2.9" in out
-    assert len(existing(folder)) == 2 and "1 pairs are not described yet" in out
+    assert len(existing(folder)) == 2 and "not described yet: 1 pair;" in out
     assert describe(server, "--max-cost", "3") == 2
     assert "--max-cost needs --price" in capsys.readouterr().err
 

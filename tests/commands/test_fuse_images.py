@@ -156,13 +156,13 @@ def test_bad_pairs_stop_the_work_before_it_begins_or_are_skipped(pairs, capsys):
     assert not (pairs / "fused").exists()
     assert fuse("x", "y", "--skip-bad") == 0
     said = capsys.readouterr().out
-    assert "1 of 3 pairs are skipped" in said and "2 fused" in said
+    assert "skipping 1 of 3 pairs" in said and "2 fused" in said
 
 
 def test_images_without_a_partner_are_left_out_when_this_is_wanted(pairs, capsys):
     (pairs / "x/1.png").unlink()
     assert fuse("x", "y") == 2
-    assert "no partner of the same name: 1" in capsys.readouterr().err
+    assert "1 image without a partner of the same name: 1" in capsys.readouterr().err
     assert fuse("x", "y", "--skip-bad") == 0
     assert "left out: 1" in capsys.readouterr().out
 

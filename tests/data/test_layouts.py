@@ -264,7 +264,25 @@ def test_names_that_differ_are_paired_by_number_and_a_lone_image_is_left_out(tmp
     ]
     data = found(tree(tmp_path / "y", "ir/1.png", "ir/2.png", "vi/1.png"))
     assert [s.name for s in data.samples("all")] == ["1"]
-    assert "1 images without a partner are left out: 2" in capsys.readouterr().out
+    assert "1 image without a partner left out: 2" in capsys.readouterr().out
+
+
+def test_list_files_next_to_two_folders_are_its_splits(tmp_path):
+    folder = tree(tmp_path / "x", *(f"{m}/{n}.png" for m in ("ir", "vi") for n in "123"))
+    (folder / "train.txt").write_text("2.png\n1\n")
+    (folder / "test.txt").write_text("3.png\n")
+    data = found(folder)
+    assert [s.name for s in data.samples("train")] == ["2", "1"]
+    assert [s.name for s in data.samples("test")] == ["3"]
+    assert data.why.endswith("split by the lists there: 2 train and 1 test")
+
+
+def test_a_list_of_something_else_is_named_and_left_alone(tmp_path):
+    folder = tree(tmp_path / "x", "ir/1.png", "vi/1.png")
+    (folder / "train.txt").write_text("street 12\n")
+    data = found(folder)
+    assert len(data.samples("all")) == 1
+    assert data.why.endswith("train.txt is not used: 'street 12' in it is no pair")
 
 
 def test_two_images_of_one_name_are_refused(tmp_path):
@@ -284,7 +302,9 @@ def test_an_unknown_folder_is_listed_with_the_nearest_layout(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"folder": "nowhere"}, "does not exist"),
+        ({"folder": "nowhere"}, "does not exist; correct its name"),
+        ({"folder": "our"}, "does not exist; did you mean 'ours'"),
+        ({"folder": None}, "VLFDataset holds no data set; name one: --from FOLDER"),
         ({"folder": "."}, "holds no image"),
         ({"folder": "ours"}, "--root ours --task TASK --dataset NAME"),
         ({"folder": "MSRS.zip"}, "is a file; unpack it"),

@@ -45,7 +45,7 @@ def test_pairs_by_name(tmp_path):
         ("2", "2.PNG", "2.png"),
     ]
     c = folder(tmp_path, "c", "2.png", "3.png")
-    with pytest.raises(UserError, match="set: 2 images have no partner of the same name: 1, 3"):
+    with pytest.raises(UserError, match="set: 2 images without a partner of the same name: 1, 3"):
         names.pair_by_name(a, c, "set")
     d = folder(tmp_path, "d", "x.png")
     with pytest.raises(UserError, match="no image has a partner of the same name"):
@@ -55,7 +55,7 @@ def test_pairs_by_name(tmp_path):
 def test_what_is_left_out_is_counted_and_named(tmp_path, capsys):
     a, c = folder(tmp_path, "a", "1.png", "2.png"), folder(tmp_path, "c", "2.png", "3.png")
     assert [n for n, *_ in names.pair_by_name(a, c, "set", exact=False)] == ["2"]
-    assert "2 images without a partner are left out: 1, 3" in capsys.readouterr().out
+    assert "2 images without a partner left out: 1, 3" in capsys.readouterr().out
 
 
 def test_pairs_by_number_join_the_same_scenes(tmp_path):

@@ -68,7 +68,7 @@ def test_folders_of_frames_are_matched_by_name(tmp_path):
     a, b, c = (video.open_clip(tmp_path / x, Fraction(5)) for x in "abc")
     assert video.matched(a, b) == [(0, 0), (1, 1), (2, 2)] and a.duration == Fraction(3, 5)
     assert c.names == ["1", "2", "10"]
-    with pytest.raises(UserError, match="2 frames are in one folder alone"):
+    with pytest.raises(UserError, match="2 frames in one folder alone"):
         video.matched(a, c)
     image.write(tmp_path / "a/2.png", np.zeros((5, 6), np.uint8))
     with pytest.raises(UserError, match="must have one size"):

@@ -71,7 +71,7 @@ def test_folders_with_clip_give_frames_and_missing_ones_are_added(pair, tmp_path
         (out / f"{i}.png").unlink()
     capsys.readouterr()
     assert fused(*pair, out, "--clip") == 0
-    assert "5 frames are there already" in capsys.readouterr().out
+    assert "there already, and kept" in capsys.readouterr().out
     assert (out / "3.png").read_bytes() == before and (out / "6.png").exists()
 
 
@@ -103,7 +103,7 @@ def test_an_interrupted_video_continues(pair, tmp_path, capsys, monkeypatch):
     assert "other inputs or options" in capsys.readouterr().err
     monkeypatch.setattr(video, "write_chunk", write)
     assert fused(*pair, out) == 0
-    assert "6 of 7 frames are there already" in capsys.readouterr().out
+    assert "there already: 6 of 7 frames" in capsys.readouterr().out
     assert len(video.open_clip(out).times) == 7 and not (tmp_path / "out.mp4.parts").exists()
 
 

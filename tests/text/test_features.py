@@ -133,7 +133,7 @@ def test_padding_and_cutting(world):
     [
         (b" \n", r"two.txt is empty"),
         (b"caf\xe9", r"two.txt is not UTF-8"),
-        (None, r"1 pairs have no paragraph: two"),
+        (None, r"1 pair without a paragraph: two"),
     ],
 )
 def test_a_bad_paragraph_is_named_before_anything_is_written(world, content, message):

@@ -149,5 +149,5 @@ class Config(UNetConfig, SystemConfig):
         if self.learn_sigma or self.model_mean_type != "epsilon":
             raise UserError(
                 "ddfm: a network that predicts more than the noise, such as the official one, is not trained "
-                "here; train a small one with: jfusion train ddfm --variant small --data FOLDER --crop 64 64"
+                "here; to train a small one add: --variant small --crop 64 64"
             )

@@ -18,12 +18,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from jfusion import config, interrupt
+from jfusion import config, interrupt, processes
 from jfusion.errors import UserError, did_you_mean, log_error, nearest, printable
 from jfusion.files import protecting_inputs
 from jfusion.systems import registry
@@ -68,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         with protecting_inputs():
-            if not arguments or arguments[0] not in COMMANDS:
-                code = _no_command(arguments)
-            else:
-                code = _run(arguments[0], arguments[1:]) or 0
+            command = partial(_command, arguments)
+            # the processes of a training share every batch; see jfusion.runtime.mpi
+            several = processes.are_several() and arguments[:1] != ["train"]
+            code = processes.run(command) if several else command()
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -86,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _failed(error)
         _drop_full_output()
         return code
+
+
+def _command(arguments: list[str]) -> int:
+    """Runs the command that was typed, or says what commands there are."""
+    if not arguments or arguments[0] not in COMMANDS:
+        return _no_command(arguments)
+    return _run(arguments[0], arguments[1:]) or 0
 
 
 def _drop_full_output() -> None:

@@ -51,6 +51,17 @@ def mark_input(path: str | Path) -> None:
             _inputs.add((status.st_dev, status.st_ino))
 
 
+def inputs() -> set[tuple[int, int]]:
+    """The files that this command reads, for another process of the same command."""
+    return _inputs or set()
+
+
+def mark_inputs(noted: set[tuple[int, int]]) -> None:
+    """Notes what `inputs` returned in another process."""
+    if _inputs is not None:
+        _inputs.update(noted)
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path, what: str, kind: str) -> Iterator[Path]:
     """Yields a temporary name next to `path`; it becomes `path` when the block succeeds, else it is removed.

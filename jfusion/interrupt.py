@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from _signal import SIG_IGN, SIGINT, default_int_handler, getsignal, signal
+from _signal import SIG_IGN, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 CODE = 130  # the exit code of a process that Ctrl-C has ended
 answers_to: int | None = (
@@ -28,6 +28,11 @@ def raise_on_interrupt() -> None:
     """From here on Ctrl-C is a KeyboardInterrupt, which leaves no file half-written."""
     if getsignal(SIGINT) is _exit:
         signal(SIGINT, _raise)
+
+
+def raise_on_termination() -> None:
+    """From here on SIGTERM, by which mpirun ends its processes, is what Ctrl-C is."""
+    signal(SIGTERM, _raise)
 
 
 def is_raised() -> bool:

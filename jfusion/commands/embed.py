@@ -10,12 +10,14 @@ one length for the whole data set.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from jfusion import processes
 from jfusion.config import CommandOptions, setting
 from jfusion.data.layout import find_samples
 from jfusion.data.names import list_files, listed
@@ -192,28 +194,37 @@ def _write(
     from tqdm import tqdm
 
     label, count = f"{record.encoder} features", len(paragraphs)
+    batches = _batches(record, paragraphs, batch_size)
+    encode = partial(_encode, folder, encoder, record.length, record.max_length)
     with tqdm(total=count, desc=label, unit="paragraph", disable=not count) as bar:
-        for batch, features in _batches(record, encoder, paragraphs, batch_size):
-            for paragraph, feature in zip(batch, features, strict=True):
-                with replacing(_file(folder, paragraph), "the features", "features") as temporary:
-                    with temporary.open("wb") as file:
-                        np.save(file, feature[None])
-                record.texts[paragraph.name] = paragraph.hash
+        for batch in processes.share(encode, batches):
+            record.texts.update((paragraph.name, paragraph.hash) for paragraph in batch)
             record.write(folder)
             bar.update(len(batch))
 
 
-def _batches(
-    record: Record, encoder: Encoder, paragraphs: list[Paragraph], size: int
-) -> Iterator[tuple[list[Paragraph], list[np.ndarray]]]:
+def _batches(record: Record, paragraphs: list[Paragraph], size: int) -> list[list[Paragraph]]:
     if record.length is None:  # similar lengths together, so that little padding is computed
         paragraphs = sorted(paragraphs, key=lambda p: len(p.tokens))
-    for start in range(0, len(paragraphs), size):
-        batch = paragraphs[start : start + size]
-        tokens = [_truncated(p.tokens, record.max_length) for p in batch]
-        length = record.length or max(map(len, tokens))
-        features = encoder.encode(tokens, length)
-        yield batch, [f[: record.length or len(t)] for f, t in zip(features, tokens, strict=True)]
+    return [paragraphs[start : start + size] for start in range(0, len(paragraphs), size)]
+
+
+def _encode(
+    folder: Path,
+    encoder: Encoder,
+    length: int | None,
+    limit: int,
+    batches: Iterable[list[Paragraph]],
+) -> Iterator[list[Paragraph]]:
+    """Writes the features of each batch, and yields it then. length: of all features; None: each its own."""
+    for batch in batches:
+        tokens = [_truncated(p.tokens, limit) for p in batch]
+        features = encoder.encode(tokens, length or max(map(len, tokens)))
+        for paragraph, own, feature in zip(batch, tokens, features, strict=True):
+            with replacing(_file(folder, paragraph), "the features", "features") as temporary:
+                with temporary.open("wb") as file:
+                    np.save(file, feature[None, : length or len(own)])
+        yield batch
 
 
 def _truncated(tokens: list[int], limit: int) -> list[int]:

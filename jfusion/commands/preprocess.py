@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from jfusion import processes
 from jfusion.commands import describe as describing
 from jfusion.commands.embed import Options as EmbedOptions
 from jfusion.commands.embed import embed
 from jfusion.config import CommandOptions, setting
 from jfusion.data import color, image
-from jfusion.data.alignment import find_shift
+from jfusion.data.alignment import Shift, find_shift
 from jfusion.data.depth import Range
 from jfusion.data.h5 import PATCH_GROUPS, SCHEMA, Pair, created
 from jfusion.data.layout import Sample, find_samples, task
@@ -372,17 +374,26 @@ def _readable(
     """Each sample with what `read` makes of it; with `skip_bad`, the others go to `skipped`."""
     from tqdm import tqdm
 
-    for sample in tqdm(samples, desc=f"{options.dataset} {options.split}", unit="pair"):
+    values = processes.share(partial(_each, read), samples)
+    bar = tqdm(values, f"{options.dataset} {options.split}", len(samples), unit="pair")
+    for sample, value in zip(samples, bar, strict=True):
+        if not isinstance(value, UserError):
+            yield sample, value
+        elif options.skip_bad:
+            skipped.append(f"{sample.name}: {value}")
+        else:
+            raise UserError(
+                f"sample {sample.name!r}: {value} (--skip-bad continues without it)"
+            ) from value
+
+
+def _each(read: Callable[[Sample], T], samples: Iterable[Sample]) -> Iterator[T | UserError]:
+    """What `read` makes of each sample, or why it cannot."""
+    for sample in samples:
         try:
-            value = read(sample)
+            yield read(sample)
         except UserError as error:
-            if not options.skip_bad:
-                raise UserError(
-                    f"sample {sample.name!r}: {error} (--skip-bad continues without it)"
-                ) from error
-            skipped.append(f"{sample.name}: {error}")
-            continue
-        yield sample, value
+            yield error
 
 
 def _write_images(
@@ -391,17 +402,12 @@ def _write_images(
     """The whole images with their features, by the schema of `data/h5.py`."""
     skipped, misaligned, names, shapes = list(source.skipped), [], [], set()
     text_of, encoder = _texts(options)
-
-    def read(sample: Sample) -> dict[str, np.ndarray]:
-        return {**_arrays(sample, options, reader), "text": text_of(sample)}
-
+    read = partial(_read, options=options, reader=reader, text_of=text_of)
     with created(path) as (file, check_written):
-        for sample, arrays in _readable(source.samples, options, skipped, read):
+        for sample, (arrays, shift) in _readable(source.samples, options, skipped, read):
             shapes.add(arrays["text"].shape[1:])
             names.append(sample.name)
-            if options.check_alignment:
-                shift = find_shift(arrays["imageA"][0], arrays["imageB"][0])
-                misaligned += [f"{sample.name}: {shift}"] if shift.suspicious else []
+            misaligned += [f"{sample.name}: {shift}"] if shift else []
             for group, array in arrays.items():
                 file.require_group(group).create_dataset(sample.name, data=array)
             check_written()
@@ -430,10 +436,7 @@ def _write_patches(
 ) -> _Content:
     """Patches, by the schema of CDDFuse's training set: groups ir_patchs and vis_patchs, names "0", ..."""
     skipped, count, rejected = list(source.skipped), 0, 0
-
-    def read(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        return _both(sample, options, reader)
-
+    read = partial(_both, options=options, reader=reader)
     with created(path) as (file, check_written):
         groups = [file.create_group(name) for name in PATCH_GROUPS]
         for _, rgb in _readable(source.samples, options, skipped, read):
@@ -468,7 +471,7 @@ def _texts(options: Options) -> tuple[Callable[[Sample], np.ndarray], dict[str, 
     """What gives the features of a sample, (1, L, D) float32, and the attributes of their encoder."""
     if options.text == "zeros":
         zeros = np.zeros((1, 1, options.text_dim), np.float32)
-        return lambda sample: zeros, {"encoder": "zeros"}
+        return partial(_same, zeros), {"encoder": "zeros"}
     if _is_sentence(options.text):
         encoder = Encoder(options.encoder)
         tokens, limit = encoder.tokens(options.text), encoder.limit(None)
@@ -477,13 +480,17 @@ def _texts(options: Options) -> tuple[Callable[[Sample], np.ndarray], dict[str, 
                 f"the sentence of --text has {counted(len(tokens), 'token')}, and {options.encoder} takes {limit}"
             )
         features = encoder.encode([tokens], len(tokens))
-        return lambda sample: features, {
+        return partial(_same, features), {
             "encoder": encoder.source.name,
             "encoder_revision": encoder.source.revision,
             "encoder_hash": encoder.hash,
             "sentence": options.text,
         }
-    return lambda sample: _features(sample, options), _encoder(options)
+    return partial(_features, options=options), _encoder(options)
+
+
+def _same(features: np.ndarray, sample: Sample) -> np.ndarray:
+    return features
 
 
 def _written_by(options: Options, names: list[str]) -> dict[str, str]:
@@ -513,6 +520,20 @@ def _size(options: Options) -> str:
     if options.size != "auto":
         return options.size
     return "small" if options.split == "train" and task(options.task).resized else "native"
+
+
+def _read(
+    sample: Sample,
+    options: Options,
+    reader: image.Reader,
+    text_of: Callable[[Sample], np.ndarray],
+) -> tuple[dict[str, np.ndarray], Shift | None]:
+    """What the file holds of one sample, by group, and the shift of its images if it looks misaligned."""
+    arrays = {**_arrays(sample, options, reader), "text": text_of(sample)}
+    if not options.check_alignment:
+        return arrays, None
+    shift = find_shift(arrays["imageA"][0], arrays["imageB"][0])
+    return arrays, shift if shift.suspicious else None
 
 
 def _arrays(sample: Sample, options: Options, reader: image.Reader) -> dict[str, np.ndarray]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from jfusion import inference, metrics
+from jfusion import inference, metrics, processes
 from jfusion.commands.preprocess import Options as PreprocessOptions
 from jfusion.commands.preprocess import preprocess
 from jfusion.config import CommandOptions, setting
@@ -150,7 +150,9 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     preset = options.preset or compare.preset_of(system.name)
     columns = _columns(options, preset)
     folder = Path(options.out) / _of_run(path) / data.dataset
-    per_image, checks = _fuse_all(system, data, folder, columns, preset, options, neutral)
+    checkpoint = path, name, settings
+    work = _Test(system, checkpoint, data, folder, columns, preset, options, neutral)
+    per_image, checks = _test_all(work)
     table, notes = _table(system, data, columns, preset, per_image, options)
     _write_tables(folder, table, per_image)
     result = Result(table, per_image, folder, notes + plausibility.warnings(checks))
@@ -202,41 +204,70 @@ def _preprocessed(
     return PairFile(preprocess(preprocessing, recorded_ranges(content)).path)
 
 
-def _fuse_all(
-    system: System,
-    data: PairFile,
-    folder: Path,
-    columns: list[str],
-    preset: str,
-    options: Options,
-    neutral: bool,
-) -> tuple[dict[str, dict[str, float]], dict[str, Plausibility]]:
-    """Fuses, writes and evaluates every pair; returns the metrics and the checks by the sample's name.
+class _Tested(NamedTuple):
+    """The metrics of a pair, its check, and what grid.png shows of it."""
 
-    neutral: the pairs are fused with the paragraph of the weights, as the file has none.
+    values: dict[str, float]
+    check: Plausibility
+    shown: list[np.ndarray] | None
+
+
+@dataclass
+class _Test:
+    """Fuses, writes and evaluates pairs of `data`, in any process: another one loads the system anew.
+
+    checkpoint: its path, the system that was named, and the settings. neutral: the pairs are fused with the
+    paragraph of the weights, as the file has none.
     """
+
+    system: System | None
+    checkpoint: tuple[Path | None, str | None, Mapping[str, Any] | None]
+    data: PairFile
+    folder: Path
+    columns: list[str]
+    preset: str
+    options: Options
+    neutral: bool
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "system": None}
+
+    def __call__(self, names: Iterable[str]) -> Iterator[_Tested]:
+        """Tests the pairs of these names."""
+        if self.system is None:
+            loading = self.options.allow_partial, self.data.attributes
+            self.system = inference.load_system(*self.checkpoint, *loading)
+        return map(self._tested, names)
+
+    def _tested(self, name: str) -> _Tested:
+        pair, system, options = self.data.read(name), self.system, self.options
+        if self.neutral:
+            pair = replace(pair, text=None)
+        with ExitStack() as stack:
+            steps = self.folder / "steps"
+            callback = inference.step_callback(system, pair, stack, options.record, steps)
+            (fused,) = inference.fuse_pair(system, pair, options.seed, callback=callback)
+        image.write(self.folder / "Gray" / f"{name}.png", fused.gray)
+        if fused.rgb is not None:
+            image.write(self.folder / "Color" / f"{name}.png", fused.rgb)
+        h, w = fused.gray.shape  # smaller than the sources where the published code drops a border
+        a, b = (np.round(x[0, :h, :w] * 255).astype(np.uint8) for x in (pair.a, pair.b))
+        values = metrics.evaluate(fused.gray, a, b, self.preset, self.columns)
+        shown = [a, b, fused.image] if name in self.data.names[:SHOWN] else None
+        return _Tested(values, plausibility.plausibility(fused.gray, a, b), shown)
+
+
+def _test_all(work: _Test) -> tuple[dict[str, dict[str, float]], dict[str, Plausibility]]:
+    """Tests every pair; returns the metrics and the checks by the sample's name."""
     from tqdm import tqdm
 
     per_image, checks, shown = {}, {}, []
-    for name in tqdm(data.names, desc="fusing", unit="pair"):
-        pair = data.read(name)
-        if neutral:
-            pair = replace(pair, text=None)
-        with ExitStack() as stack:
-            callback = inference.step_callback(
-                system, pair, stack, options.record, folder / "steps"
-            )
-            (fused,) = inference.fuse_pair(system, pair, options.seed, callback=callback)
-        image.write(folder / "Gray" / f"{name}.png", fused.gray)
-        if fused.rgb is not None:
-            image.write(folder / "Color" / f"{name}.png", fused.rgb)
-        h, w = fused.gray.shape  # smaller than the sources where the published code drops a border
-        a, b = (np.round(x[0, :h, :w] * 255).astype(np.uint8) for x in (pair.a, pair.b))
-        per_image[name] = metrics.evaluate(fused.gray, a, b, preset, columns)
-        checks[name] = plausibility.plausibility(fused.gray, a, b)
-        if len(shown) < SHOWN:
-            shown.append([a, b, fused.image])
-    figures.grid(folder / "grid.png", ["A", "B", "fused"], shown)
+    names = work.data.names
+    results = tqdm(processes.share(work, names), "fusing", len(names), unit="pair")
+    for name, tested in zip(names, results, strict=True):
+        per_image[name], checks[name] = tested.values, tested.check
+        shown += [tested.shown] if tested.shown else []
+    figures.grid(work.folder / "grid.png", ["A", "B", "fused"], shown)
     return per_image, checks
 
 

@@ -152,6 +152,10 @@ class PairFile:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; it opens the file itself."""
+        return {**vars(self), "_file": None}
+
     def __getitem__(self, index: int) -> Pair:
         return self.read(self.names[index])
 

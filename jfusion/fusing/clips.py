@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jfusion import processes
 from jfusion.data import color, image, video
 from jfusion.data.alignment import find_shift
 from jfusion.data.image import Header
@@ -69,6 +70,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if out.suffix and out.exists() and not options.overwrite:
         print(f"note: {out} is there already and stays (--overwrite)")
         return Outcome(kept=[out])
+    processes.note_one_process("each frame of a clip follows the one before")
     source = Source.of(options, guess.task, reader)
     method = Method.find(weights, system)
     reader.fix(method.ranges)

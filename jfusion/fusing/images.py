@@ -6,13 +6,13 @@ The next pair is read and the last result written while one is fused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,10 +30,12 @@ from jfusion.fusing.heat import Heat
 from jfusion.fusing.method import Method, choose
 from jfusion.fusing.plan import Item, Plan
 from jfusion.fusing.result import check_bits, color_rule
+from jfusion.processes import share
 
 if TYPE_CHECKING:
     from jfusion.commands.fuse import Options
 
+T = TypeVar("T")
 AHEAD = 2  # pairs that are read before they are needed, and results that wait to be written
 LARGE = 4_000_000  # pixels of a pair that is read when it is needed, and written before the next
 
@@ -96,18 +98,52 @@ def _fuse_rest(
     method: Method,
     source: Source,
 ) -> Outcome:
-    """Fuses the pairs that have no result yet."""
-    checked = options.check_alignment and not source.alignment.moves
-    check = inference.warn_if_misaligned if checked else None
+    """Fuses the pairs that have no result yet; one that fails is noted, and the others are done.
 
-    def build() -> Callable[[Item, Pair], list[np.ndarray]]:
-        names = [item.name for item in items]
-        text = {"text": options.text, "task": source.task, "names": names}
-        method.build(settings, options.allow_partial, **text)
+    Raises WritingError at the first result that cannot be written, as on a full disk.
+    """
+    work = _Work(options, settings, method, source, [item.name for item in items])
+    outcome, results = Outcome(), share(work, items)
+    for item, done in zip(items, _with_bar(results, len(items)), strict=True):
+        if isinstance(done, Exception):
+            outcome.failed[item.name] = str(done) or "it needs more memory than there is"
+        else:
+            outcome.written += done
+    return outcome
+
+
+def _with_bar(results: Iterator[T], total: int) -> Iterable[T]:
+    """The results with a progress bar; one pair needs none, and starts sooner without the import."""
+    if total == 1:
+        return results
+    from tqdm import tqdm
+
+    return tqdm(results, "fusing", total, unit="pair")
+
+
+@dataclass
+class _Work:
+    """Fuses pairs, in any process; names: those of all pairs, which the texts are looked up for."""
+
+    options: Options
+    settings: Mapping[str, Any]
+    method: Method
+    source: Source
+    names: list[str]
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[list[Path] | Exception]:
+        """Builds the system; the iterator fuses each pair: see `fuse_each`."""
+        options, source = self.options, self.source
+        checked = options.check_alignment and not source.alignment.moves
+        check = inference.warn_if_misaligned if checked else None
+        return fuse_each(items, source.read, self._build, check)
+
+    def _build(self) -> Callable[[Item, Pair], list[np.ndarray]]:
+        options, method, source = self.options, self.method, self.source
+        text = {"text": options.text, "task": source.task, "names": self.names}
+        method.build(self.settings, options.allow_partial, **text)
         inference.check_sampling_options(method.system, options.samples, options.record)
         return _fusing(options, method, Heat.of(options, source.reader, source.alignment))
-
-    return fuse_all(items, source.read, build, check)
 
 
 def _fusing(
@@ -195,22 +231,21 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def fuse_all(
-    items: list[Item],
+def fuse_each(
+    items: Iterable[Item],
     read: Callable[[Item], Pair],
     build: Callable[[], Callable[[Item, Pair], list[np.ndarray]]],
     check: Callable[[Pair], None] | None = None,
-) -> Outcome:
-    """Reads, fuses and writes every pair; one that fails is noted, and the others are done.
+) -> Iterator[list[Path] | Exception]:
+    """Reads, fuses and writes every pair: the files of each, or why it failed, in their order.
 
-    Raises WritingError at the first result that cannot be written, as on a full disk.
+    The iterator raises WritingError at the first result that cannot be written, as on a full disk.
 
     read, the writing, and check, which prints notes about a pair, run in threads of their own; build, which
     returns what fuses a pair, and that run in the caller's, and the first pairs are read while it builds.
-    Ctrl-C waits for none of them.
+    An error, or Ctrl-C, waits for none of them.
     """
-    outcome, checks = Outcome(), []
-    pool, patient = ThreadPoolExecutor(2), True
+    pool, checks = ThreadPoolExecutor(2), []
 
     def read_and_check(item: Item) -> Pair:
         pair = read(item)
@@ -218,57 +253,42 @@ def fuse_all(
             checks.append(pool.submit(check, pair))
         return pair
 
+    pairs = _read_ahead(pool, items, read_and_check)
+    first = next(pairs)
     try:
-        pairs = _read_ahead(pool, items, read_and_check)
-        first = next(pairs)
-        _fuse_each(chain([first], pairs), build(), pool, outcome, len(items))
-        for one in checks:
-            one.result()
-    except KeyboardInterrupt:
-        patient = False
+        fuse = build()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
-    finally:
-        pool.shutdown(wait=patient, cancel_futures=True)
-    return outcome
+    return _fused(chain([first], pairs), fuse, pool, checks)
 
 
-def _fuse_each(
+def _fused(
     pairs: Iterator[tuple[Item, Future]],
     fuse: Callable[[Item, Pair], list[np.ndarray]],
     pool: ThreadPoolExecutor,
-    outcome: Outcome,
-    total: int,
-) -> None:
-    waiting: deque[tuple[Item, Future]] = deque()
-    with _progress(total) as advance:
+    checks: list[Future],
+) -> Iterator[list[Path] | Exception]:
+    waiting: deque[Future] = deque()
+    try:
         for item, pair in pairs:
             try:
-                images = fuse(item, pair.result())
+                waiting.append(pool.submit(_write, item, fuse(item, pair.result())))
             except (UserError, MemoryError) as error:
-                outcome.failed[item.name] = str(error) or "it needs more memory than there is"
-                advance()
-                continue
-            waiting.append((item, pool.submit(_write, item, images)))
+                waiting.append(Future())
+                waiting[-1].set_exception(error)
             while len(waiting) > _ahead(item):
-                _collect(*waiting.popleft(), outcome, advance)
+                yield _written(waiting.popleft())
         while waiting:
-            _collect(*waiting.popleft(), outcome, advance)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], object]]:
-    """A bar, and what moves it on by one pair; one pair needs none, and starts sooner without the import."""
-    if total == 1:
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc="fusing", unit="pair") as bar:
-        yield bar.update
+            yield _written(waiting.popleft())
+        for one in checks:
+            one.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, items: list[Item], read: Callable[[Item], Pair]
+    pool: ThreadPoolExecutor, items: Iterable[Item], read: Callable[[Item], Pair]
 ) -> Iterator[tuple[Item, Future]]:
     pending: deque[tuple[Item, Future]] = deque()
     for item in items:
@@ -289,11 +309,11 @@ def _write(item: Item, images: list[np.ndarray]) -> list[Path]:
     return item.outputs
 
 
-def _collect(item: Item, done: Future, outcome: Outcome, advance: Callable[[], object]) -> None:
+def _written(writing: Future) -> list[Path] | Exception:
+    """The files that were written, or why they were not. Raises WritingError."""
     try:
-        outcome.written += done.result()
+        return writing.result()
     except WritingError:
         raise
-    except UserError as error:
-        outcome.failed[item.name] = str(error)
-    advance()
+    except (UserError, MemoryError) as error:
+        return error

@@ -76,6 +76,10 @@ class Method:
             _note_first_compilation()
         return cls(inference.resolve_system(content, system), path, content)
 
+    def __reduce__(self) -> tuple[Callable, tuple[str | None, str]]:
+        """Another process reads the checkpoint itself, and builds the system."""
+        return Method.find, (self.path and str(self.path), self.name)
+
     @property
     def ranges(self) -> dict[str, Range]:
         """The ranges of values that the training recorded for deep images of "a" and "b"."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from jfusion.data import image
 from jfusion.errors import counted
 from jfusion.fusing import judgment
 from jfusion.metrics import DEFAULT_PRESET, plausibility
+from jfusion.metrics.plausibility import Plausibility
+from jfusion.processes import share
 from jfusion.report import page
 from jfusion.report.comparison import Comparison
 from jfusion.report.table import Block
@@ -42,9 +45,10 @@ def write(
     if not items:
         return
     values, looks = {}, {}
-    for item in tqdm(items, desc="metrics", unit="pair", disable=len(items) == 1):
-        pair = source.read(item)
-        values[item.name], looks[item.name] = judgment.evaluate(item.outputs[0], pair)
+    results = share(partial(_evaluate, source), items)
+    bar = tqdm(results, "metrics", len(items), unit="pair", disable=len(items) == 1)
+    for item, (row, look) in zip(items, bar, strict=True):
+        values[item.name], looks[item.name] = row, look
     name, label = source.task, "results" if outcome.kept else method.name
     comparison = Comparison(DEFAULT_PRESET, list(judgment.COLUMNS), {name: {label: values}})
     blocks = [Block(f"{name} ({counted(len(items), 'pair')})", comparison.table(name))]
@@ -59,6 +63,14 @@ def write(
     path = items[0].outputs[0].parent / "report.html"
     page.write(path, f"jfusion fuse: {label}", blocks, comparison, shots, notes, made)
     print(f"report: {path}")
+
+
+def _evaluate(
+    source: Source, items: Iterable[Item]
+) -> Iterator[tuple[dict[str, float], Plausibility]]:
+    """The metrics and the check of the first result of each pair."""
+    for item in items:
+        yield judgment.evaluate(item.outputs[0], source.read(item))
 
 
 def _shot(name: str, item: Item, source: Source) -> page.Shot:

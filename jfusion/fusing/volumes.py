@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jfusion import processes
 from jfusion.data import color, image, space
 from jfusion.data.depth import Range, RangePolicy
 from jfusion.data.h5 import Pair
@@ -55,6 +56,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     if options.dry_run:
         print(f"-> {' and '.join(map(str, outputs))}")
         return Outcome()
+    processes.note_one_process("a volume is one sample")
     check_output(outputs[0].parent, "the fused volume", a.values.size, folder=True)
     text = {"text": options.text, "task": guess.task, "names": ["volume"]}
     method.build(settings, options.allow_partial, **text)

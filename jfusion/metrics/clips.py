@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jfusion import metrics
+from jfusion import metrics, processes
 from jfusion.data import color, image, video
 from jfusion.errors import UserError, counted
 from jfusion.metrics.temporal import Flicker
@@ -59,6 +59,7 @@ def evaluate(
                 f"{method} has {counted(len(clip.times), 'frame')} and its sources have {len(frames)}; give the clip of "
                 "these sources"
             )
+    processes.note_one_process("the frames of a clip are compared with those before them")
     values = ClipValues({method: {} for method in clips})
     ratios = {method: Flicker() for method in clips}
     streams = [clip.frames([pair[i] for pair in frames]) for i, clip in enumerate(sources)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from jfusion import metrics
+from jfusion import metrics, processes
 from jfusion.errors import UserError
 from jfusion.metrics import fidelity, structure
 from jfusion.metrics.folders import Triple
@@ -38,18 +38,22 @@ def evaluate_all(
 ) -> Iterator[Evaluated]:
     """Evaluates the triples, in their order. jobs: processes; None: as many as are worth it.
 
-    Raises UserError when a process was killed.
+    Of several processes that mpirun has started, each evaluates one triple at a time. Raises UserError when
+    a process was killed.
     """
     from tqdm import tqdm
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
-    jobs = jobs or min(os.cpu_count() or 1, max(1, len(triples) // WORTH_A_PROCESS))
     bar = {"total": len(triples), "desc": "evaluating", "unit": "pair", "disable": None}
     compute = partial(evaluate_one, preset=preset, columns=columns)
+    if processes.count() > 1:
+        if jobs not in (None, 1):
+            raise UserError("mpirun says how many processes there are; leave out --jobs")
+        jobs, bar["disable"] = 1, False
+    jobs = jobs or min(os.cpu_count() or 1, max(1, len(triples) // WORTH_A_PROCESS))
     if jobs == 1:
-        keep_freed_memory()
-        yield from tqdm(map(compute, triples), **bar)
+        yield from tqdm(processes.share(partial(_one_by_one, compute), triples), **bar)
         return
     try:
         with _one_thread_each(), _pool(jobs) as pool:
@@ -61,6 +65,13 @@ def evaluate_all(
         raise UserError(
             "a process that was evaluating images was killed, perhaps for memory; use fewer --jobs"
         ) from error
+
+
+def _one_by_one(
+    compute: Callable[[Triple], Evaluated], triples: Iterable[Triple]
+) -> Iterator[Evaluated]:
+    keep_freed_memory()
+    return map(compute, triples)
 
 
 def keep_freed_memory() -> None:

@@ -74,6 +74,7 @@ def _start_of_helper() -> None:
     """Runs in each process that Jittor forks to compile. Ctrl-C reaches that process too: it ignores it."""
     _start_of_helper.before()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_helpers() -> None:

@@ -95,7 +95,12 @@ class Encoder:
         self.hash = Tensors(self.source.folder).digest()
         self.dim = self.config.hidden_size
         self._tokenizer = _tokenizer(self.source.folder, self.config.vocab_size)
+        self._padding = self._tokenizer.pad_token_id or 0
         self._network: Bert | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to encode tokens; it loads the weights itself."""
+        return {**vars(self), "_tokenizer": None, "_network": None}
 
     def limit(self, max_length: int | None) -> int:
         """The most tokens of a paragraph: `max_length`, or as many as the encoder has positions."""
@@ -118,7 +123,7 @@ class Encoder:
             from jfusion.text import bert
 
             self._network = bert.load(self.source.folder)
-        tokens = np.full((len(batch), length), self._tokenizer.pad_token_id or 0)
+        tokens = np.full((len(batch), length), self._padding)
         for row, paragraph in zip(tokens, batch, strict=True):
             row[: len(paragraph)] = paragraph
         with jt.no_grad():

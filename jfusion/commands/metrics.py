@@ -134,6 +134,8 @@ class Result:
 def run(options: Options) -> int:
     """Evaluates, prints and writes the tables; 2 when an image was skipped."""
     _check_outputs([options.csv, options.markdown, options.latex, options.html, options.json])
+    if options.html:
+        page.check(Path(options.html))
     for folder in filter(None, (options.figures, options.strips)):
         check_output(folder, "the figures", folder=True)
     strips.parse_zoom(options.zoom)

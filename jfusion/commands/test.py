@@ -150,6 +150,8 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
     preset = options.preset or compare.preset_of(system.name)
     columns = _columns(options, preset)
     folder = Path(options.out) / _of_run(path) / data.dataset
+    if options.report:
+        page.check(folder / "report.html")
     checkpoint = path, name, settings
     work = _Test(system, checkpoint, data, folder, columns, preset, options, neutral)
     per_image, checks = _test_all(work)

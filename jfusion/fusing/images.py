@@ -61,6 +61,10 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
             inference.find_checkpoint(weights, system)  # a wrong name is said here too
         return Outcome(kept=kept)
     method = Method.find(weights, system)
+    if options.report:
+        from jfusion.fusing import report  # the metrics take time to import
+
+        report.check(plan)
     if plan.todo:
         planning.check_room(plan.todo, options.out, options.bits)
         check_bits(method.name, options.bits)
@@ -70,8 +74,6 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     outcome = _fuse_rest(options, settings, plan.todo, method, source) if plan.todo else Outcome()
     outcome.kept = kept
     if options.report:
-        from jfusion.fusing import report  # the metrics take time to import
-
         report.write(options, settings, method, plan, source, outcome)
     return outcome
 

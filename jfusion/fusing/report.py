@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from jfusion.fusing.plan import Item, Plan
 
 
+def check(plan: Plan) -> None:
+    """Raises UserError where the report of what is to be fused would replace a file that is none."""
+    for item in plan.good[:1]:
+        page.check(_path(item))
+
+
+def _path(item: Item) -> Path:
+    return item.outputs[0].parent / "report.html"
+
+
 def write(
     options: Options,
     settings: Mapping[str, Any],
@@ -60,7 +70,7 @@ def write(
     ]
     shots = [_shot(name, item, source) for item in items]
     made = {"method": method.name, "task": name, **_given(options), **settings}
-    path = items[0].outputs[0].parent / "report.html"
+    path = _path(items[0])
     page.write(path, f"jfusion fuse: {label}", blocks, comparison, shots, notes, made)
     print(f"report: {path}")
 

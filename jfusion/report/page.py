@@ -90,10 +90,9 @@ def write(
     cannot be written.
     """
     path = Path(path)
-    if path.is_file() and _MADE not in path.read_bytes()[:4096]:
-        raise UserError(f"the report would replace {path}, which is no report; move that file")
+    check(path)
     body = [
-        _section("Means", [means_table(b.table, b.title or "Means") for b in blocks]),
+        _section("Means", [means_table(b.table, b.title) for b in blocks]),
         _section("Notes", _list(notes)),
         _section("Pairs", _gallery(comparison, shots, path.parent)),
         _section("Charts", [_picture(name, figure) for name, figure in _charts(comparison)]),
@@ -105,6 +104,12 @@ def write(
     )
     write_text(path, page, "the report")
     return path
+
+
+def check(path: Path) -> None:
+    """Raises UserError where a report would replace a file that is none."""
+    if path.is_file() and _MADE not in path.read_bytes()[:4096]:
+        raise UserError(f"the report would replace {path}, which is no report; move that file")
 
 
 def versions() -> dict[str, str]:
@@ -156,7 +161,7 @@ def _list(notes: Iterable[str]) -> list[str]:
 
 
 def means_table(table: Table, title: str) -> str:
-    """A table of means; the best in bold, the second best underlined."""
+    """A table of means, with a caption if `title` is not ""; the best in bold, the second best underlined."""
     marks = ("{}", "<b>{}</b>", "<u>{}</u>")
     head = "<td></td>" + "".join(f'<th scope="col">{html.escape(c)}</th>' for c in table.headed())
     rows = []
@@ -170,9 +175,10 @@ def means_table(table: Table, title: str) -> str:
 def _scrolled(title: str, head: str, rows: Sequence[str], kind: str = "") -> str:
     """A table that scrolls on a narrow screen, by keys as well."""
     name = html.escape(title)
+    caption = f"<caption>{name}</caption>" if title else ""
     return (
-        f'<div class="jf-scroll" tabindex="0" role="region" aria-label="{name}">'
-        f'<table class="jf-values{kind}"><caption>{name}</caption><thead><tr>{head}</tr></thead>'
+        f'<div class="jf-scroll" tabindex="0" role="region" aria-label="{name or "Means"}">'
+        f'<table class="jf-values{kind}">{caption}<thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

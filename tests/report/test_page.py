@@ -106,8 +106,11 @@ def test_fuse_writes_a_report_also_of_results_that_were_there(folders, capsys):
     assert main([*command, "--method", "average", "--report"]) == 0
     assert (folders / "out/report.html").exists()
     (folders / "out/report.html").write_text("my own")
+    (folders / "out/one.png").unlink()
     assert main([*command, "--method", "average", "--report"]) == 2
-    assert "which is no report" in capsys.readouterr().err
+    assert (
+        "which is no report" in capsys.readouterr().err and not (folders / "out/one.png").exists()
+    )
 
 
 def test_metrics_writes_a_report_of_several_methods(folders):

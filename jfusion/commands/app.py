@@ -61,7 +61,9 @@ def run(options: Options) -> int:
     methods = Methods.of(options.weights)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as after & in a script: jobs would inherit it
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as after & in a script: jobs would inherit it
         signal.signal(signal.SIGINT, lambda *_: None)
     with serve.temporary_folder() as folder:
         page = Page(folder, methods, options.max_pixels, local, Path(options.runs).absolute())

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jfusion.app.methods import Methods
-from jfusion.app.work import Wish, without_paths
+from jfusion.app.work import Wish, without_advice, without_paths
 from jfusion.data.layout import find_pairs
 from jfusion.errors import UserError
 
@@ -80,9 +80,7 @@ class FolderJob:
         wanted = ("note: ", "jfusion: ", "jfusion fuse: ", "  ", "warning: ")
         shown = {str(self.out.parent): "", str(Path.cwd()): ""}
         kept = [line for line in lines if line.startswith(wanted) and "it/s" not in line]
-        return [
-            without_paths(line.strip(), shown).partition("; change it with")[0] for line in kept
-        ]
+        return [without_advice(without_paths(line.strip(), shown)) for line in kept]
 
     def check(self) -> None:
         """Raises UserError where the process has ended without a result."""

@@ -120,12 +120,13 @@ def _start_jittor() -> None:
 
 
 def _note(line: str) -> str:
-    """A printed note without its advice for the command line; "" for a line that is none."""
-    return (
-        line.partition("; change it with")[0].removeprefix("note: ")
-        if line.startswith("note: ")
-        else ""
-    )
+    """What a printed note says; "" for a line that is none."""
+    return without_advice(line).removeprefix("note: ") if line.startswith("note: ") else ""
+
+
+def without_advice(line: str) -> str:
+    """A printed line without its advice for the command line, such as "; --text describes yours"."""
+    return re.split("; (?:change it with|--)", line)[0]
 
 
 def _options(

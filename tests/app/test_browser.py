@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jfusion.app.words import Words
 from jfusion.cli import main
 
 SHOWN = "#jf-result .jf-stage"
 OF_GRADIO = {"image-redundant-alt"}  # what axe finds in Gradio's own parts: an icon of its footer
 
 
-def choose(page, pair, method="laplacian"):
+def choose(page, pair, method="laplacian", label="Method"):
     """Puts the pair into the fields, and chooses a method that starts no Jittor."""
-    page.get_by_label("Method").first.click()
+    page.get_by_label(label).first.click()
     page.get_by_role("option", name=method).click()
     for field, path in zip(("#jf-a", "#jf-b"), pair, strict=True):
         page.set_input_files(f"{field} input[type=file]", path)
@@ -164,20 +165,24 @@ def run(folder, steps):
     (folder / "metrics.csv").write_text("\n".join(["step,total", *lines]) + "\n")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_the_page_is_accessible(served, open_page, pair, scheme, width):
+@pytest.mark.parametrize(
+    ("scheme", "width", "locale"), [("light", 1280, "en-US"), ("dark", 390, "zh-CN")]
+)
+def test_the_page_is_accessible(served, open_page, pair, scheme, width, locale):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright",
         reason="accessibility is checked by: pip install axe-playwright-python",
     )
-    page = open_page(served[0], color_scheme=scheme, viewport={"width": width, "height": 844})
+    viewport = {"width": width, "height": 844}
+    words = Words(locale[:2])
+    page = open_page(served[0], color_scheme=scheme, viewport=viewport, locale=locale)
     page.wait_for_selector("#jf-go")
-    choose(page, pair)
+    choose(page, pair, label=words("method"))
     page.wait_for_selector(".jf-thumbs figure >> nth=1")
     page.click("#jf-go")
     page.wait_for_selector("#jf-judged table")
-    for tab in ("Fuse", "Compare", "Folder", "Results", "Runs"):
-        page.get_by_role("tab", name=tab, exact=True).click()
+    for tab in ("fuse", "compare", "folder", "results", "runs"):
+        page.get_by_role("tab", name=words(tab), exact=True).click()
         page.wait_for_timeout(1500)  # colors fade into each other
         found = axe.Axe().run(page).response["violations"]
         assert [

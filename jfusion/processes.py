@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 PATIENCE = 120.0  # seconds in which process 0 must be found
+AHEAD = 16  # results that process 0 makes, at most, while it waits for an earlier one of another
 
 _first: _First | None = None  # in process 0, while a command runs
 
@@ -168,9 +170,19 @@ class _First:
 
     def _results(self, own: Iterator[Result], number: int, size: int) -> Iterator[Result]:
         """The results of this process and of the others in turn."""
+        made: deque[Result] = deque()  # results of this process that are not yielded yet
+        left = len(range(0, number, size))  # its items without a result
+
+        def has_time(rank: int) -> bool:
+            return len(made) < AHEAD and not self.others[rank].poll() if rank else not made
+
         with self._together():
             for i in range(number):
-                yield next(own) if i % size == 0 else self._received(i % size)
+                rank = i % size
+                while left and has_time(rank):
+                    made.append(next(own))
+                    left -= 1
+                yield self._received(rank) if rank else made.popleft()
             next(own, None)  # what the work does after its last item
             for rank in range(1, size):
                 self._received(rank)

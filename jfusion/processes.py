@@ -67,6 +67,15 @@ def share(
     return _first.share(work, items)
 
 
+def meanwhile(load: Callable[[], object]) -> None:
+    """Lets the other processes load what `share` will need there, while this one prepares it.
+
+    What goes wrong is said when the work needs it.
+    """
+    if _first is not None:
+        _first.meanwhile(load)
+
+
 def note_one_process(why: str) -> None:
     """Prints why the other processes have nothing to do, if there are any."""
     if count() > 1:
@@ -155,6 +164,11 @@ class _First:
         for other in (self.others or {}).values():
             other.close()
         self.others = {}
+
+    def meanwhile(self, load: Callable[[], object]) -> None:
+        """See the function of this name."""
+        for other in self._connected().values():
+            other.send((load, None, set()))
 
     def share(
         self, work: Callable[[Iterable[Item]], Iterator[Result]], items: Sequence[Item]
@@ -262,9 +276,19 @@ def _serve(place: Path, rank: int) -> int:
             while True:
                 work, items, inputs = first.recv()
                 files.mark_inputs(inputs)
-                _compute(first, work, items)
+                if items is None:
+                    _load(work)
+                else:
+                    _compute(first, work, items)
     except (EOFError, ConnectionError):
         return 0  # process 0 has ended; its exit code says how
+
+
+def _load(load: Callable[[], object]) -> None:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        with contextlib.suppress(Exception):
+            load()
 
 
 def _compute(

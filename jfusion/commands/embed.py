@@ -99,6 +99,8 @@ def embed(options: Options, partial: bool = False) -> Result:
     )
     texts = _texts(source, options, partial)
     check_output(folder / "encoder.json", "the features")
+    if not all((folder / f"{name}.npy").is_file() for name in texts):
+        processes.meanwhile(_start_jittor)
     encoder = Encoder(options.encoder)
     limit = encoder.limit(options.max_length)
     paragraphs = [
@@ -121,6 +123,15 @@ def embed(options: Options, partial: bool = False) -> Result:
     _write(folder, record, encoder, outdated, options.batch_size)
     truncated = sum(len(p.tokens) > limit for p in paragraphs)
     return Result(folder, record, len(outdated), truncated)
+
+
+def _start_jittor() -> None:
+    """Starts Jittor where its core is compiled already."""
+    from jfusion.runtime.build import is_prepared
+    from jfusion.runtime.load import load_jittor
+
+    if is_prepared():
+        load_jittor()
 
 
 def _texts(source: Path, options: Options, partial: bool) -> dict[str, str]:

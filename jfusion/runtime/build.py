@@ -1,4 +1,7 @@
-"""Compiles Jittor's core once on a machine, with a precompiled header for the kernels, and tidies up."""
+"""Compiles Jittor's core once on a machine, with a precompiled header for the kernels, and tidies up.
+
+Everything for the CPU is in a folder of its own, see core.py; for a GPU, in the one that Jittor chooses.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import shlex
 import shutil
 import struct
 import subprocess
@@ -20,6 +22,7 @@ from typing import Any
 
 from jfusion.errors import UserError
 from jfusion.files import point_link
+from jfusion.runtime import core
 from jfusion.runtime.cache import cache_home, cache_size, short_hash
 from jfusion.runtime.environment import (
     INTERPRETER,
@@ -39,46 +42,15 @@ from jfusion.runtime.machine import (
     usable_toolkit,
 )
 
-JITTOR_VERSION = "1.3.11.0"
 LINKING = 3.0  # seconds after which nobody writes to a kernel any more
-CORE_FILES = 157  # object files of a CPU core with oneDNN, for the progress bar
-
-
-# The headers that every kernel includes; they are compiled once (see `_precompile`).
-_HEADER = "\n".join(
-    ["#define JIT 1", "#define JIT_cpu 1"]
-    + [
-        f"#include <{h}>"
-        for h in ["cmath", "algorithm", "limits", "vector", "cstring", "assert.h", "omp.h"]
-    ]
-    + [
-        f'#include "{h}.h"'
-        for h in ["var", "ops/op_register", "fused_op", "executor", "misc/cpu_math"]
-    ]
-    + [
-        f'#include "ops/{op}_op.h"'
-        for op in [
-            "array",
-            "broadcast_to",
-            "binary",
-            "unary",
-            "ternary",
-            "reduce",
-            "reindex",
-            "reindex_reduce",
-            "index",
-            "random",
-            "code",
-        ]
-    ]
-)
+CORE_FILES = 20  # units of a CPU core with oneDNN, for the progress bar
 
 
 _BUILD_CORE = """
 import json, sys
 from pathlib import Path
 from jfusion.runtime.load import import_jittor
-jt = import_jittor(Path(sys.argv[1]), json.loads(sys.argv[2]))
+jt = import_jittor(Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[4]) if sys.argv[4:] else None)
 out = {"cc_path": jt.flags.cc_path, "cc_flags": jt.flags.cc_flags, "cache_path": jt.flags.cache_path,
        "cuda": bool(jt.has_cuda)}
 jt.array([1.0]).numpy()
@@ -99,7 +71,7 @@ def is_prepared() -> bool:
 def prepare(quiet: bool = False) -> dict[str, Any]:
     """Compiles Jittor's core where that has not been done; safe when several processes start at once.
 
-    Returns {"environment": ..., "header": path of the precompiled header or "", "cache_path": ...}.
+    Returns {"environment": ..., "folder": that of a core for the CPU or "", "cache_path": ...}.
     """
     check_numpy()
     check_requirements()
@@ -132,6 +104,7 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
         if not done.exists():
             settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
             command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
+            command += [ready["folder"]] if ready["folder"] else []
             child = subprocess.run(
                 command, cwd=home, env=outside_mpi(), capture_output=True, text=True
             )
@@ -160,10 +133,12 @@ def stamp_path(home: Path, variables: dict[str, str]) -> Path:
 
 
 def _fingerprint(variables: dict[str, str]) -> str:
-    """A hash that changes whenever Jittor would compile into another folder, or with other flags."""
+    """A hash that changes whenever other files would be compiled, or with other flags."""
+    if not variables["nvcc_path"]:
+        return core.key_of(core.core_parts(variables["cache_name"]))
     path = Path(compiler() or "").resolve()
     parts = [
-        JITTOR_VERSION,
+        core.JITTOR_VERSION,
         sys.executable,
         sys.version,
         platform.platform(),
@@ -173,7 +148,6 @@ def _fingerprint(variables: dict[str, str]) -> str:
         variables["nvcc_path"],
         variables["cache_name"],
         os.environ.get("cc_flags", ""),
-        _HEADER,
         INTERPRETER,
         cpu_name(),
     ]
@@ -275,10 +249,13 @@ def _preparing(home: Path) -> Iterator[None]:
 
 
 def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]:
+    folder = home / stamp.stem.replace("ready", "core") if not variables["nvcc_path"] else None
+    header = _start_folder(folder) if folder else None
     answer = home / f".core-{os.getpid()}.json"
     log = home / "build.log"
     settings = json.dumps({**variables, "kernel_flags": ""})
     command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(answer)]
+    command += [str(folder)] if folder else []
     started = time.time()
     with log.open("w") as output:
         child = subprocess.Popen(
@@ -290,7 +267,7 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
         )
         _show_progress(child, home, started)
     try:
-        core = json.loads(answer.read_text())
+        made = json.loads(answer.read_text())
     except (OSError, ValueError):
         last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise UserError(
@@ -298,15 +275,15 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
         ) from None
     finally:
         answer.unlink(missing_ok=True)
-    if not core["cuda"]:
-        print("jfusion: precompiling the headers of the kernels", file=sys.stderr)
-    header = "" if core["cuda"] else _precompile(home, core, stamp.stem)
+    if header and header.wait():
+        # a compiler that cannot precompile reads the headers for each kernel
+        Path(folder, "kernel.h.gch").unlink(missing_ok=True)
     ready = {
         "executable": sys.executable,
-        "header": header,
-        "cache_path": core["cache_path"],
+        "folder": str(folder or ""),
+        "cache_path": made["cache_path"],
         "seconds": time.time() - started,
-        "files": {str(path): _state_of(path) for path in _core_files(core["cache_path"], header)},
+        "files": {str(path): _state_of(path) for path in _core_files(Path(made["cache_path"]))},
     }
     temporary = stamp.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(ready))
@@ -314,10 +291,22 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
     return ready
 
 
-def _core_files(cache_path: str, header: str) -> list[Path]:
+def _start_folder(folder: Path) -> subprocess.Popen:
+    """Makes an empty folder for a core, and starts to compile what its kernels include."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("obj_files", "jit", "gen", "tmp", "custom_ops"):
+        (folder / part).mkdir(parents=True)
+    (folder / "jittor.lock").touch()
+    return core.start_header(folder, jittor_site(folder.parent, "") / "jittor")
+
+
+def _core_files(folder: Path) -> list[Path]:
     """The files without which no kernel runs: the core's libraries and the precompiled header."""
-    libraries = [p for part in ("*.so", "custom_ops/*.so") for p in Path(cache_path).glob(part)]
-    return [*sorted(libraries), *([Path(f"{header}.gch")] if header else [])]
+    parts = ("*.so", "custom_ops/*.so", "kernel.h", "kernel.h.gch")
+    return sorted(path for part in parts for path in folder.glob(part))
+
+
+_OBJECTS = ".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"  # of a core for a GPU
 
 
 def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
@@ -325,16 +314,15 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
 
     bar = tqdm(
         total=CORE_FILES,
-        desc="Compiling Jittor's core (once on this machine, 3 to 4 minutes on two cores)",
-        unit="file",
+        desc="Compiling Jittor's core (once on this machine, about a minute on two cores)",
+        unit="part",
         leave=False,
     )
     try:
         while child.poll() is None:
-            done = 0
-            for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"):
-                done += sum(_written(file) > started for file in folder.glob("*.o"))
-            bar.n = min(done, CORE_FILES)
+            folders = [*home.glob("core-*/obj_files"), *home.glob(_OBJECTS)]
+            files = [file for folder in folders for file in folder.glob("*.o")]
+            bar.n = min(sum(_is_made(file, started) for file in files), CORE_FILES)
             bar.refresh()
             time.sleep(0.5)
     except BaseException:
@@ -344,28 +332,13 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
         bar.close()
 
 
-def _precompile(home: Path, core: dict[str, Any], name: str) -> str:
-    """Compiles the headers that every kernel includes; returns their path, "" if the compiler cannot.
-
-    A precompiled header is used only when the flags are exactly the kernel's.
-    """
-    header = home / f"{name}.h"
-    header.write_text(_HEADER)
-    skipped = ("-l", "-L", "-Wl", "-include")
-    flags = [
-        f for f in shlex.split(core["cc_flags"]) if f != "-shared" and not f.startswith(skipped)
-    ]
-    command = [
-        core["cc_path"],
-        *flags,
-        "-x",
-        "c++-header",
-        str(header),
-        "-o",
-        f"{header}.gch",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return str(header) if done.returncode == 0 else ""
+def _is_made(file: Path, started: float) -> bool:
+    """Whether a unit's object file was written since; those of the sources within a unit are all but empty."""
+    try:
+        status = file.stat()
+    except OSError:  # the compiler replaces it
+        return False
+    return status.st_mtime > started and status.st_size > 2000
 
 
 def clean() -> int:
@@ -397,7 +370,7 @@ def clean() -> int:
     for copy in home.glob("jittor-*"):
         if copy != site:
             shutil.rmtree(copy, ignore_errors=True)
-    for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*"):
+    for folder in [*home.glob("core-*"), *home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*")]:
         if not any(folder == path or folder in path.parents for path in used):
             shutil.rmtree(folder, ignore_errors=True)
     for path in used:

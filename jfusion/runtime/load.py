@@ -14,6 +14,7 @@ from jfusion.files import point_link
 from jfusion.runtime import watch
 from jfusion.runtime.build import prepare
 from jfusion.runtime.cache import cache_home, shell_safe, short_hash
+from jfusion.runtime.core import jittor_uses, kernel_flags
 from jfusion.runtime.environment import changed_environment, interpreter, jittor_site
 from jfusion.runtime.machine import check_precision
 
@@ -28,8 +29,8 @@ def load_jittor() -> Any:
     for kind in (np.float32, np.float64):
         np.finfo(kind)
     ready = prepare()
-    kernel_flags = f" -include {ready['header']} " if ready["header"] else ""
-    jittor = import_jittor(cache_home(), {**ready["environment"], "kernel_flags": kernel_flags})
+    folder = Path(ready["folder"]) if ready["folder"] else None
+    jittor = import_jittor(cache_home(), ready["environment"], folder)
     if jittor.has_cuda:
         jittor.flags.use_cuda = 1
         # with it, the sine of a large number (a diffusion step, say) has few correct digits
@@ -92,25 +93,32 @@ def _end_helpers() -> None:
         helper.kill()
 
 
-def import_jittor(home: Path, variables: dict[str, str]) -> Any:
+def import_jittor(home: Path, variables: dict[str, str], folder: Path | None = None) -> Any:
     """Imports Jittor with `home` as its HOME, in this process and in the helpers it starts later.
 
+    folder: that of a core for the CPU, where what is missing is compiled; None for a GPU.
     For each kernel Jittor runs a script of its own with `sys.executable`, unquoted, through a shell:
     a small script that sets HOME stands in for it, and a link for an install path with spaces.
     """
     executable, site = sys.executable, jittor_site(home, variables["nvcc_path"])
     if not shell_safe(site):
         site = point_link(home / f"site-{short_hash(str(site))}", site)
-    sys.path.insert(0, str(site))
+    places = [str(place) for place in (folder, site) if place]  # a core has a copy of the package
+    sys.path[:0] = places
     sys.executable = str(interpreter(home, executable))
     try:
         with changed_environment({**variables, "HOME": str(home), "JITTOR_HOME": str(home)}):
             _replace_functions()
-            from jittor_utils import lock
+            with jittor_uses(folder) if folder else contextlib.nullcontext():
+                from jittor_utils import lock
 
-            watch.tell(home, lock.lock_path)
-            import jittor
+                watch.tell(home, lock.lock_path)
+                import jittor
+            if folder:
+                # the last three are for kernels whose assembler text Jittor edits
+                jittor.flags.cc_flags = kernel_flags(folder) + " -shared -lstdc++ -ldl "
     finally:
         sys.executable = executable
-        sys.path.remove(str(site))
+        for place in places:
+            sys.path.remove(place)
     return jittor

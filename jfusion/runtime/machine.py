@@ -78,6 +78,15 @@ def cpu_name() -> str:
     return match.group(1) if match else platform.processor()
 
 
+def cpu_features() -> list[str]:
+    """The names of the instruction sets of the processor, as far as compilers use them."""
+    match = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    used = re.compile(
+        r"sse|ssse|avx|amx|fma|f16c|bmi|aes|vaes|sha|adx|abm|popcnt|movbe|gfni|vpcl|pclmul|3dnow|xop|lm$|asimd|sve"
+    )
+    return sorted(name for name in (match.group(1).split() if match else []) if used.match(name))
+
+
 def in_mpi() -> bool:
     """Whether mpirun started this process."""
     return "OMPI_COMM_WORLD_SIZE" in os.environ

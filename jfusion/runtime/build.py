@@ -104,7 +104,7 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
         if not done.exists():
             settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
             command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
-            command += [ready["folder"]] if ready["folder"] else []
+            command += [ready["folder"]] if ready.get("folder") else []
             child = subprocess.run(
                 command, cwd=home, env=outside_mpi(), capture_output=True, text=True
             )
@@ -314,7 +314,7 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
 
     bar = tqdm(
         total=CORE_FILES,
-        desc="Compiling Jittor's core (once on this machine, about a minute on two cores)",
+        desc="Compiling Jittor's core (once on this machine, one to two minutes on two cores)",
         unit="part",
         leave=False,
     )

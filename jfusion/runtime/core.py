@@ -66,7 +66,7 @@ def core_parts(cache_name: str) -> dict[str, str]:
 
 
 def _recipe() -> list[Path]:
-    return [Path(__file__).with_name("units.py"), Path(__file__), *sorted(CSRC.iterdir())]
+    return [Path(__file__).with_name("units.py"), Path(__file__), CSRC / "kernels.h"]
 
 
 def _version(compiler: str) -> str:

@@ -143,7 +143,14 @@ def _compile(unit: list[Command], folder: Path, empty: bytes) -> None:
     command = (
         f'"{first.compiler}" "{path}" {flags} -w -g0 {_optimization(first)} -c -o "{first.object}"'
     )
-    _run(command)
+    try:
+        _run(command)
+    except UserError:
+        if len(unit) == 1:
+            raise
+        for single in unit:  # for another compiler, say, two files may share a name
+            _compile([single], folder, empty)
+        return
     for other in unit[1:]:
         Path(other.object).write_bytes(empty)
 

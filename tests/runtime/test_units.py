@@ -51,6 +51,17 @@ def test_files_with_the_same_private_names_and_macros_share_a_unit(tmp_path):
     assert subprocess.run([program]).returncode == 34
 
 
+def test_files_that_cannot_share_a_unit_are_compiled_one_by_one(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.cc").write_text(f"static int x = 1;\nint {name}() {{ return x; }}\n")
+    built = [f'"g++" "{tmp_path}/{n}.cc" -c -o "{tmp_path}/{n}.o"' for n in ("a", "b")]
+    units.compile_in_units(built, tmp_path)
+    names = subprocess.run(
+        ["nm", "-C", tmp_path / "b.o"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "b()" in names and "a()" not in names
+
+
 def test_the_compilers_first_error_is_told(tmp_path):
     (tmp_path / "bad.cc").write_text("int x = y;\n")
     with pytest.raises(UserError, match="y"):

@@ -105,6 +105,11 @@ static string replaced(string text, const string& old, const string& by) {
     return at == string::npos ? text : text.replace(at, old.size(), by);
 }
 
+static void add_macro(const string& line, std::set<string>& macros) {
+    if (startswith(line, "#define "))
+        macros.insert(line.substr(8, line.find_first_of(" (\t", 8) - 8));
+}
+
 // A kernel as a part of a unit; "" where it must be compiled alone. Its function gets the number, its macros end
 // with it, and the functions that a `jt.code` kernel brings along get a namespace.
 static string part(const Kernel& kernel, int number) {
@@ -113,6 +118,7 @@ static string part(const Kernel& kernel, int number) {
     auto start = source.rfind(kernel.uses_std() ? "\nusing namespace std;" : "\nnamespace jittor {", call);
     if (call == string::npos || start == string::npos)
         return "";
+    string function = source.substr(start);
     const string nested = "namespace jittor {";
     string directives, own, space = "kernel_" + S(number);
     std::set<string> macros;
@@ -122,8 +128,7 @@ static string part(const Kernel& kernel, int number) {
         bool directive = continues || startswith(text, "#");
         if (startswith(text, "#if") && has_own)
             return "";
-        if (!continues && startswith(text, "#define "))
-            macros.insert(text.substr(8, text.find_first_of(" (\t", 8) - 8));
+        add_macro(text, macros);
         continues = directive && endswith(text, "\\");
         if (text == nested || (in_jittor && text == "}")) {
             in_jittor = !in_jittor;
@@ -136,7 +141,8 @@ static string part(const Kernel& kernel, int number) {
     }
     if (in_jittor)
         return "";
-    string function = source.substr(start);
+    for (auto& line : split(function, "\n"))
+        add_macro(strip(line), macros);
     string body = "jit_run_" + S(number) + "() {";
     if (has_own) {
         own = "namespace " + space + " {\n" + own + "}\n";

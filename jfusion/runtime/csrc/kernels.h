@@ -215,7 +215,8 @@ static vector<Kernel*> take(int compilers) {
 static void compile_kernel(const string& path, const string& library, const string& symbol, const string& source,
                            const string& flags, const string& extra_flags) {
     using namespace kernel_units;
-    Kernel kernel{path, library, symbol, source, select(flags + " " + extra_flags, false), select(extra_flags, true)};
+    string libraries = select(fix_cl_flags(extra_flags, false), true);
+    Kernel kernel{path, library, symbol, source, select(flags + " " + extra_flags, false), libraries};
     kernel.key = without_paths(kernel.flags) + S(hash64(source));
     if (access(library.c_str(), R_OK) == 0 && read_all(library + ".key") == kernel.key)
         return;

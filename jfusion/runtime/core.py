@@ -128,6 +128,7 @@ def jittor_uses(folder: Path) -> Iterator[None]:
         sys.path.remove(jittor_utils.cache_path)
     sys.path.append(str(folder))
     jittor_utils.cache_path, lock.lock_path = str(folder), str(folder / "jittor.lock")
+    lock.jittor_lock = lock.Lock(lock.lock_path)
     replaced = _Replaced(folder, jittor_utils)
     try:
         yield

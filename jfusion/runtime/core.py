@@ -19,7 +19,7 @@ from typing import Any
 
 from jfusion.runtime.cache import short_hash
 from jfusion.runtime.machine import compiler, cpu_features
-from jfusion.runtime.units import CSRC, compile_in_units
+from jfusion.runtime.units import CORE, CSRC, compile_in_units, joined
 
 JITTOR_VERSION = "1.3.11.0"
 
@@ -158,9 +158,10 @@ class _Replaced:
         return getattr(self._helpers, name)  # as Jittor's module of helpers
 
     def load_helpers(self, silent: bool | None = None) -> None:
-        """Imports Jittor's module of helpers, and takes its place."""
-        self._load(silent)
-        if self._utils.cc and self._helpers is None:
+        """Imports Jittor's module of helpers where it is made, and takes its place in any case."""
+        if self._helpers is None:
+            self._utils.cc = None
+            self._load(silent)
             self._helpers, self._utils.cc = self._utils.cc, self
 
     def run(self, command: str, *rest: Any, **named: Any) -> str:
@@ -170,16 +171,23 @@ class _Replaced:
             return self._run(command, *rest, **named)
         kept = self._folder / "gen" / "data.cc"
         shutil.copyfile(source, kept)
-        self._later.append(command.replace(f'"{source}"', f'"{kept}"').replace("-O2", "-O1 -w"))
+        self._later.append(command.replace(f'"{source}"', f'"{kept}"').replace("-O2", f"{CORE} -w"))
         return ""
 
     def cache_compile(self, command: str, *_: str) -> bool:
-        """Runs a command unless its output exists, which it makes in one step. Returns False: nothing is old."""
+        """Runs a command unless its output exists, which it makes in one step. Returns False: nothing is old.
+
+        Jittor's helpers are the first library of a core; they are made with the rest.
+        """
         output = re.findall(r' -o "([^"]+)"', command)[-1]
+        if Path(output).exists():
+            return False
+        if Path(output).name.startswith("jit_utils_core"):
+            self._later.append(joined(command, self._folder / "obj_files"))
+            return False
         made = f"{output}.{os.getpid()}"
-        if not Path(output).exists():
-            self._run(command.replace(f' -o "{output}"', f' -o "{made}"'))
-            Path(made).replace(output)
+        self._run(command.replace(f' -o "{output}"', f' -o "{made}"'))
+        Path(made).replace(output)
         return False
 
     def run_many(self, commands: list[str], cache: str, jittor: str, message: str = "") -> None:
@@ -188,3 +196,5 @@ class _Replaced:
         if not any((self._folder / part / name).exists() for part in ("", "custom_ops")):
             compile_in_units(commands, self._folder / "obj_files", self._later)
             self._later = []
+        with self._utils.import_scope(os.RTLD_NOW | os.RTLD_GLOBAL | os.RTLD_DEEPBIND):
+            self.load_helpers()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,18 +25,16 @@ _ALONE = ("cuda_flags.cc", "pyjt_jit_flags.cc", "cpu_atomic.cc")
 
 # Names of one file alone that several files have.
 _PRIVATE = re.compile(
-    r"^static\s+(?:inline\s+)?(?:const )?[\w<>]+\*?\s+"
-    r"(make_\w+|isvar|init|findc|get_shape|set_shape|short_type|_|(?:bi|u)nary_ops)\b",
+    r"^(?:inline\s+)?static\s+(?:inline\s+)?(?:const )?[\w<>]+\*?\s+"
+    r"(make_\w+|isvar|init|findc|fast_strcmp|get_shape|set_shape|short_type|_|(?:bi|u)nary_ops)\b",
     re.MULTILINE,
 )
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
 
 _USE_CUDA = re.compile(r"^(?:extern int use_cuda|DECLARE_FLAG\(int, use_cuda\));", re.MULTILINE)
-_GUARDED = """#ifndef JIT_COMPILER_H
-#define JIT_COMPILER_H
-#include "jit_compiler.h"
-#endif
-"""
+# These headers lack a guard.
+_UNGUARDED = re.compile(r'^#include "(grad|jit_compiler)\.h"$', re.MULTILINE)
+_GUARDED = '#ifndef INCLUDED_\\1\n#define INCLUDED_\\1\n#include "\\1.h"\n#endif'
 
 # What of a core's file is replaced, exactly once: (file, old, new).
 _CHANGES = (
@@ -94,7 +93,7 @@ def compile_in_units(commands: list[str], folder: Path, others: Sequence[str] = 
     """
     cores = len(os.sched_getaffinity(0))
     parsed = [Command.parse(text) for text in commands]
-    units = divide(parsed, max(8, 2 * cores))
+    units = divide(parsed, 2 * cores)
     empty = _empty_object(parsed[0].compiler, folder)
     with ThreadPoolExecutor(cores) as pool:
         jobs = [pool.submit(_run, command) for command in others]
@@ -102,6 +101,15 @@ def compile_in_units(commands: list[str], folder: Path, others: Sequence[str] = 
         jobs += [pool.submit(_compile, unit, folder, empty) for unit in longest]
         for job in jobs:
             job.result()
+
+
+def joined(command: str, folder: Path) -> str:
+    """A command of Jittor's that makes a library of several sources, with one unit in their place."""
+    names = " ".join(re.findall(r'"[^"]+\.cc"', command))
+    path = folder / "unit-library.cc"
+    sources = enumerate(re.findall(r'"([^"]+)"', names))
+    path.write_text("".join(text_in_unit(Path(source), number) for number, source in sources))
+    return command.replace(names, f'"{path}"').replace("-O2", f"-w -g0 {CORE}")
 
 
 def divide(commands: list[Command], count: int) -> list[list[Command]]:
@@ -124,15 +132,17 @@ def _weight(unit: list[Command]) -> float:
     return _HEADERS + sum(sizes)
 
 
+CORE = "-Og"  # the core's arithmetic is in the kernels
+GENERATED = "-O0"
 _HEADERS = 3
 
 # how many bytes of source the compiler gets through in a second, after the headers
-_BYTES = {"-O0": 150_000, "-O1": 25_000}
+_BYTES = {GENERATED: 100_000, CORE: 20_000}
 
 
 def _optimization(command: Command) -> str:
     """What converts Python's arguments is generated and large; it is called once for an operation."""
-    return "-O0" if command.name.startswith("pyjt_") else "-O1"
+    return GENERATED if command.name.startswith("pyjt_") else CORE
 
 
 def _compile(unit: list[Command], folder: Path, empty: bytes) -> None:
@@ -156,7 +166,9 @@ def _compile(unit: list[Command], folder: Path, empty: bytes) -> None:
 
 
 def _run(command: str) -> None:
+    started = time.monotonic()
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    print(f"{time.monotonic() - started:.1f} s: {command.split()[-1]}", flush=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line]
         raise UserError(
@@ -180,8 +192,7 @@ def text_in_unit(source: Path, number: int) -> str:
     # without CUDA a header makes this variable a constant, 0
     if source.name not in _ALONE and _USE_CUDA.search(text):
         text = '#include "misc/cuda_flags.h"\n' + _USE_CUDA.sub("", text)
-    # this header lacks a guard
-    text = text.replace('#include "jit_compiler.h"', _GUARDED)
+    text = _UNGUARDED.sub(_GUARDED, text)
     ends = "".join(f"#undef {name}\n" for name in macros)
     return f'#line 1 "{source}"\n{text}\n{ends}'
 

@@ -114,6 +114,15 @@ def start_header(folder: Path, jittor: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def _with_relative_places(command: str, folder: Path, home: Path) -> str:
+    """A command whose library in `folder` looks for others within `home` from its own place: it may be carried."""
+
+    def relative(found: re.Match) -> str:
+        return f"-Wl,-rpath,'$ORIGIN/{os.path.relpath(found[1], folder)}'"
+
+    return re.sub(rf'-Wl,-rpath,"?({re.escape(str(home))}/[^"\s]*)"?', relative, command)
+
+
 @contextlib.contextmanager
 def jittor_uses(folder: Path) -> Iterator[None]:
     """While Jittor is imported: it compiles into `folder` what is not there, and leaves alone what is.
@@ -186,6 +195,7 @@ class _Replaced:
             self._later.append(joined(command, self._folder / "obj_files"))
             return False
         made = f"{output}.{os.getpid()}"
+        command = _with_relative_places(command, Path(output).parent, self._folder.parent)
         self._run(command.replace(f' -o "{output}"', f' -o "{made}"'))
         Path(made).replace(output)
         return False

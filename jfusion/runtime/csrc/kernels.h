@@ -81,6 +81,20 @@ static void check_run(const string& command) {
     }
 }
 
+// Those that a kernel names are found from its own place, so that the folder of all can be carried elsewhere.
+static string with_relative_places(const string& flags) {
+    string home = cache_path.substr(0, cache_path.rfind('/') + 1), changed;
+    const string option = "-Wl,-rpath,";
+    for (auto flag : shsplit(flags)) {
+        string path = startswith(flag, option) ? flag.substr(option.size()) : "";
+        path.erase(std::remove(path.begin(), path.end(), '"'), path.end());
+        if (startswith(path, home))
+            flag = option + "'$ORIGIN/../../" + path.substr(home.size()) + "'";
+        changed += " " + flag;
+    }
+    return changed;
+}
+
 // Libraries are named by none of the kernels: all that they use has been loaded already.
 static string link(const Kernel& kernel, const string& input, const string& output) {
     return "\"" + cc_path + "\" \"" + input + "\"" + kernel.flags + " -w -shared -nodefaultlibs -lm -lgcc" +
@@ -215,7 +229,7 @@ static vector<Kernel*> take(int compilers) {
 static void compile_kernel(const string& path, const string& library, const string& symbol, const string& source,
                            const string& flags, const string& extra_flags) {
     using namespace kernel_units;
-    string libraries = select(fix_cl_flags(extra_flags, false), true);
+    string libraries = with_relative_places(select(fix_cl_flags(extra_flags, false), true));
     Kernel kernel{path, library, symbol, source, select(flags + " " + extra_flags, false), libraries};
     kernel.key = without_paths(kernel.flags) + S(hash64(source));
     if (access(library.c_str(), R_OK) == 0 && read_all(library + ".key") == kernel.key)

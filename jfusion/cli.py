@@ -52,6 +52,7 @@ COMMANDS = {
     "demo": "run the whole job on sample photographs",
     "systems": "list the systems",
     "doctor": "show what jfusion found on this machine",
+    "cache": "carry what was compiled to another machine",
 }
 FILE_HELP = "settings as JSON or YAML; options override them"
 

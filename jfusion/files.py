@@ -24,6 +24,7 @@ KINDS = {
     "video": (b"....ftyp", b"\x1a\x45\xdf\xa3", b"RIFF....AVI ", b"nut/"),
     "volume": (b"\x1f\x8b", rb"\x5c\x01\0\0", rb"\0\0\x01\x5c"),
     "H5 file": (b"\x89HDF",),
+    "archive": (b"PK",),
     "features": (b"\x93NUMPY",),
     "parameters": (b"MATLAB", b"svm_type", rb"x\s"),  # of NIQE and BRISQUE
     "checkpoint": (b"\x80", b"PK", b"}", rb".{5}\0{3}\{"),  # the last: .safetensors

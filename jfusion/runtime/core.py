@@ -57,12 +57,32 @@ def core_parts(cache_name: str) -> dict[str, str]:
         "Jittor": JITTOR_VERSION,
         "jfusion": short_hash(HEADER + "".join(p.read_text() for p in _recipe())),
         "Python": f"{sys.implementation.cache_tag} {sysconfig.get_platform()}",
-        "oneDNN": metadata.version("onednn-cpu-gomp"),
+        "oneDNN": _onednn_version(),
         "compiler": _version(path) if path else "",
         "flags": flags,
         "processor": asked.group(1) if asked else " ".join(cpu_features()),
         "name": cache_name,
     }
+
+
+def _onednn_version() -> str:
+    """The version of the wheel, "" where it is not installed."""
+    try:
+        return metadata.version("onednn-cpu-gomp")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def key_here(home: Path, cache_name: str) -> str:
+    """The key of this environment's core; without a compiler, that of the newest core in `home` that fits."""
+    parts = core_parts(cache_name)
+    if not parts["compiler"]:
+        for stamp in sorted(home.glob("ready-*.json"), key=lambda path: -path.stat().st_mtime):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                theirs = dict(json.loads(stamp.read_text())["parts"])
+                if {**theirs, "compiler": ""} == parts:
+                    return key_of(theirs)
+    return key_of(parts)
 
 
 def _recipe() -> list[Path]:
@@ -91,26 +111,21 @@ def kernel_flags(folder: Path) -> str:
     )
 
 
-def start_header(folder: Path, jittor: Path) -> subprocess.Popen:
+def start_header(folder: Path, jittor: Path) -> subprocess.Popen | None:
     """Copies Jittor's package into the folder and starts to compile what every kernel includes.
 
-    Jittor is then imported from the copy, so that no path of an environment gets into the core.
+    Jittor is then imported from the copy, so that no path of an environment gets into the core. Returns None
+    where there is no compiler: what was carried here runs without.
     """
     ignored = shutil.ignore_patterns("__pycache__", "test", "notebook")
     shutil.copytree(jittor, folder / "jittor", ignore=ignored)
     header = folder / "kernel.h"
     header.write_text(HEADER)
+    if compiler() is None:
+        return None
     flags = shlex.split(kernel_flags(folder).replace(f"-include {header}", ""))
-    command = [
-        str(compiler()),
-        *flags,
-        "-w",
-        "-x",
-        "c++-header",
-        str(header),
-        "-o",
-        f"{header}.gch",
-    ]
+    command = [str(compiler()), *flags, "-w", "-x", "c++-header", str(header)]
+    command += ["-o", f"{header}.gch"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import sysconfig
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 from jfusion.files import point_link, write_script
 from jfusion.runtime import cuda_patches, cuda_toolkit
-from jfusion.runtime.cache import shell_safe, short_hash
+from jfusion.runtime.cache import cache_home, shell_safe, short_hash
 from jfusion.runtime.machine import (
+    compiler,
     cuda,
     local_mpi,
     physical_cores,
@@ -38,11 +40,29 @@ def environment() -> dict[str, str]:
     if nvcc:  # the three would be downloaded, and cuDNN does what oneDNN would do
         variables |= {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0", "use_mkl": "0"}
         variables |= {"NVIDIA_TF32_OVERRIDE": "1" if precision() == "tf32" else "0"}
-    config = python_config()
-    if config:
-        variables["python_config_path"] = config
+    variables["python_config_path"] = python_config() or str(_stand_in("python-config", CONFIG))
     chosen = {key: os.environ.get(key, value) for key, value in variables.items()}
+    if compiler() is None:
+        chosen["cc_path"] = str(_stand_in("no-g++", NO_COMPILER))
     return {**chosen, "nvcc_path": nvcc}
+
+
+# What a machine without a compiler lacks: Jittor asks both while it is imported, although the core is there.
+NO_COMPILER = """#!/bin/sh
+[ "$1" = --version ] && exec echo "g++ 0.0.0"
+echo "no C++ compiler found, and this kernel has not been carried here; remedy: apt-get install g++" >&2
+exit 1
+"""
+CONFIG = f"""#!/bin/sh
+case "$1" in
+    --extension-suffix) echo {sysconfig.get_config_var("EXT_SUFFIX")} ;;
+    *) echo -I{sysconfig.get_paths()["include"]} ;;
+esac
+"""
+
+
+def _stand_in(name: str, text: str) -> Path:
+    return write_script(cache_home() / f"{name}-{short_hash(text)}", text)
 
 
 def _cache_name() -> str:
@@ -58,12 +78,12 @@ def _cache_name() -> str:
 
 @contextlib.contextmanager
 def changed_environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets the variables; afterward HOME, JITTOR_HOME and nvcc_path are what they were.
+    """Sets the variables; afterward HOME, JITTOR_HOME, cc_path and nvcc_path are what they were.
 
     nvcc_path is that of the folder of links: taken for the user's, it would get a folder of links of its own, and
     with it another core.
     """
-    before = {key: os.environ.get(key) for key in ("HOME", "JITTOR_HOME", "nvcc_path")}
+    before = {key: os.environ.get(key) for key in ("HOME", "JITTOR_HOME", "cc_path", "nvcc_path")}
     os.environ.update(variables)
     try:
         yield

@@ -213,13 +213,14 @@ def choose_gpu() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["JFUSION_GPU"] = (seen + [""] * count)[rank]
 
 
-def check_requirements() -> None:
-    """Raises UserError unless the compiler, Python's development files and, for the CPU, oneDNN are here."""
-    if compiler() is None:
+def check_requirements(compiles: bool = True) -> None:
+    """Raises UserError unless oneDNN, for the CPU, and what `compiles` are here: g++ and Python's headers."""
+    if compiles and compiler() is None:
         raise UserError(
-            "no C++ compiler found; remedy: apt-get install g++ (or set cc_path to yours)"
+            "no C++ compiler found; remedy: apt-get install g++ (or set cc_path to yours), or jfusion cache "
+            "unpack on this machine what another one has compiled"
         )
-    if python_config() is None:
+    if compiles and python_config() is None:
         raise UserError(
             f"the development files of Python 3.{sys.version_info.minor} are missing "
             f"(python3.{sys.version_info.minor}-config); remedy: apt-get install python3-dev"

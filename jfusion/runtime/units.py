@@ -41,10 +41,10 @@ _CHANGES = (
     (
         "jit_compiler.cc",
         "    cache_compile(cmd, cache_path, jittor_path);\n    auto jit_entry",
-        '    if (is_cuda_op || src.find("@begin") != string::npos)\n'
+        "    if (is_cuda_op)\n"
         "        cache_compile(cmd, cache_path, jittor_path);\n"
         "    else\n"
-        "        compile_kernel(jit_src_path, jit_lib_path, symbol_name, src, cc_flags, extra_flags);\n"
+        "        compile_kernel(cmd, jit_src_path, jit_lib_path, symbol_name, src, cc_flags, extra_flags);\n"
         "    auto jit_entry",
     ),
     (

@@ -226,14 +226,20 @@ static vector<Kernel*> take(int compilers) {
 } // kernel_units
 
 // Compiles a kernel unless its library is there; the threads that ask at the same time share compilers.
-static void compile_kernel(const string& path, const string& library, const string& symbol, const string& source,
-                           const string& flags, const string& extra_flags) {
+// Jittor edits the assembler text of a kernel with a mark; for that one its own command is run.
+static void compile_kernel(const string& command, const string& path, const string& library, const string& symbol,
+                           const string& source, const string& flags, const string& extra_flags) {
     using namespace kernel_units;
     string libraries = with_relative_places(select(fix_cl_flags(extra_flags, false), true));
     Kernel kernel{path, library, symbol, source, select(flags + " " + extra_flags, false), libraries};
     kernel.key = without_paths(kernel.flags) + S(hash64(source));
     if (access(library.c_str(), R_OK) == 0 && read_all(library + ".key") == kernel.key)
         return;
+    if (source.find("@begin") != string::npos) {
+        jit_compiler::cache_compile(command, cache_path, jittor_path);
+        write(library + ".key", kernel.key);
+        return;
+    }
     static const int compilers = std::max(1, std::min(16, (int)std::thread::hardware_concurrency()));
     std::unique_lock<std::mutex> lock(mutex);
     waiting.push_back(&kernel);

@@ -23,6 +23,7 @@ from jfusion.runtime.machine import cpu_features
 
 CONTENTS = "core.json"
 MOST_BYTES = 4_000_000_000  # of all files together
+MOST_OF_ONE = 200_000_000
 MOST_TEXT = 20_000_000  # of `CONTENTS`
 _LIBRARY = re.compile(r"(?:(?:jit|custom_ops)/)?[\w+.-]+\.so(?:\.key)?|data\.md5", re.ASCII)
 
@@ -111,8 +112,9 @@ def _contents(archive: zipfile.ZipFile, path: str | Path) -> dict[str, Any]:
         for name in files:
             if not _LIBRARY.fullmatch(name) or name not in members:
                 raise ValueError(f"{printable(name)[:80]} is no library in it")
-        if sum(members[name].file_size for name in files) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES / 1e9:g} GB")
+        sizes = [members[name].file_size for name in files]
+        if sum(sizes) > MOST_BYTES or max(sizes, default=0) > MOST_OF_ONE:
+            raise ValueError("it would become more bytes than a cache has")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is no file of jfusion cache pack: {error}") from error
     return contents
@@ -129,8 +131,8 @@ def check_fits(theirs: dict[str, str], here: dict[str, str], path: str | Path) -
         raise UserError(
             f"{path} is for processors of {level}; this one lacks {', '.join(sorted(lacking))}"
         )
-    for part, mine in here.items():
-        other = theirs.get(part, "")
+    for part in sorted(here.keys() | theirs.keys()):
+        mine, other = here.get(part, ""), theirs.get(part, "")
         if other == mine or (part == "compiler" and not mine):
             continue
         if part == "processor":  # long lists, of which the difference is told

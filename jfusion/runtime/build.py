@@ -72,7 +72,7 @@ def is_prepared() -> bool:
 def prepare(quiet: bool = False) -> dict[str, Any]:
     """Compiles Jittor's core where that has not been done; safe when several processes start at once.
 
-    Returns {"environment": ..., "folder": that of a core for the CPU or "", "cache_path": ...}.
+    Returns {"environment": ..., "movable": whether it is for the CPU, "cache_path": ...}.
     """
     check_numpy()
     home = cache_home()
@@ -105,7 +105,7 @@ def _prepare_mpi(home: Path, variables: dict[str, str], ready: dict[str, Any]) -
         if not done.exists():
             settings = json.dumps({**variables, **wanted, "kernel_flags": ""})
             command = [sys.executable, "-c", _BUILD_CORE, str(home), settings, str(done)]
-            command += [ready["folder"]] if ready.get("folder") else []
+            command += [ready["cache_path"]] if ready.get("movable") else []
             child = subprocess.run(
                 command, cwd=home, env=outside_mpi(), capture_output=True, text=True
             )
@@ -159,21 +159,23 @@ def read_stamp(stamp: Path) -> dict[str, Any] | None:
     """What a stamp says of a compiled core; None when it cannot be read, or its files are not as it says.
 
     A core with a file that is missing, truncated or replaced is removed, with a notice, and is then compiled
-    again. A core elsewhere is left alone: this stamp was copied here with the folder around it.
+    again. A core elsewhere is left alone: this stamp was copied here with the folder around it. One for the CPU may
+    be moved or copied with that folder.
     """
+    home = stamp.parent
     try:
         ready = json.loads(stamp.read_text())
-        folder, files = Path(ready["cache_path"]), dict(ready["files"])
+        folder, files = home / ready["cache_path"], dict(ready["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if stamp.parent.resolve() not in folder.resolve().parents:
         return None
-    damaged = [path for path, state in files.items() if _state_of(Path(path)) != state]
+    damaged = [path for path, state in files.items() if _state_of(home / path) != state]
     if folder.is_dir() and not damaged:
-        return ready
+        return {**ready, "cache_path": str(folder)}
     if damaged:
         print(
-            f"jfusion: {damaged[0]} is damaged or missing; Jittor's core is compiled again",
+            f"jfusion: {home / damaged[0]} is damaged or missing; Jittor's core is compiled again",
             file=sys.stderr,
         )
         if any(not path.endswith(".gch") for path in damaged):
@@ -279,7 +281,7 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
     finish_header(folder, header)
     ready = {
         "executable": sys.executable,
-        "folder": str(folder or ""),
+        "movable": folder is not None,
         "cache_path": made["cache_path"],
         "seconds": time.time() - started,
     }
@@ -287,13 +289,14 @@ def _build(home: Path, variables: dict[str, str], stamp: Path) -> dict[str, Any]
 
 
 def write_stamp(stamp: Path, ready: dict[str, Any]) -> dict[str, Any]:
-    """Writes what is known of a compiled core, with the state of its files; returns all of it."""
-    files = {str(path): _state_of(path) for path in _core_files(Path(ready["cache_path"]))}
-    ready = {**ready, "files": files}
+    """Writes what is known of a compiled core, with the state of its files; returns what `read_stamp` will."""
+    home, folder = stamp.parent, Path(ready["cache_path"])
+    files = {str(path.relative_to(home)): _state_of(path) for path in _core_files(folder)}
+    place = folder.relative_to(home) if ready["movable"] else folder
     temporary = stamp.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(ready))
+    temporary.write_text(json.dumps({**ready, "cache_path": str(place), "files": files}))
     temporary.replace(stamp)
-    return ready
+    return {**ready, "files": files}
 
 
 def start_folder(folder: Path) -> subprocess.Popen | None:

@@ -44,7 +44,7 @@ def pack(path: str | Path) -> int:
     Returns the number of kernels. Raises UserError when it is compiled for a GPU, or the file cannot be written.
     """
     variables = _for_the_cpu()
-    folder = Path(build.prepare(quiet=True)["folder"])
+    folder = Path(build.prepare(quiet=True)["cache_path"])
     files = [*folder.glob("*.so"), *folder.glob("custom_ops/*.so"), folder / "data.md5"]
     # a kernel is whole when its key has been written
     keys = sorted(folder.glob("jit/*.so.key"))
@@ -174,7 +174,7 @@ def _adopt(home: Path, made: Path, parts: dict[str, str]) -> int:
             added += target.suffix == ".key"
     if fresh:
         build.finish_header(folder, header)
-        ready = {"executable": sys.executable, "folder": str(folder), "cache_path": str(folder)}
+        ready = {"executable": sys.executable, "movable": True, "cache_path": str(folder)}
         build.write_stamp(stamp, {**ready, "parts": parts})
     return added
 

@@ -29,7 +29,7 @@ def load_jittor() -> Any:
     for kind in (np.float32, np.float64):
         np.finfo(kind)
     ready = prepare()
-    folder = Path(ready["folder"]) if ready.get("folder") else None
+    folder = Path(ready["cache_path"]) if ready.get("movable") else None
     jittor = import_jittor(cache_home(), ready["environment"], folder)
     if jittor.has_cuda:
         jittor.flags.use_cuda = 1

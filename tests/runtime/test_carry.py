@@ -50,6 +50,14 @@ def test_what_was_packed_is_found_by_the_next_start(home, tmp_path):
     assert carry.unpack(file) == 0
 
 
+def test_the_folder_of_everything_compiled_may_be_moved(home, tmp_path, monkeypatch):
+    carry.unpack(archive(tmp_path / "c.zip", {**LIBRARIES, **KERNELS}, parts()))
+    moved = home.rename(tmp_path / "moved")
+    monkeypatch.setenv("JFUSION_HOME", str(moved))
+    ready = build.read_stamp(build.stamp_path(moved, environment.environment()))
+    assert ready["cache_path"] == str(moved / f"core-{core.key_of(parts())}")
+
+
 def test_kernels_that_are_there_stay(home, tmp_path):
     file = archive(tmp_path / "c.zip", {**LIBRARIES, **KERNELS}, parts())
     carry.unpack(file)
@@ -65,7 +73,7 @@ def test_packing_leaves_out_kernels_that_are_being_compiled(home, tmp_path, monk
     for name, data in {**LIBRARIES, **KERNELS, "jit/half_op.so": b"\x7fE"}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    monkeypatch.setattr(build, "prepare", lambda quiet: {"folder": str(folder)})
+    monkeypatch.setattr(build, "prepare", lambda quiet: {"cache_path": str(folder)})
     assert carry.pack(tmp_path / "c.zip") == 1
     shutil.rmtree(folder)
     assert carry.unpack(tmp_path / "c.zip") == 1

@@ -86,7 +86,8 @@ def key_here(home: Path, cache_name: str) -> str:
 
 
 def _recipe() -> list[Path]:
-    return [Path(__file__).with_name("units.py"), Path(__file__), CSRC / "kernels.h"]
+    headers = (CSRC / "kernels.h", CSRC / "places.h")
+    return [Path(__file__).with_name("units.py"), Path(__file__), *headers]
 
 
 def _version(compiler: str) -> str:

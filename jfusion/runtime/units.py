@@ -53,6 +53,13 @@ _CHANGES = (
         f'}}\n}}\n#include "{CSRC / "kernels.h"}"\nnamespace jittor {{\nnamespace jit_compiler {{\n'
         "std::mutex dl_open_mutex;\n",
     ),
+    (
+        "op_compiler.cc",
+        "\nusing namespace jit_compiler;\n",
+        f'\n}}\n#include "{CSRC / "places.h"}"\nnamespace jittor {{\nusing namespace jit_compiler;\n',
+    ),
+    ("op_compiler.cc", " get_op_info(name);", " op_info_here(name);"),
+    ("op_compiler.cc", " get_op_info(_op->name());", " op_info_here(_op->name());"),
     # these threads wait for the compiler, whose processes `kernels.h` counts
     (
         "parallel_compiler.cc",

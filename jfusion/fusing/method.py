@@ -44,7 +44,7 @@ def _note_first_compilation() -> None:
         raise UserError(f"{error}; {at_once}") from error
     if not prepared:
         print(
-            "note: networks run in Jittor, whose core is compiled first, once on this machine (3 to 4 minutes on "
+            "note: networks run in Jittor, whose core is compiled first, once on this machine (about a minute on "
             f"two cores); {at_once}",
             flush=True,
         )

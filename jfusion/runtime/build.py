@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -43,7 +44,7 @@ from jfusion.runtime.machine import (
 )
 
 LINKING = 3.0  # seconds after which nobody writes to a kernel any more
-CORE_FILES = 20  # units of a CPU core with oneDNN, for the progress bar
+CORE_FILES = 157  # object files of a core that Jittor compiles itself, for the progress bar
 
 
 _BUILD_CORE = """
@@ -326,23 +327,18 @@ def _core_files(folder: Path) -> list[Path]:
     return sorted(path for part in parts for path in folder.glob(part))
 
 
-_OBJECTS = ".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"  # of a core for a GPU
-
-
 def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
     from tqdm import tqdm
 
     bar = tqdm(
-        total=CORE_FILES,
-        desc="Compiling Jittor's core (once on this machine, one to two minutes on two cores)",
+        desc="Compiling Jittor's core (once on this machine, about a minute on two cores)",
+        total=1,
         unit="part",
         leave=False,
     )
     try:
         while child.poll() is None:
-            folders = [*home.glob("core-*/obj_files"), *home.glob(_OBJECTS)]
-            files = [file for folder in folders for file in folder.glob("*.o")]
-            bar.n = min(sum(_is_made(file, started) for file in files), CORE_FILES)
+            bar.n, bar.total = _progress(home, started)
             bar.refresh()
             time.sleep(0.5)
     except BaseException:
@@ -352,13 +348,17 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
         bar.close()
 
 
-def _is_made(file: Path, started: float) -> bool:
-    """Whether a unit's object file was written since; those of the sources within a unit are all but empty."""
-    try:
-        status = file.stat()
-    except OSError:  # the compiler replaces it
-        return False
-    return status.st_mtime > started and status.st_size > 2000
+def _progress(home: Path, started: float) -> tuple[int, int]:
+    """How many parts of a core are compiled, and of how many: as units.py says, or files of a core for a GPU."""
+    log = home / "build.log"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    expected = re.findall(r"^(\d+) parts$", text, re.MULTILINE)
+    if expected:
+        return len(re.findall(r"^[\d.]+ s: ", text, re.MULTILINE)), sum(map(int, expected))
+    done = 0
+    for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"):
+        done += sum(_written(file) > started for file in folder.glob("*.o"))
+    return min(done, CORE_FILES), CORE_FILES
 
 
 def clean() -> int:

@@ -91,10 +91,12 @@ def _for_the_cpu() -> dict[str, str]:
 def _opened(path: str | Path) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever a damaged or hostile one raises is a UserError."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        file = Path(path).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        with file, zipfile.ZipFile(file) as archive:
             yield archive
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path} is damaged, or no file of jfusion cache pack: {error}") from error
 

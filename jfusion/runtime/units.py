@@ -101,6 +101,7 @@ def compile_in_units(commands: list[str], folder: Path, others: Sequence[str] = 
     cores = len(os.sched_getaffinity(0))
     parsed = [Command.parse(text) for text in commands]
     units = divide(parsed, 2 * cores)
+    print(f"{len(units) + len(others)} parts", flush=True)  # as the progress bar expects it
     empty = _empty_object(parsed[0].compiler, folder)
     with ThreadPoolExecutor(cores) as pool:
         jobs = [pool.submit(_run, command) for command in others]

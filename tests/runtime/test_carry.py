@@ -122,6 +122,11 @@ def test_names_that_are_no_librarys_are_refused(home, tmp_path, name):
     assert not list(tmp_path.rglob("evil.so")) and not list(home.glob("core-*"))
 
 
+def test_a_folder_is_refused(home, tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        carry.unpack(tmp_path)
+
+
 @pytest.mark.parametrize("how", ["cut", "empty", "text", "missing", "other bytes", "no contents"])
 def test_a_damaged_file_is_refused(home, tmp_path, how):
     file = archive(tmp_path / "c.zip", LIBRARIES, parts())

@@ -58,6 +58,16 @@ def test_the_folder_of_everything_compiled_may_be_moved(home, tmp_path, monkeypa
     assert ready["cache_path"] == str(moved / f"core-{core.key_of(parts())}")
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_kernels_outlive_a_lost_stamp_but_not_a_damaged_core(home, tmp_path, whole):
+    carry.unpack(archive(tmp_path / "c.zip", {**LIBRARIES, **KERNELS}, parts()))
+    folder = home / f"core-{core.key_of(parts())}"
+    if not whole:
+        (folder / "jittor_core.x.so").write_bytes(LIBRARY[:20])
+    build.start_folder(folder)
+    assert (folder / "jit/a_op.so").exists() == whole
+
+
 def test_kernels_that_are_there_stay(home, tmp_path):
     file = archive(tmp_path / "c.zip", {**LIBRARIES, **KERNELS}, parts())
     carry.unpack(file)

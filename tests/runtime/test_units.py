@@ -81,3 +81,9 @@ def test_the_key_of_a_core_says_nothing_of_the_environment(monkeypatch):
     monkeypatch.setenv("cc_flags", "-march=x86-64-v3")
     other = core.core_parts("jfusion")
     assert core.key_of(other) != key and other["processor"] == "x86-64-v3"
+
+
+def test_machines_with_different_processors_have_a_core_each(monkeypatch):
+    key = core.key_of(core.core_parts("jfusion"))
+    monkeypatch.setattr(core, "cpu_features", lambda: ["avx"])
+    assert core.key_of(core.core_parts("jfusion")) != key

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jfusion.errors import UserError
 from jfusion.runtime.cache import short_hash
 from jfusion.runtime.machine import compiler, cpu_features
 from jfusion.runtime.units import CORE, CSRC, compile_in_units, joined
@@ -120,6 +121,7 @@ def start_header(folder: Path, jittor: Path) -> subprocess.Popen | None:
     """
     ignored = shutil.ignore_patterns("__pycache__", "test", "notebook")
     shutil.copytree(jittor, folder / "jittor", ignore=ignored)
+    _skip_bindings(folder / "jittor" / "pyjt_compiler.py")
     header = folder / "kernel.h"
     header.write_text(HEADER)
     if compiler() is None:
@@ -128,6 +130,18 @@ def start_header(folder: Path, jittor: Path) -> subprocess.Popen | None:
     command = [str(compiler()), *flags, "-w", "-x", "c++-header", str(header)]
     command += ["-o", f"{header}.gch"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _skip_bindings(file: Path) -> None:
+    """Lets a copy of Jittor write the Python bindings of its core only where that core is not there yet.
+
+    Otherwise each start would parse all headers and write 150 files again, for nothing: 0.4 s.
+    """
+    text, start = file.read_text(encoding="utf-8"), "def compile(cache_path, jittor_path):\n"
+    if text.count(start) != 1:
+        raise UserError(f"{file} is not that of Jittor {JITTOR_VERSION}; install it")
+    there = '    if glob.glob(os.path.join(cache_path, "jittor_core*.so")): return []\n'
+    file.write_text(text.replace(start, start + there), encoding="utf-8")
 
 
 def _with_relative_places(command: str, folder: Path, home: Path) -> str:

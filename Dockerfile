@@ -1,12 +1,11 @@
 # jfusion with its page, on the CPU; Jittor's core is compiled in the image.
 #
 #   docker build -t jfusion .
-#   docker run --rm --hostname buildkitsandbox -p 127.0.0.1:7860:7860 -v "$PWD/exp:/data/exp" jfusion
+#   docker run --rm -p 127.0.0.1:7860:7860 -v "$PWD/exp:/data/exp" jfusion
 #
-# then open http://127.0.0.1:7860. The host's name is the one that the image was built under: Jittor looks for what it
-# has compiled by it. Any command works, as any user:
+# then open http://127.0.0.1:7860. Any command works, as any user:
 #
-#   docker run --rm --hostname buildkitsandbox --user "$(id -u):$(id -g)" -v "$PWD:/data" jfusion jfusion fuse ir vi
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" jfusion jfusion fuse ir vi
 FROM python:3.11-slim-bookworm
 
 # Jittor compiles its operators when they are first used.

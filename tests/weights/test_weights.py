@@ -160,7 +160,7 @@ def test_a_damaged_file_is_refused_in_one_line_everywhere(folder, capsys, suffix
     assert main(["weights", "verify"]) == 2
     output = capsys.readouterr()
     assert len(output.err.strip().splitlines()) == 2
-    assert "whole-ivf: 1 files, hashes right" in output.out
+    assert "whole-ivf: 1 file, hashes right" in output.out
 
 
 # ---- which weights are used ----------------------------------------------------------------------

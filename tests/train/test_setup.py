@@ -235,7 +235,7 @@ def test_data_that_have_changed_are_named(toy, training_set, options, capsys):
         ({"step": True}, "step is not a count: True"),
         ({"epoch": -1}, "epoch is not a count: -1"),
         ({"epoch": 999}, "999 complete epochs of 6"),
-        ({"step": 10**9}, "counts 1000000000 steps, and 1 epochs and 0 batches are 2"),
+        ({"step": 10**9}, "counts 1000000000 steps, and 1 epoch and 0 batches are 2"),
     ],
 )
 def test_counts_that_cannot_be_right_are_refused(toy, training_set, options, counts, text):

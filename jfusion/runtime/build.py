@@ -42,6 +42,7 @@ from jfusion.runtime.machine import (
     onednn,
     usable_toolkit,
 )
+from jfusion.runtime.units import JITTOR_VERSION
 
 LINKING = 3.0  # seconds after which nobody writes to a kernel any more
 CORE_FILES = 157  # object files of a core that Jittor compiles itself, for the progress bar
@@ -140,7 +141,7 @@ def _fingerprint(variables: dict[str, str]) -> str:
         return core.key_here(cache_home(), variables["cache_name"])
     path = Path(compiler() or "").resolve()
     parts = [
-        core.JITTOR_VERSION,
+        JITTOR_VERSION,
         sys.executable,
         sys.version,
         platform.platform(),

@@ -137,7 +137,7 @@ def check_fits(theirs: dict[str, str], here: dict[str, str], path: str | Path) -
         mine, other = here.get(part, ""), theirs.get(part, "")
         if other == mine or (part == "compiler" and not mine):
             continue
-        if part == "processor":  # long lists, of which the difference is told
+        if part == "processor":  # long lists: their difference is enough
             other, mine = (
                 " ".join(sorted(set(a.split()) - set(b.split()))) or "none more"
                 for a, b in ((other, mine), (mine, other))

@@ -17,12 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jfusion.errors import UserError
 from jfusion.runtime.cache import short_hash
 from jfusion.runtime.machine import compiler, cpu_features
-from jfusion.runtime.units import CORE, CSRC, compile_in_units, joined
-
-JITTOR_VERSION = "1.3.11.0"
+from jfusion.runtime.units import CORE, CSRC, JITTOR_VERSION, changed, compile_in_units, joined
 
 # The headers that every kernel includes; they are compiled once. Each operation also declares the numbered
 # names that its function has where several kernels are compiled together (kernels.h).
@@ -137,11 +134,10 @@ def _skip_bindings(file: Path) -> None:
 
     Otherwise each start would parse all headers and write 150 files again, for nothing: 0.4 s.
     """
-    text, start = file.read_text(encoding="utf-8"), "def compile(cache_path, jittor_path):\n"
-    if text.count(start) != 1:
-        raise UserError(f"{file} is not that of Jittor {JITTOR_VERSION}; install it")
+    start = "def compile(cache_path, jittor_path):\n"
     there = '    if glob.glob(os.path.join(cache_path, "jittor_core*.so")): return []\n'
-    file.write_text(text.replace(start, start + there), encoding="utf-8")
+    text = changed(file.read_text(encoding="utf-8"), start, start + there, file)
+    file.write_text(text, encoding="utf-8")
 
 
 def _with_relative_places(command: str, folder: Path, home: Path) -> str:

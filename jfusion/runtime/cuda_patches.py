@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jfusion.errors import UserError
 from jfusion.runtime.cuda_toolkit import Toolkit
+from jfusion.runtime.units import changed
 
 
 class Patch(NamedTuple):
@@ -176,14 +177,20 @@ def patched(jittor: Path, home: Path, toolkit: Toolkit) -> Path:
     shutil.copytree(jittor, fresh / "jittor", ignore=shutil.ignore_patterns("__pycache__"))
     for change in needed(toolkit):
         path = fresh / "jittor" / change.file
-        source = path.read_text()
-        if source.count(change.old) != change.count:
-            shutil.rmtree(fresh)
-            raise UserError(
-                f"{jittor / change.file} is not that of Jittor 1.3.11.0, which jfusion patches for CUDA; "
-                "install jittor==1.3.11.0 (or set nvcc_path= for the CPU)"
+        try:
+            text = changed(
+                path.read_text(),
+                change.old,
+                change.new,
+                jittor / change.file,
+                change.count,
+                ", which jfusion patches for CUDA",
+                " (or set nvcc_path= for the CPU)",
             )
-        path.write_text(source.replace(change.old, change.new))
+        except UserError:
+            shutil.rmtree(fresh)
+            raise
+        path.write_text(text)
     try:
         fresh.rename(folder)
     except OSError:  # another process was first

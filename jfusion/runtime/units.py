@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from jfusion.errors import UserError
 
+JITTOR_VERSION = "1.3.11.0"
 CSRC = Path(__file__).parent / "csrc"
 
 # They give a name of Jittor's headers another meaning.
@@ -184,6 +185,20 @@ def _run(command: str) -> None:
         )
 
 
+def changed(
+    text: str, old: str, new: str, file: Path, count: int = 1, use: str = "", way_out: str = ""
+) -> str:
+    """The text of a file of Jittor's with `new` for `old`, which must be in it exactly `count` times.
+
+    use, way_out: added to the message. Raises UserError for the file of another version.
+    """
+    if text.count(old) != count:
+        raise UserError(
+            f"{file} is not that of Jittor {JITTOR_VERSION}{use}; install jittor=={JITTOR_VERSION}{way_out}"
+        )
+    return text.replace(old, new)
+
+
 def text_in_unit(source: Path, number: int) -> str:
     """The text of a file as a part of a unit: with private names of its own, and macros that end with it."""
     text = source.read_text(encoding="utf-8")
@@ -192,11 +207,7 @@ def text_in_unit(source: Path, number: int) -> str:
         text = re.sub(rf"(?<![.>])\b{name}\b", f"{name}_of_{number}", text)
     for file, old, new in _CHANGES:
         if file == source.name:
-            if text.count(old) != 1:
-                raise UserError(
-                    f"{source} is not that of Jittor 1.3.11.0; install jittor==1.3.11.0"
-                )
-            text = text.replace(old, new)
+            text = changed(text, old, new, source)
     # without CUDA a header makes this variable a constant, 0
     if source.name not in _ALONE and _USE_CUDA.search(text):
         text = '#include "misc/cuda_flags.h"\n' + _USE_CUDA.sub("", text)

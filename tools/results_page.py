@@ -41,7 +41,12 @@ SHOWN = (*metrics.PAPER, "CC", "SCD")
 RANK = "mean rank"
 BAR = 0.95  # of every metric of the published row
 # What the tables call the systems that jfusion has; the best of the others is shown as well.
-OURS = {"FILM": ("FILM",), "CDDFuse": ("CDDFuse", "CDDF"), "LFDT-Fusion": ("LFDT-Fusion", "LFDT")}
+OURS = {
+    "FILM": ("FILM",),
+    "CDDFuse": ("CDDFuse", "CDDF"),
+    "SFDFuse": ("SFDFuse",),
+    "LFDT-Fusion": ("LFDT-Fusion", "LFDT"),
+}
 PUBLISHED = ("RoadScene", "TNO", "MEFB", "Lytro")  # whose pairs here are the papers'
 BAR_OF = {("film", "RoadScene"), ("film", "Lytro"), ("film", "MEFB")}
 BAR_OF |= {("cddfuse", "RoadScene"), ("cddfuse", "TNO")}
@@ -58,7 +63,8 @@ have six metrics. Four of them (EN, SD, SF, AG) see the fused image alone, so ev
 good values. Therefore **CC** and **SCD**, which compare with the sources, are shown too, and warnings
 follow each table. *{rank}*: a method is ranked in each of the eight columns among the methods measured
 here (published rows are not ranked), and its ranks are averaged. The number of pairs is in brackets. Best in bold,
-second best in italics.
+second best in italics. Means are over the pairs for which a metric is defined: SCD is not where the fused image equals
+a source.
 
 """
 
@@ -164,7 +170,7 @@ def _table(of: TestSet, left_out: Iterable[str] = ()) -> str:
 
 
 def _published(of: TestSet) -> list[tuple[str, dict[str, float]]]:
-    """The rows of FILM, CDDFuse and LFDT-Fusion on a set, and of the best other system."""
+    """The rows of the systems in `OURS` on a set, and of the best other system."""
     sources: dict[str, dict[str, dict[str, float]]] = {}
     for cell in tables.cells():
         if cell.dataset == of.name and of.name in PUBLISHED:
@@ -233,11 +239,13 @@ def _bar(name: str, system: str, of: TestSet) -> str:
     row = {m: v for m, v in row.items() if m in (*SHOWN, "MI")}  # SSIM has another formula there
     short = [f"{m} {mean[name][m]:.2f} of {v}" for m, v in row.items() if mean[name][m] < BAR * v]
     ranks = _ranks(mean, metrics.PAPER)
-    better = [m for m, v in ranks.items() if m != name and v <= ranks[name]]
+    better = [m for m in BASELINES if ranks[m] <= ranks[name]]
     negative = [s for s in "AB" if mean[name][f"CC_{s}"] <= 0]
     parts = [f"below {BAR} of {title}'s row in {', '.join(short)}"] if short else []
     if better:
-        parts.append(f"{', '.join(better)} have a mean rank of the six metrics as good or better")
+        parts.append(
+            f"the mean rank of the six metrics is not better than that of {', '.join(better)}"
+        )
     parts += [f"CC with {s} is not positive" for s in negative]
     return "no: " + "; ".join(parts) if parts else "yes"
 

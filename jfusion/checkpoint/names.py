@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -39,8 +40,8 @@ class WeightMap:
     ):
         self.templates = dict(templates)
         self.ignored, self.optional, self.card = ignored, optional, card or WeightCard()
-        self._forward = [(_pattern(o), u) for o, u in self.templates.items()]
-        self._backward = [(_pattern(u), o) for o, u in self.templates.items()]
+        self._forward = [(_start(o), o, u) for o, u in self.templates.items()]
+        self._backward = [(_start(u), u, o) for o, u in self.templates.items()]
 
     def ours(self, official: str) -> str:
         """Our name for the authors' one."""
@@ -51,18 +52,24 @@ class WeightMap:
         return _translate(ours, self._backward)
 
 
+def _start(template: str) -> str:
+    """What every name that fits the template begins with."""
+    return template.partition("{")[0]
+
+
+@cache
 def _pattern(template: str) -> re.Pattern[str]:
+    """Compiled when a name begins as the template does: all of FILM's take as long as to import Jittor."""
     parts = re.split(r"\{(\w+)\}", template)
     return re.compile(
         "".join(f"(?P<{p}>[^.]+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts))
     )
 
 
-def _translate(name: str, table: list[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, template in table:
-        match = pattern.fullmatch(name)
-        if match:
-            return template.format(**match.groupdict())
+def _translate(name: str, table: list[tuple[str, str, str]]) -> str:
+    for start, template, other in table:
+        if name.startswith(start) and (match := _pattern(template).fullmatch(name)):
+            return other.format(**match.groupdict())
     return name
 
 

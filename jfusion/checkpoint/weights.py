@@ -36,8 +36,9 @@ def load_state(
             )
         parameter.update(jt.array(np.ascontiguousarray(value, np.float32)))
         parameter.stop_grad() if buffer else parameter.start_grad()
-        if value.size == 1:  # as a constant, Jittor cannot always spread it over an image
-            parameter.sync()
+    # One number as a constant, Jittor cannot always spread over an image. Nothing else is computed: the random
+    # values that these replace would take kernels of their own.
+    jt.sync(list(parameters.values()), False, False)
 
 
 def load_official(

@@ -16,32 +16,55 @@ def start(arguments: "Sequence[str] | None" = None) -> int:
     interrupt.exit_on_interrupt()
     import atexit
 
-    atexit.register(interrupt.ignore_interrupt)  # the first that is registered runs last
+    codes: list[int] = []
+    atexit.register(_leave, codes)  # the first that is registered runs last
     from jfusion.cli import main
 
     code = main(arguments)
     interrupt.exit_on_interrupt()
     if code == interrupt.CODE:
         _end()
+    codes.append(code)
     return code
+
+
+def _leave(codes: "list[int]") -> None:
+    """Runs when all else has ended; Ctrl-C comes too late then.
+
+    codes: the exit code, once it is known. After Jittor the process ends here: Python would still take apart all
+    modules, and Jittor free its memory piece by piece, for a tenth of a second. Under mpirun MPI needs that.
+    """
+    import os
+    import sys
+
+    interrupt.ignore_interrupt()
+    if not codes or "jittor" not in sys.modules or "OMPI_COMM_WORLD_SIZE" in os.environ:
+        return
+    _flush()
+    os._exit(codes[0])
 
 
 def _end() -> None:
     """Ends the process after Ctrl-C, whatever its threads and libraries are still doing."""
-    import contextlib
     import multiprocessing
     import os
-    import sys
 
     from jfusion.files import remove_parts
 
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        with contextlib.suppress(OSError):
-            stream.flush()
+    _flush()
     remove_parts()
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(interrupt.CODE)
+
+
+def _flush() -> None:
+    import contextlib
+    import sys
+
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):
+            stream.flush()
 
 
 if __name__ == "__main__":

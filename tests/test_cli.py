@@ -334,3 +334,28 @@ sys.exit(start())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == (0 if moment == "the last" else 130)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(("loaded", "last"), [("jittor", ""), ("other", "taken apart\n")])
+def test_after_jittor_a_process_ends_when_all_that_was_to_be_done_at_exit_is_done(loaded, last):
+    code = f"""
+import atexit, sys, threading, time
+import jfusion.cli
+from jfusion.__main__ import start
+
+class Last:
+    def __del__(self):
+        print("taken apart")
+
+def main(arguments):
+    sys.modules["{loaded}"] = Last()
+    atexit.register(print, "at exit")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+    return 3
+
+jfusion.cli.main = main
+sys.exit(start())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == "a thread\nat exit\n" + last

@@ -129,11 +129,11 @@ def usable_toolkit() -> cuda_toolkit.Toolkit | str | None:
     nvcc = cuda_toolkit.nvcc_of_this_machine()
     if nvcc is None:
         return "a GPU is here, but no CUDA toolkit (nvcc)" if gpu_count() else None
+    if not gpu_count():  # before the compiler is asked, which takes as long as to import Jittor
+        return f"CUDA at {nvcc} is not used: no GPU or no driver on this machine"
     toolkit = cuda_toolkit.probe(nvcc)
     if isinstance(toolkit, str):
         return toolkit
-    if not gpu_count():
-        return f"{toolkit.name} is not used: no GPU or no driver on this machine"
     if not cuda_toolkit.OLDEST <= toolkit.release <= cuda_toolkit.NEWEST:
         oldest, newest = (".".join(map(str, v)) for v in (cuda_toolkit.OLDEST, cuda_toolkit.NEWEST))
         return f"{toolkit.name} is not used: jfusion works with CUDA {oldest} to {newest}"

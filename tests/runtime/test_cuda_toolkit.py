@@ -154,14 +154,16 @@ def test_the_user_can_stay_on_the_cpu(make_machine, monkeypatch):
 def test_without_a_gpu_nothing_is_made(make_machine, monkeypatch, tmp_path):
     make_machine("13.0", 13)
     monkeypatch.setattr(machine, "gpu_count", lambda: 0)
+    monkeypatch.setattr(cuda_toolkit, "probe", None)  # and no compiler is asked
     path, why_off = machine.cuda()
-    assert path == "" and "CUDA 13.0 with cuDNN 9" in why_off and "no GPU or no driver" in why_off
+    assert path == "" and "no GPU or no driver" in why_off
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_compiler_that_does_not_run_is_named(tmp_path, monkeypatch):
     cuda_toolkit.probe.cache_clear()
     monkeypatch.setenv("nvcc_path", str(tmp_path / "nvcc"))
+    monkeypatch.setattr(machine, "gpu_count", lambda: 1)
     assert "does not run" in machine.cuda()[1]
 
 

@@ -19,6 +19,7 @@ class Case(NamedTuple):
 
 
 CASES = {
+    "forward-480x640": Case(0, 1, (480, 640)),
     "forward-288x384": Case(0, 1, (288, 384)),
     "phase1-2x128x128": Case(1, 2, (128, 128)),
     "phase2-2x128x128": Case(2, 2, (128, 128)),

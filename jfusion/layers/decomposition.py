@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from jfusion.layers import tiles
 from jfusion.layers.norm import LayerNorm2d
-from jfusion.ops.activation import gelu_gate, relu6
-from jfusion.ops.conv import conv, conv1x1, depthwise3x3
-from jfusion.ops.depthwise import depthwise
+from jfusion.ops.conv import conv, conv1x1
+from jfusion.ops.expand import bottleneck, gated_feed_forward
 from jfusion.ops.matmul import matmul
-from jfusion.ops.resize import pad
 from jfusion.runtime import jt, nn
 
 # The authors' names of the parameters, and ours.
@@ -45,8 +43,8 @@ class BaseExtractor(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W) to the same shape."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = self.attention(self.norm1(x), added=x)
+        return self.mlp(self.norm2(x), added=x)
 
 
 class BaseAttention(nn.Module):
@@ -62,10 +60,10 @@ class BaseAttention(nn.Module):
         self.spread = nn.Conv(3 * channels, 3 * channels, 3, padding=1, bias=False)
         self.project = nn.Conv(channels, channels, 1, bias=False)
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        """Maps x (N, channels, H, W), normalized, to the same shape."""
+    def execute(self, x: jt.Var, added: jt.Var | None = None) -> jt.Var:
+        """Maps x (N, channels, H, W), normalized, to the same shape, plus `added`."""
         qkv = conv(x, self.kernel())
-        return conv1x1(tiles.cosine_attention(qkv, self.scale), self.project.weight)
+        return conv1x1(tiles.cosine_attention(qkv, self.scale), self.project.weight, added=added)
 
     def kernel(self) -> jt.Var:
         """Returns the product of the two convolutions, (3 channels, channels, 3, 3)."""
@@ -77,11 +75,7 @@ class BaseAttention(nn.Module):
 
 
 class GroupedFeedForward(nn.Module):
-    """1x1 to twice the channels, 3x3 in groups of two, GELU(first half) * second half, 1x1.
-
-    The even and the odd channels of the groups are computed apart: each grouped 3x3 is then two
-    depthwise convolutions, and the two halves of each gate are adjacent in memory.
-    """
+    """1x1 to twice the channels, 3x3 in groups of two, GELU(first half) * second half, 1x1."""
 
     def __init__(self, channels: int):
         self.expand = nn.Conv(channels, 2 * channels, 1, bias=False)
@@ -90,26 +84,19 @@ class GroupedFeedForward(nn.Module):
         )
         self.project = nn.Conv(channels, channels, 1, bias=False)
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        """Maps x (N, channels, H, W), normalized, to the same shape."""
-        channels = x.shape[1]
-        expand, kernel, project = (m.weight for m in (self.expand, self.depthwise, self.project))
-        hidden = conv1x1(x, jt.concat([expand[0::2], expand[1::2]]))
-        # the kernels that a channel of a pair applies to itself, and those applied to the other one
-        to_itself = jt.concat([kernel[0::2, 0:1], kernel[1::2, 1:2]])
-        to_other = jt.concat([kernel[1::2, 0:1], kernel[0::2, 1:2]])
-        itself, other = depthwise3x3(hidden, to_itself), depthwise3x3(hidden, to_other)
-        even = gelu_gate(itself[:, :channels] + other[:, channels:])
-        odd = gelu_gate(itself[:, channels:] + other[:, :channels])
-        return conv1x1(even, project[:, 0::2]) + conv1x1(odd, project[:, 1::2])
+    def execute(self, x: jt.Var, added: jt.Var | None = None) -> jt.Var:
+        """Maps x (N, channels, H, W), normalized, to the same shape, plus `added`."""
+        weights = self.expand.weight, self.depthwise.weight, self.project.weight
+        return gated_feed_forward(x, None, *weights, added=added)
 
 
 class DetailExtractor(nn.Module):
     """The detail features: a chain of coupling nodes on the two halves of the channels."""
 
-    def __init__(self, channels: int, count: int, bottleneck: type[nn.Module] | None = None):
-        kind = bottleneck or Bottleneck
-        self.nodes = nn.ModuleList([CouplingNode(channels, kind) for _ in range(count)])
+    def __init__(self, channels: int, count: int, kind: type[nn.Module] | None = None):
+        self.nodes = nn.ModuleList(
+            [CouplingNode(channels, kind or Bottleneck) for _ in range(count)]
+        )
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W) to the same shape."""
@@ -132,7 +119,8 @@ class CouplingNode(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W) to the same shape."""
-        z1, z2 = conv1x1(x, self.shuffle.weight, self.shuffle.bias).chunk(2, 1)
+        halves = zip(self.shuffle.weight.chunk(2, 0), self.shuffle.bias.chunk(2, 0), strict=True)
+        z1, z2 = (conv1x1(x, *half) for half in halves)
         z2 = z2 + self.phi(z1)
         z1 = z1 * jt.exp(self.rho(z2)) + self.eta(z2)
         return jt.concat([z1, z2], 1)
@@ -148,9 +136,7 @@ class Bottleneck(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W), at least two pixels a side, to the same shape."""
-        hidden = pad(relu6(conv1x1(x, self.expand.weight)), 1, "reflect")
-        hidden = depthwise(hidden, self.depthwise.weight, padding=0)
-        return conv1x1(relu6(hidden), self.project.weight)
+        return bottleneck(x, self.expand.weight, self.depthwise.weight, self.project.weight)
 
 
 def sum_of_halves(x: jt.Var) -> jt.Var:

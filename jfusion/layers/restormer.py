@@ -34,21 +34,24 @@ class ChannelAttention(nn.Module):
         )
         self.project = nn.Conv(channels, channels, 1, bias=False)
 
-    def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
-        """Maps x (N, channels, H, W), not yet normalized, to the same shape."""
+    def execute(self, x: jt.Var, norm: LayerNorm2d, added: jt.Var | None = None) -> jt.Var:
+        """Maps x (N, channels, H, W), not yet normalized, to the same shape, plus `added`."""
         if tiles.active():
             qkv = expand_depthwise(norm(x), self.qkv.weight, self.depthwise.weight)
-            return conv1x1(tiles.cosine_attention(qkv, self.temperature), self.project.weight)
-        return self.attend(x, norm)[0]
+            out = tiles.cosine_attention(qkv, self.temperature)
+            return conv1x1(out, self.project.weight, added=added)
+        return self.attend(x, norm, added)[0]
 
-    def attend(self, x: jt.Var, norm: LayerNorm2d) -> tuple[jt.Var, jt.Var]:
+    def attend(
+        self, x: jt.Var, norm: LayerNorm2d, added: jt.Var | None = None
+    ) -> tuple[jt.Var, jt.Var]:
         """Returns the result, and the attention matrices (N, heads, channels/heads, channels/heads).
 
         The tests compare the matrices with the authors'; the network needs the result alone.
         """
         weights = self.qkv.weight, self.depthwise.weight, self.temperature
         out, matrix = channel_attention(x, norm.pair(), *weights)
-        return conv1x1(out, self.project.weight), matrix
+        return conv1x1(out, self.project.weight, added=added), matrix
 
 
 class GatedFeedForward(nn.Module):
@@ -62,10 +65,10 @@ class GatedFeedForward(nn.Module):
         )
         self.project = nn.Conv(hidden, channels, 1, bias=False)
 
-    def execute(self, x: jt.Var, norm: LayerNorm2d) -> jt.Var:
-        """Maps x (N, channels, H, W), not yet normalized, to the same shape."""
+    def execute(self, x: jt.Var, norm: LayerNorm2d, added: jt.Var | None = None) -> jt.Var:
+        """Maps x (N, channels, H, W), not yet normalized, to the same shape, plus `added`."""
         weights = self.expand.weight, self.depthwise.weight, self.project.weight
-        return gated_feed_forward(x, norm.pair(), *weights)
+        return gated_feed_forward(x, norm.pair(), *weights, added=added)
 
 
 class Restormer(nn.Module):
@@ -80,5 +83,5 @@ class Restormer(nn.Module):
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, channels, H, W) to the same shape."""
         (x,) = tiles.cut(x)
-        x = x + self.attention(x, self.norm1)
-        return x + self.feed_forward(x, self.norm2)
+        x = self.attention(x, self.norm1, added=x)
+        return self.feed_forward(x, self.norm2, added=x)

@@ -164,8 +164,8 @@ class _ChannelAttention(Function):
         depthwise: jt.Var,
         temperature: jt.Var,
     ) -> tuple[jt.Var, ...]:
-        normal, _ = norm_forward(x, weight, bias)
-        out, *matrices = _attend(expand_forward(normal, expand, depthwise), temperature)
+        qkv = expand_forward(x, expand, depthwise, (weight, bias))
+        out, *matrices = _attend(qkv, temperature)
         self.saved = (x, weight, bias), (expand, depthwise), temperature, matrices
         return out, *matrices
 

@@ -17,15 +17,25 @@ from jfusion.runtime import jt, nn
 from jfusion.runtime.machine import precision
 
 
-def conv1x1(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
-    """A 1x1 convolution: x (N, C, H, W), weight (O, C, 1, 1), bias (O,) -> (N, O, H, W).
+def conv1x1(
+    x: jt.Var, weight: jt.Var, bias: jt.Var | None = None, *, added: jt.Var | None = None
+) -> jt.Var:
+    """A 1x1 convolution, plus `added`: x (N, C, H, W), weight (O, C, 1, 1), bias (O,) -> (N, O, H, W).
 
-    Raises UserError for other shapes, or inputs that are not all of one floating-point type.
+    added (N, O, H, W): such as what flows past a block, or another convolution's result; on a CPU the sum
+    costs no pass over the memory of its own. Raises UserError for other shapes, or inputs that are not all
+    of one floating-point type.
     """
     _check("conv1x1", x, weight, bias, 1)
+    if added is not None:
+        n, _, h, w = x.shape
+        check_float("conv1x1", x=x, added=added)
+        check_shape("conv1x1", "added", added, (n, weight.shape[0], h, w), "for this result")
     if not use_kernel(x, weight):
-        return conv_reference(x, weight, bias)
-    return _Conv1x1()(x, weight, jt.zeros(weight.shape[0]) if bias is None else bias)
+        y = conv_reference(x, weight, bias)
+        return y if added is None else y + added
+    inputs = x, weight, jt.zeros(weight.shape[0]) if bias is None else bias
+    return _Conv1x1()(*inputs) if added is None else _Conv1x1()(*inputs, added)
 
 
 def conv(x: jt.Var, weight: jt.Var, bias: jt.Var | None = None) -> jt.Var:
@@ -90,26 +100,29 @@ def _check(op: str, x: jt.Var, weight: jt.Var, bias: jt.Var | None, size: int | 
 
 
 class _Conv1x1(Function):
-    def execute(self, x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
-        self.saved = x, weight
+    def execute(
+        self, x: jt.Var, weight: jt.Var, bias: jt.Var, added: jt.Var | None = None
+    ) -> jt.Var:
+        self.saved, self.adds = (x, weight), added is not None
         n, _, h, w = x.shape
         return call_kernel(
-            "conv1x1_forward(x_p, weight_p, bias_p, y_p, "
+            f"conv1x1_forward(x_p, weight_p, bias_p, {'added_p' if self.adds else 'nullptr'}, y_p, "
             "x_shape0, x_shape1, weight_shape0, (int64)x_shape2*x_shape3)",
-            {"x": x, "weight": weight, "bias": bias},
+            {"x": x, "weight": weight, "bias": bias, **({"added": added} if self.adds else {})},
             {"y": (n, weight.shape[0], h, w)},
             cpu="conv1x1.h",
         )
 
-    def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
+    def grad(self, g: jt.Var) -> tuple[jt.Var, ...]:
         x, weight = self.saved
-        return call_kernel(
+        grads = call_kernel(
             "conv1x1_backward(x_p, weight_p, g_p, d_x_p, d_weight_p, d_bias_p, "
             "x_shape0, x_shape1, weight_shape0, (int64)x_shape2*x_shape3)",
             {"x": x, "weight": weight, "g": g},
             {"d_x": x.shape, "d_weight": weight.shape, "d_bias": (weight.shape[0],)},
             cpu="conv1x1.h",
         )
+        return (*grads, g) if self.adds else grads
 
 
 class _Conv(Function):

@@ -1,4 +1,4 @@
-"""1x1 convolution then depthwise 3x3, alone or followed by the GELU gate and another 1x1.
+"""1x1 convolution then depthwise 3x3, alone or in a feed-forward network or bottleneck with another 1x1.
 
 The hidden maps are four to eight times as wide as the features and are needed only a few rows at a
 time. The kernels compute a few of their channels for a band of rows, use them while they are in the cache,
@@ -7,12 +7,14 @@ and never write them to memory; the gradient computes them again from the input 
 
 from __future__ import annotations
 
-from jfusion.errors import counted
-from jfusion.ops.activation import gelu_gate
+from jfusion.errors import UserError, counted
+from jfusion.ops.activation import gelu_gate, relu6
 from jfusion.ops.checks import check_divisible, check_float, check_shape, once_per_shape
 from jfusion.ops.conv import conv1x1, depthwise3x3
+from jfusion.ops.depthwise import depthwise as depthwise_of_any_size
 from jfusion.ops.kernels import Function, call_kernel, use_kernel
 from jfusion.ops.norm import channel_layer_norm, norm_backward, norm_forward
+from jfusion.ops.resize import pad
 from jfusion.runtime import jt
 
 
@@ -33,54 +35,135 @@ def expand_depthwise_reference(x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> 
 
 
 def gated_feed_forward(
-    x: jt.Var, norm: tuple[jt.Var, jt.Var], expand: jt.Var, depthwise: jt.Var, project: jt.Var
+    x: jt.Var,
+    norm: tuple[jt.Var, jt.Var] | None,
+    expand: jt.Var,
+    depthwise: jt.Var,
+    project: jt.Var,
+    *,
+    added: jt.Var | None = None,
 ) -> jt.Var:
-    """conv1x1(gelu_gate(depthwise3x3(conv1x1(channel_layer_norm(x))))), as in Restormer (equation 2).
+    """conv1x1(gelu_gate(conv3x3(conv1x1(channel_layer_norm(x))))), as in Restormer (equation 2), plus `added`.
 
-    x (N, C, H, W), norm: weight and bias (C,), expand (2D, C, 1, 1), depthwise (2D, 1, 3, 3), project
-    (O, D, 1, 1) -> (N, O, H, W). Raises UserError for other shapes, or inputs that are not all of one
-    floating-point type.
+    x (N, C, H, W), norm: weight and bias (C,), or None where x is normalized; expand (2D, C, 1, 1),
+    depthwise (2D, G, 3, 3) in groups of G channels, which is 1, or 2 with an even D; project (O, D, 1, 1);
+    added, such as what flows past the network, (N, O, H, W) -> (N, O, H, W). Raises UserError for other
+    shapes, or inputs that are not all of one floating-point type.
     """
-    op = "gated_feed_forward"
-    weight, bias = norm
-    check_float(
-        op,
-        x=x,
-        norm_weight=weight,
-        norm_bias=bias,
-        expand=expand,
-        depthwise=depthwise,
-        project=project,
-    )
-    _check(op, x, expand, depthwise)
-    c, hidden = x.shape[1], expand.shape[0]
-    check_shape(op, "norm_weight", weight, (c,), f"for an input of {counted(c, 'channel')}")
-    check_shape(op, "norm_bias", bias, (c,), f"for an input of {counted(c, 'channel')}")
-    check_divisible(op, "the channels of expand", hidden, 2)
-    expected = ("O", hidden // 2, 1, 1)
-    check_shape(op, "project", project, expected, f"for {hidden} expanded channels")
-    if use_kernel(x, *norm, expand, depthwise, project):
-        return _GatedFeedForward()(x, *norm, expand, depthwise, project)
-    return gated_feed_forward_reference(x, norm, expand, depthwise, project)
+    optional = (*(norm or ()), *(() if added is None else (added,)))
+    pair = norm or (None, None)
+    _check_feed_forward("gated_feed_forward", x, *pair, expand, depthwise, project, added)
+    # with groups of two, or without a normalization, the kernel has no gradient
+    kernel = (depthwise.shape[1] == 1 and norm is not None) or jt.flags.no_grad
+    if kernel and use_kernel(x, *optional, expand, depthwise, project):
+        return _GatedFeedForward(norm is not None)(x, expand, depthwise, project, *optional)
+    return gated_feed_forward_reference(x, norm, expand, depthwise, project, added=added)
 
 
 def gated_feed_forward_reference(
-    x: jt.Var, norm: tuple[jt.Var, jt.Var], expand: jt.Var, depthwise: jt.Var, project: jt.Var
+    x: jt.Var,
+    norm: tuple[jt.Var, jt.Var] | None,
+    expand: jt.Var,
+    depthwise: jt.Var,
+    project: jt.Var,
+    *,
+    added: jt.Var | None = None,
 ) -> jt.Var:
     """`gated_feed_forward` operation by operation; the same shapes."""
-    hidden = expand_depthwise_reference(channel_layer_norm(x, *norm), expand, depthwise)
-    return conv1x1(gelu_gate(hidden), project)
+    normal = x if norm is None else channel_layer_norm(x, *norm)
+    if depthwise.shape[1] == 1:
+        hidden = expand_depthwise_reference(normal, expand, depthwise)
+        return conv1x1(gelu_gate(hidden), project, added=added)
+    even, odd = _gates_of_pairs(normal, expand, depthwise)
+    return conv1x1(odd, project[:, 1::2], added=conv1x1(even, project[:, 0::2], added=added))
+
+
+def _gates_of_pairs(x: jt.Var, expand: jt.Var, kernel: jt.Var) -> tuple[jt.Var, jt.Var]:
+    """gelu_gate(conv3x3(conv1x1(x))) where the 3x3 has groups of two: its even and its odd channels.
+
+    They are computed apart: each grouped 3x3 is then two depthwise convolutions, and the two halves of each
+    gate are adjacent in memory.
+    """
+    hidden = conv1x1(x, jt.concat([expand[0::2], expand[1::2]]))
+    half = hidden.shape[1] // 2
+    # the kernels that a channel of a pair applies to itself, and those applied to the other one
+    to_itself = jt.concat([kernel[0::2, 0:1], kernel[1::2, 1:2]])
+    to_other = jt.concat([kernel[1::2, 0:1], kernel[0::2, 1:2]])
+    itself, other = depthwise3x3(hidden, to_itself), depthwise3x3(hidden, to_other)
+    even = gelu_gate(itself[:, :half] + other[:, half:])
+    odd = gelu_gate(itself[:, half:] + other[:, :half])
+    return even, odd
+
+
+def bottleneck(x: jt.Var, expand: jt.Var, depthwise: jt.Var, project: jt.Var) -> jt.Var:
+    """conv1x1(relu6(depthwise3x3(relu6(conv1x1(x))))), where the 3x3 sees the image mirrored at its border.
+
+    x (N, C, H, W), at least two pixels a side, expand (D, C, 1, 1), depthwise (D, 1, 3, 3), project
+    (O, D, 1, 1) -> (N, O, H, W). Where no gradient is wanted it is one kernel. Raises UserError for other
+    shapes, or inputs that are not all of one floating-point type.
+    """
+    check_float("bottleneck", x=x, project=project)
+    _check("bottleneck", x, expand, depthwise)
+    hidden = expand.shape[0]
+    check_shape(
+        "bottleneck", "project", project, ("O", hidden, 1, 1), f"for {hidden} expanded channels"
+    )
+    n, _, h, w = x.shape
+    if not (jt.flags.no_grad and use_kernel(x, expand, depthwise, project)) or min(h, w) < 2:
+        return bottleneck_reference(x, expand, depthwise, project)
+    return call_kernel(
+        "bottleneck_forward(x_p, expand_p, depthwise_p, project_p, y_p, "
+        "x_shape0, x_shape1, expand_shape0, project_shape0, x_shape2, x_shape3)",
+        {"x": x, "expand": expand, "depthwise": depthwise, "project": project},
+        {"y": (n, project.shape[0], h, w)},
+        cpu="bottleneck.h",
+    )
+
+
+def bottleneck_reference(x: jt.Var, expand: jt.Var, depthwise: jt.Var, project: jt.Var) -> jt.Var:
+    """`bottleneck` operation by operation; the same shapes."""
+    hidden = pad(relu6(conv1x1(x, expand)), 1, "reflect")
+    return conv1x1(relu6(depthwise_of_any_size(hidden, depthwise, padding=0)), project)
 
 
 @once_per_shape
-def _check(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> None:
+def _check_feed_forward(
+    op: str,
+    x: jt.Var,
+    norm_weight: jt.Var | None,
+    norm_bias: jt.Var | None,
+    expand: jt.Var,
+    depthwise: jt.Var,
+    project: jt.Var,
+    added: jt.Var | None,
+) -> None:
+    pair = {"norm_weight": norm_weight, "norm_bias": norm_bias} if norm_weight is not None else {}
+    check_float(op, x=x, **pair, expand=expand, depthwise=depthwise, project=project)
+    check_shape(op, "depthwise", depthwise, ("2D", "G", 3, 3))
+    groups = depthwise.shape[1]
+    if groups not in (1, 2):
+        raise UserError(f"{op}: depthwise must have groups of 1 or 2 channels, not of {groups}")
+    _check(op, x, expand, depthwise, groups)
+    (n, c, h, w), hidden = x.shape, expand.shape[0]
+    for name, vector in pair.items():
+        check_shape(op, name, vector, (c,), f"for an input of {counted(c, 'channel')}")
+    check_divisible(op, "the channels of expand", hidden, 2 * groups)
+    expected = ("O", hidden // 2, 1, 1)
+    check_shape(op, "project", project, expected, f"for {hidden} expanded channels")
+    if added is not None:
+        check_float(op, x=x, added=added)
+        check_shape(op, "added", added, (n, project.shape[0], h, w), "for this result")
+
+
+@once_per_shape
+def _check(op: str, x: jt.Var, expand: jt.Var, depthwise: jt.Var, groups: int = 1) -> None:
     """UserError unless the shapes are those that `expand_depthwise` accepts."""
     check_float(op, x=x, expand=expand, depthwise=depthwise)
     check_shape(op, "x", x, ("N", "C", "H", "W"))
     c = x.shape[1]
     check_shape(op, "expand", expand, ("D", c, 1, 1), f"for an input of {counted(c, 'channel')}")
     d = expand.shape[0]
-    check_shape(op, "depthwise", depthwise, (d, 1, 3, 3), f"for {d} expanded channels")
+    check_shape(op, "depthwise", depthwise, (d, groups, 3, 3), f"for {d} expanded channels")
 
 
 class _ExpandDepthwise(Function):
@@ -95,12 +178,19 @@ class _ExpandDepthwise(Function):
 _SIZES = "x_shape0, x_shape1, expand_shape0, x_shape2, x_shape3)"
 
 
-def expand_forward(x: jt.Var, expand: jt.Var, depthwise: jt.Var) -> jt.Var:
-    """The kernel of `expand_depthwise`, without its gradient; the same shapes."""
+def expand_forward(
+    x: jt.Var, expand: jt.Var, depthwise: jt.Var, norm: tuple[jt.Var, jt.Var] | None = None
+) -> jt.Var:
+    """The kernel of `expand_depthwise`, without its gradient; the same shapes.
+
+    norm: weight and bias (C,) of the `channel_layer_norm` of x that comes first.
+    """
     n, _, h, w = x.shape
+    before = {} if norm is None else {"weight": norm[0], "bias": norm[1]}
+    names = "weight_p, bias_p" if before else "nullptr, nullptr"
     return call_kernel(
-        f"expand_depthwise_forward(x_p, expand_p, depthwise_p, y_p, {_SIZES}",
-        {"x": x, "expand": expand, "depthwise": depthwise},
+        f"expand_depthwise_forward(x_p, {names}, expand_p, depthwise_p, y_p, {_SIZES}",
+        {"x": x, **before, "expand": expand, "depthwise": depthwise},
         {"y": (n, expand.shape[0], h, w)},
         cpu="expand.h",
     )
@@ -120,46 +210,48 @@ def expand_backward(
 
 
 class _GatedFeedForward(Function):
+    """With a normalization or without; what is to be added may come last."""
+
+    def __init__(self, normalizes: bool):
+        super().__init__()
+        self.normalizes = normalizes
+
     def execute(
-        self,
-        x: jt.Var,
-        weight: jt.Var,
-        bias: jt.Var,
-        expand: jt.Var,
-        depthwise: jt.Var,
-        project: jt.Var,
+        self, x: jt.Var, expand: jt.Var, depthwise: jt.Var, project: jt.Var, *optional: jt.Var
     ) -> jt.Var:
-        self.saved = (x, weight, bias), (expand, depthwise, project)
-        normal, _ = norm_forward(x, weight, bias)
-        return _feed_forward(normal, expand, depthwise, project)
+        names = ("weight", "bias") if self.normalizes else ()
+        self.adds = len(optional) > len(names)
+        names = (*names, "added") if self.adds else names
+        weights = {"expand": expand, "depthwise": depthwise, "project": project}
+        self.saved = (x, *optional[:2]), tuple(weights.values())
+        n, _, h, w = x.shape
+        pair = "weight_p, bias_p" if self.normalizes else "nullptr, nullptr"
+        return call_kernel(
+            f"gated_feed_forward(x_p, {pair}, expand_p, depthwise_p, project_p, "
+            f"{'added_p' if self.adds else 'nullptr'}, y_p, "
+            "x_shape0, x_shape1, project_shape1, depthwise_shape1, project_shape0, x_shape2, x_shape3)",
+            {"x": x, **weights, **dict(zip(names, optional, strict=True))},
+            {"y": (n, project.shape[0], h, w)},
+            cpu="expand.h",
+        )
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, ...]:
         normed, weights = self.saved
         normal, statistics = norm_forward(*normed, depends_on=g)
         d_normal, *d_weights = _feed_forward_backward(normal, *weights, g)
-        return (*norm_backward(*normed[:2], statistics, d_normal), *d_weights)
-
-
-_FEED_FORWARD_SIZES = "x_shape0, x_shape1, project_shape1, project_shape0, x_shape2, x_shape3)"
-
-
-def _feed_forward(x: jt.Var, expand: jt.Var, depthwise: jt.Var, project: jt.Var) -> jt.Var:
-    n, _, h, w = x.shape
-    return call_kernel(
-        f"gated_feed_forward(x_p, expand_p, depthwise_p, project_p, y_p, {_FEED_FORWARD_SIZES}",
-        {"x": x, "expand": expand, "depthwise": depthwise, "project": project},
-        {"y": (n, project.shape[0], h, w)},
-        cpu="expand.h",
-    )
+        d_x, *d_norm = norm_backward(*normed[:2], statistics, d_normal)
+        return (d_x, *d_weights, *d_norm, *([g] if self.adds else []))
 
 
 def _feed_forward_backward(
     x: jt.Var, expand: jt.Var, depthwise: jt.Var, project: jt.Var, g: jt.Var
 ) -> tuple[jt.Var, ...]:
+    """The gradients, from the normalized x and g, of x and of the three weights."""
     weights = {"expand": expand, "depthwise": depthwise, "project": project}
     return call_kernel(
         "gated_feed_forward_backward(x_p, expand_p, depthwise_p, project_p, g_p, "
-        f"d_x_p, d_expand_p, d_depthwise_p, d_project_p, {_FEED_FORWARD_SIZES}",
+        "d_x_p, d_expand_p, d_depthwise_p, d_project_p, "
+        "x_shape0, x_shape1, project_shape1, project_shape0, x_shape2, x_shape3)",
         {"x": x, **weights, "g": g},
         {"d_x": x.shape, **{f"d_{name}": v.shape for name, v in weights.items()}},
         cpu="expand.h",

@@ -40,6 +40,15 @@ def test_conv1x1(n, c, o, h, w):
     assert_same(conv.conv1x1, conv.conv_reference, arrays(0, (n, c, h, w), (o, c, 1, 1), (o,)))
 
 
+@pytest.mark.parametrize("h, w", [(3, 5), (32, 64)])  # rows of the second lie 2**11 values apart
+def test_conv1x1_plus_something(h, w):
+    assert_same(
+        lambda x, weight, bias, added: conv.conv1x1(x, weight, bias, added=added),
+        lambda x, weight, bias, added: conv.conv_reference(x, weight, bias) + added,
+        arrays(3, (2, 3, h, w), (5, 3, 1, 1), (5,), (2, 5, h, w)),
+    )
+
+
 @given(few, few, few, sizes, sizes, st.sampled_from([1, 3, 5]))
 @example(1, 32, 3, 9, 70, 3)  # more than one block of rows
 @example(2, 130, 128, 3, 5, 3)  # few pixels, many channels

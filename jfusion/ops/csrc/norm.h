@@ -3,36 +3,54 @@
 #pragma once
 #include "common.h"
 
+static const int64_t NORM_PIXELS = 512;  // at a time
+
+// m pixels of C channels, whose rows are x_stride and y_stride apart; y may be x. mean and scale (m) become the mean and
+// 1/std of each pixel.
+static inline void layer_norm_pixels(const float* x, int64_t x_stride, const float* weight, const float* bias, float* y,
+                                     int64_t y_stride, float* mean, float* scale, int64_t C, int64_t m) {
+    float rest[NORM_PIXELS];
+    for (int64_t j = 0; j < m; j++) mean[j] = scale[j] = 0;
+    for (int64_t c = 0; c < C; c++) for (int64_t j = 0; j < m; j++) mean[j] += x[c*x_stride + j];
+    for (int64_t j = 0; j < m; j++) {
+        mean[j] /= C;
+        rest[j] = 0;
+    }
+    for (int64_t c = 0; c < C; c++) for (int64_t j = 0; j < m; j++) {
+        float d = x[c*x_stride + j] - mean[j];
+        rest[j] += d;
+        scale[j] += d*d;
+    }
+    for (int64_t j = 0; j < m; j++) {
+        float r = rest[j]/C;  // what rounding kept out of the mean; with many channels it matters
+        mean[j] += r;
+        scale[j] = 1.f/std::sqrt(scale[j]/C - r*r + 1e-5f);
+    }
+    for (int64_t c = 0; c < C; c++) {
+        float w = weight[c], b = bias[c];
+        #pragma omp simd
+        for (int64_t j = 0; j < m; j++) y[c*y_stride + j] = (x[c*x_stride + j] - mean[j])*scale[j]*w + b;
+    }
+}
+
+// The same in place, for any number of pixels.
+static inline void layer_norm_in_place(float* x, int64_t stride, const float* weight, const float* bias, int64_t C,
+                                       int64_t pixels) {
+    float mean[NORM_PIXELS], scale[NORM_PIXELS];
+    for (int64_t p = 0; p < pixels; p += NORM_PIXELS)
+        layer_norm_pixels(x + p, stride, weight, bias, x + p, stride, mean, scale, C,
+                          std::min(NORM_PIXELS, pixels - p));
+}
+
 // x (N, C, P), weight (C), bias (C) -> y (N, C, P), and statistics (N, 2, P): the mean and 1/std of each pixel.
 static inline void layer_norm_forward(const float* x, const float* weight, const float* bias, float* y,
                                       float* statistics, int64_t N, int64_t C, int64_t P) {
-    const int64_t B = 512, blocks = (P + B - 1)/B;
+    const int64_t B = NORM_PIXELS, blocks = (P + B - 1)/B;
     #pragma omp parallel for collapse(2)
     for (int64_t n = 0; n < N; n++) for (int64_t t = 0; t < blocks; t++) {
         int64_t p = t*B, m = std::min(B, P - p);
-        float mean[B], scale[B], rest[B];
-        for (int64_t j = 0; j < m; j++) mean[j] = scale[j] = 0;
-        const float* from = x + n*C*P + p;
-        float* to = y + n*C*P + p;
-        for (int64_t c = 0; c < C; c++) for (int64_t j = 0; j < m; j++) mean[j] += from[c*P + j];
-        for (int64_t j = 0; j < m; j++) {
-            mean[j] /= C;
-            rest[j] = 0;
-        }
-        for (int64_t c = 0; c < C; c++) for (int64_t j = 0; j < m; j++) {
-            float d = from[c*P + j] - mean[j];
-            rest[j] += d;
-            scale[j] += d*d;
-        }
-        for (int64_t j = 0; j < m; j++) {
-            float r = rest[j]/C;  // what rounding kept out of the mean; with many channels it matters
-            mean[j] += r;
-            scale[j] = 1.f/std::sqrt(scale[j]/C - r*r + 1e-5f);
-        }
-        for (int64_t c = 0; c < C; c++) {
-            float w = weight[c], b = bias[c];
-            for (int64_t j = 0; j < m; j++) to[c*P + j] = (from[c*P + j] - mean[j])*scale[j]*w + b;
-        }
+        float mean[NORM_PIXELS], scale[NORM_PIXELS];
+        layer_norm_pixels(x + n*C*P + p, P, weight, bias, y + n*C*P + p, P, mean, scale, C, m);
         std::copy(mean, mean + m, statistics + n*2*P + p);
         std::copy(scale, scale + m, statistics + n*2*P + P + p);
     }

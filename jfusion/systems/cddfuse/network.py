@@ -50,7 +50,7 @@ class Decoder(nn.Module):
     def features(self, base: jt.Var, detail: jt.Var) -> jt.Var:
         """Applies the 1x1 convolution to [base, detail], without concatenating the two in memory."""
         first, second = self.reduce.weight.split(WIDTH, 1)
-        return conv1x1(base, first) + conv1x1(detail, second)
+        return conv1x1(detail, second, added=conv1x1(base, first))
 
     def logits(self, image: jt.Var | None, x: jt.Var) -> jt.Var:
         """Maps x (N, 64, H, W) and the image that is added to the input of the sigmoid, (N, 1, H, W)."""

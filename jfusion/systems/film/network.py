@@ -39,7 +39,7 @@ class Branch(nn.Module):
         skip = prelu(guided, self.from_tokens_slope) + encoded
         # the 1x1 convolution of [encoded, skip], without putting the two together in memory
         first, second = self.merge.weight.split(WIDTH, 1)
-        merged = conv1x1(encoded, first, self.merge.bias) + conv1x1(skip, second)
+        merged = conv1x1(skip, second, added=conv1x1(encoded, first, self.merge.bias))
         return prelu(merged, self.merge_slope)
 
     def encode(self, x: jt.Var) -> jt.Var:

@@ -70,7 +70,7 @@ class HeadBlock(nn.Module):
         """(N, 2 width, H, W) -> the same shape."""
         x = x + self.attention(self.norm1(x))
         hidden = nn.gelu(conv1x1(self.norm2(x), self.expand.weight))
-        return x + conv1x1(hidden, self.project.weight)
+        return conv1x1(hidden, self.project.weight, added=x)
 
 
 class SKFF(nn.Module):

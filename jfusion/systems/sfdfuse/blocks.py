@@ -34,10 +34,10 @@ class ShuffleGate(nn.Module):
         self.depthwise = nn.Conv(width, width, 7, groups=width, bias=False)
         self.project = nn.Conv(hidden, WIDTH, 1, bias=False)
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        """Maps x (N, 64, H, W), normalized, to the same shape."""
+    def execute(self, x: jt.Var, added: jt.Var | None = None) -> jt.Var:
+        """Maps x (N, 64, H, W), normalized, to the same shape, plus `added`."""
         a, b = (conv1x1(x, half) for half in self.expand.weight.chunk(2, 0))
-        return conv1x1(self.gate(a, b), self.project.weight)
+        return conv1x1(self.gate(a, b), self.project.weight, added=added)
 
     def gate(self, a: jt.Var, b: jt.Var) -> jt.Var:
         """Gates a by b, both (N, hidden, H, W), not shuffled; the shape stays."""
@@ -121,8 +121,8 @@ class TransformerBlock(nn.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, 64, H, W) to the same shape."""
-        x = x + self.attention(x, self.norm1)
-        return x + self.feed_forward(self.norm2(x))
+        x = self.attention(x, self.norm1, added=x)
+        return self.feed_forward(self.norm2(x), added=x)
 
 
 class ConvFormerBlock(nn.Module):
@@ -161,7 +161,7 @@ class SeparableMixer(nn.Module):
     def execute(self, x: jt.Var) -> jt.Var:
         """Maps x (N, 64, H, W), normalized, to the same shape."""
         hidden = star_relu(conv1x1(x, self.expand.weight), self.star_scale, self.star_bias)
-        return conv1x1(depthwise(hidden, self.depthwise.weight), self.project.weight) + x
+        return conv1x1(depthwise(hidden, self.depthwise.weight), self.project.weight, added=x)
 
 
 # ---- details -----------------------------------------------------------------------------------
@@ -263,14 +263,14 @@ class Interaction(nn.Module):
     def execute(self, maps: jt.Var) -> jt.Var:
         """Merges two maps, one behind the other in the batch: (2N, 64, H, W) -> (N, 64, H, W)."""
         merged = self.across(self.norm1(maps))
-        return merged + self.feed_forward(self.norm2(merged))
+        return self.feed_forward(self.norm2(merged), added=merged)
 
     def across(self, maps: jt.Var) -> jt.Var:
         """Attention of each normalized map with the other one's queries, plus the sum of the maps."""
         weights = self.attention
         qkv = expand_depthwise(maps, weights.qkv.weight, weights.depthwise.weight)
         out = sum_of_halves(swapped_query_cosine_attention(qkv, weights.temperature))
-        return conv1x1(out, weights.project.weight) + sum_of_halves(maps)
+        return conv1x1(out, weights.project.weight, added=sum_of_halves(maps))
 
 
 class CGAFusion(nn.Module):

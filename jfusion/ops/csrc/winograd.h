@@ -92,7 +92,8 @@ static inline void inverse_transform_row(const float* M, int64_t step, float bia
 static inline void conv_winograd(const float* x, const float* weight, const float* bias, float* y, int64_t N,
                                  int64_t C, int64_t O, int64_t H, int64_t W) {
     int64_t down = (H + 1)/2, tiles = (W + 1)/2, all = N*down;  // rows of tiles: of an image, and of the batch
-    int64_t rows = std::max<int64_t>(1, std::min(all, (1 << 22)/(16*(C + O)*tiles))), T = rows*tiles;
+    int64_t rows = std::max<int64_t>(1, std::min(all, (1 << 20)/(16*(C + O)*tiles)));
+    int64_t T = apart(rows*tiles);  // from one channel's tiles to the next one's
     std::vector<float> U(16*O*C), V(16*C*T), M(16*O*T);
     #pragma omp parallel
     {
@@ -103,14 +104,14 @@ static inline void conv_winograd(const float* x, const float* weight, const floa
             int64_t m = std::min(rows, all - r0), t = m*tiles;
             #pragma omp for
             for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
-                transform_row(x + (r/down*C + c)*H*W, &V[c*t + (r - r0)*tiles], C*t, r % down, H, W, tiles,
+                transform_row(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], C*T, r % down, H, W, tiles,
                               buffer.data(), half);
             #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < 16; k++)
-                dnnl_sgemm('N', 'N', O, t, C, 1.f, &U[k*O*C], C, &V[k*C*t], t, 0.f, &M[k*O*t], t);
+                dnnl_sgemm('N', 'N', O, t, C, 1.f, &U[k*O*C], C, &V[k*C*T], T, 0.f, &M[k*O*T], T);
             #pragma omp for
             for (int64_t o = 0; o < O; o++) for (int64_t r = r0; r < r0 + m; r++)
-                inverse_transform_row(&M[o*t + (r - r0)*tiles], O*t, bias[o], y + (r/down*O + o)*H*W, r % down, H, W,
+                inverse_transform_row(&M[o*T + (r - r0)*tiles], O*T, bias[o], y + (r/down*O + o)*H*W, r % down, H, W,
                                       tiles, buffer.data());
         }
     }

@@ -159,7 +159,7 @@ def warm(name: str) -> int:
     with _counting(f"compiling the kernels of {name} (once on this machine)", before):
         for batch_size in (1, 2):
             _use_once(system, batch_size)
-    print(f"{counted(build.kernels() - before, 'kernel')} compiled; {build.kernels()} in all")
+    print(f"{counted(build.kernels() - before, 'kernel')} compiled")
     return 0
 
 

@@ -28,7 +28,6 @@ from itertools import pairwise
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from jfusion.errors import UserError
 from jfusion.ops.channel_attention import cosine_attention as cosine_attention_of_map
@@ -281,6 +280,8 @@ def whole(
     n, _, h, w = a.shape
     if stripe_rows is None and h * w <= tiling.limit:
         return network(a, b, *rest)
+    from tqdm import tqdm  # smaller images start sooner without the import
+
     stripes = _stripes(h, stripe_rows or max(2 * tiling.halo, tiling.pixels // w), tiling.halo)
     _check_room(n * tiling.channels * h * w * 4)
     images = [x.data for x in (a, b)]  # not a copy

@@ -45,7 +45,8 @@ from jfusion.runtime.machine import (
 from jfusion.runtime.units import JITTOR_VERSION
 
 LINKING = 3.0  # seconds after which nobody writes to a kernel any more
-CORE_FILES = 157  # object files of a core that Jittor compiles itself, for the progress bar
+CORE_FILES = 150  # sources of a core, for the progress bar
+_IMPORTED = time.time()
 
 
 _BUILD_CORE = """
@@ -90,7 +91,8 @@ def prepare(quiet: bool = False) -> dict[str, Any]:
     if ready is None:
         with preparing(home):
             ready = read_stamp(stamp) or _build(home, variables, stamp)
-    remove_damaged_kernels(Path(ready["cache_path"]))
+    if not ready.get("movable"):  # kernels.h looks at those for the CPU, at each when it is needed
+        remove_damaged_kernels(Path(ready["cache_path"]))
     if in_mpi():
         variables = {**variables, **_prepare_mpi(home, variables, ready)}
     return {"environment": variables, **ready}
@@ -309,11 +311,10 @@ def start_folder(folder: Path) -> subprocess.Popen | None:
     libraries = list(folder.glob("*.so"))
     if len(libraries) < 2 or not all(map(is_whole_library, libraries)):
         shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(folder / "jittor", ignore_errors=True)
     for part in ("obj_files", "jit", "gen", "tmp", "custom_ops"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "jittor.lock").touch()
-    return core.start_header(folder, jittor_site(folder.parent, "") / "jittor")
+    return core.start_header(folder, jittor_site(folder.parent, ""))
 
 
 def finish_header(folder: Path | None, header: subprocess.Popen | None) -> None:
@@ -333,13 +334,13 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
 
     bar = tqdm(
         desc="Compiling Jittor's core (once on this machine, about a minute on two cores)",
-        total=1,
-        unit="part",
+        total=CORE_FILES,
+        unit="file",
         leave=False,
     )
     try:
         while child.poll() is None:
-            bar.n, bar.total = _progress(home, started)
+            bar.update(max(0, _progress(home, started) - bar.n))
             bar.refresh()
             time.sleep(0.5)
     except BaseException:
@@ -349,17 +350,14 @@ def _show_progress(child: subprocess.Popen, home: Path, started: float) -> None:
         bar.close()
 
 
-def _progress(home: Path, started: float) -> tuple[int, int]:
-    """How many parts of a core are compiled, and of how many: as units.py says, or files of a core for a GPU."""
+def _progress(home: Path, started: float) -> int:
+    """How many sources of a core are compiled: as units.py says, or by the object files of a core for a GPU."""
     log = home / "build.log"
     text = log.read_text(errors="replace") if log.exists() else ""
-    expected = re.findall(r"^(\d+) parts$", text, re.MULTILINE)
-    if expected:
-        return len(re.findall(r"^[\d.]+ s: ", text, re.MULTILINE)), sum(map(int, expected))
-    done = 0
+    done = sum(map(int, re.findall(r"^[\d.]+ s, (\d+) files?: ", text, re.MULTILINE)))
     for folder in home.glob(".cache/jittor/jt*/*/*/*/*/*/jfusion*/**/obj_files"):
         done += sum(_written(file) > started for file in folder.glob("*.o"))
-    return min(done, CORE_FILES), CORE_FILES
+    return min(done, CORE_FILES)
 
 
 def clean() -> int:
@@ -402,7 +400,9 @@ def clean() -> int:
 
 
 def kernels() -> int:
-    """The number of kernels that have been compiled for this environment."""
+    """The number of kernels that this process has compiled: of those that it has loaded, the ones younger than it."""
     from jfusion.runtime import jt
 
-    return len(list(Path(jt.flags.cache_path, "jit").glob("*.so")))
+    folder = f"{jt.flags.cache_path}/jit/"
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    return sum(p.startswith(folder) and _written(Path(p)) > _IMPORTED for p in mapped)

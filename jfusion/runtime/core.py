@@ -17,9 +17,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jfusion.runtime import jittor_copy, units
 from jfusion.runtime.cache import short_hash
 from jfusion.runtime.machine import compiler, cpu_features
-from jfusion.runtime.units import CORE, CSRC, JITTOR_VERSION, changed, compile_in_units, joined
+from jfusion.runtime.units import CORE, CSRC, JITTOR_VERSION, compile_in_units, joined
 
 # The headers that every kernel includes; they are compiled once. Each operation also declares the numbered
 # names that its function has where several kernels are compiled together (kernels.h).
@@ -84,8 +85,8 @@ def key_here(home: Path, cache_name: str) -> str:
 
 
 def _recipe() -> list[Path]:
-    headers = (CSRC / "kernels.h", CSRC / "places.h")
-    return [Path(__file__).with_name("units.py"), Path(__file__), *headers]
+    modules = (Path(module.__file__) for module in (units, jittor_copy))
+    return [*modules, Path(__file__), CSRC / "kernels.h", CSRC / "places.h"]
 
 
 def _version(compiler: str) -> str:
@@ -110,15 +111,13 @@ def kernel_flags(folder: Path) -> str:
     )
 
 
-def start_header(folder: Path, jittor: Path) -> subprocess.Popen | None:
-    """Copies Jittor's package into the folder and starts to compile what every kernel includes.
+def start_header(folder: Path, site: Path) -> subprocess.Popen | None:
+    """Copies Jittor from `site` into the folder and starts to compile what every kernel includes.
 
     Jittor is then imported from the copy, so that no path of an environment gets into the core. Returns None
     where there is no compiler: what was carried here runs without.
     """
-    ignored = shutil.ignore_patterns("__pycache__", "test", "notebook")
-    shutil.copytree(jittor, folder / "jittor", ignore=ignored)
-    _skip_bindings(folder / "jittor" / "pyjt_compiler.py")
+    jittor_copy.make(site, folder)
     header = folder / "kernel.h"
     header.write_text(HEADER)
     if compiler() is None:
@@ -127,17 +126,6 @@ def start_header(folder: Path, jittor: Path) -> subprocess.Popen | None:
     command = [str(compiler()), *flags, "-w", "-x", "c++-header", str(header)]
     command += ["-o", f"{header}.gch"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _skip_bindings(file: Path) -> None:
-    """Lets a copy of Jittor write the Python bindings of its core only where that core is not there yet.
-
-    Otherwise each start would parse all headers and write 150 files again, for nothing: 0.4 s.
-    """
-    start = "def compile(cache_path, jittor_path):\n"
-    there = '    if glob.glob(os.path.join(cache_path, "jittor_core*.so")): return []\n'
-    text = changed(file.read_text(encoding="utf-8"), start, start + there, file)
-    file.write_text(text, encoding="utf-8")
 
 
 def _with_relative_places(command: str, folder: Path, home: Path) -> str:
@@ -159,16 +147,20 @@ def jittor_uses(folder: Path) -> Iterator[None]:
     import jittor_utils
     from jittor_utils import lock
 
-    with contextlib.suppress(ValueError):
-        sys.path.remove(jittor_utils.cache_path)
     sys.path.append(str(folder))
     jittor_utils.cache_path, lock.lock_path = str(folder), str(folder / "jittor.lock")
     lock.jittor_lock = lock.Lock(lock.lock_path)
+    # what Jittor would ask a script, which runs a dozen programs
+    includes = dict.fromkeys(sysconfig.get_paths()[name] for name in ("include", "platinclude"))
+    jittor_utils._py3_include_path = " ".join(f'-I"{path}"' for path in includes)
+    jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    jittor_utils.is_starting = True
     replaced = _Replaced(folder, jittor_utils)
     try:
         yield
     finally:
         replaced.put_back()
+        jittor_utils.is_starting = False
 
 
 class _Replaced:

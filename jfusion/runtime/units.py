@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from jfusion.errors import UserError
+from jfusion.errors import UserError, counted
 
 JITTOR_VERSION = "1.3.11.0"
 CSRC = Path(__file__).parent / "csrc"
@@ -102,7 +102,6 @@ def compile_in_units(commands: list[str], folder: Path, others: Sequence[str] = 
     cores = len(os.sched_getaffinity(0))
     parsed = [Command.parse(text) for text in commands]
     units = divide(parsed, 2 * cores)
-    print(f"{len(units) + len(others)} parts", flush=True)  # as the progress bar expects it
     empty = _empty_object(parsed[0].compiler, folder)
     with ThreadPoolExecutor(cores) as pool:
         jobs = [pool.submit(_run, command) for command in others]
@@ -163,7 +162,7 @@ def _compile(unit: list[Command], folder: Path, empty: bytes) -> None:
         f'"{first.compiler}" "{path}" {flags} -w -g0 {_optimization(first)} -c -o "{first.object}"'
     )
     try:
-        _run(command)
+        _run(command, len(unit))
     except UserError:
         if len(unit) == 1:
             raise
@@ -174,15 +173,17 @@ def _compile(unit: list[Command], folder: Path, empty: bytes) -> None:
         Path(other.object).write_bytes(empty)
 
 
-def _run(command: str) -> None:
+def _run(command: str, files: int = 1) -> None:
+    """Runs a command that compiles so many files, and says so for the progress bar."""
     started = time.monotonic()
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    print(f"{time.monotonic() - started:.1f} s: {command.split()[-1]}", flush=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line]
         raise UserError(
             f"Jittor's core could not be compiled: {(lines or [done.stderr[-300:]])[0]}"
         )
+    took, output = time.monotonic() - started, command.split()[-1]
+    print(f"{took:.1f} s, {counted(files, 'file')}: {output}", flush=True)
 
 
 def changed(

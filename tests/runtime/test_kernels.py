@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
 import numpy as np
@@ -36,3 +37,35 @@ def test_kernels_with_the_same_names_are_compiled_together():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert done.stdout.split() == ["refused"], done.stderr
     assert "nothing_like_it" in done.stderr
+
+
+DAMAGED = """
+import sys
+from pathlib import Path
+from jfusion.runtime import build, jt
+
+def mapped():
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if "/jit/code" in line}
+
+twice = jt.code([1], "float32", [jt.ones(1)], cpu_src="out0_p[0] = 2 * in0_p[0] + 5417;")
+assert twice.numpy().tolist() == [5419]
+print(build.kernels(), *mapped())
+"""
+
+
+def test_a_kernel_that_was_cut_is_compiled_again():
+    def use():
+        done = subprocess.run([sys.executable, "-c", DAMAGED], capture_output=True, text=True)
+        count, *paths = done.stdout.split()
+        return int(count), paths, done.stderr
+
+    use()
+    compiled, (kernel,), said = use()
+    assert compiled == 0 and "damaged" not in said
+    whole = Path(kernel).read_bytes()
+    for part in (whole[: len(whole) // 2], b""):
+        Path(kernel).write_bytes(part)
+        compiled, paths, said = use()
+        assert (compiled, paths) == (1, [kernel])
+        assert f"jfusion: the compiled kernel {kernel} is damaged; it is compiled again" in said

@@ -315,6 +315,21 @@ def test_object_files_that_come_and_go_do_not_end_the_build(tmp_path, monkeypatc
     thread.join()
 
 
+def test_the_bar_counts_the_files_of_a_core_once(tmp_path):
+    log = tmp_path / "build.log"
+    counts = [build._progress(tmp_path, 0.0)]
+    for line in (
+        "2.0 s, 1 file: a.o",
+        "12.1 s, 40 files: b.o",
+        "warning: 7 files: x",
+        "3 s, 900 files: c",
+    ):
+        with log.open("a") as file:
+            file.write(f"{line}\n")
+        counts.append(build._progress(tmp_path, 0.0))
+    assert counts == [0, 1, 41, 41, build.CORE_FILES]
+
+
 def test_a_cache_that_others_can_write_to_is_refused(tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

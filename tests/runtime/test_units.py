@@ -87,17 +87,3 @@ def test_machines_with_different_processors_have_a_core_each(monkeypatch):
     key = core.key_of(core.core_parts("jfusion"))
     monkeypatch.setattr(core, "cpu_features", lambda: ["avx"])
     assert core.key_of(core.core_parts("jfusion")) != key
-
-
-def test_a_start_writes_no_bindings_where_the_core_is(tmp_path):
-    start = "def compile(cache_path, jittor_path):\n"
-    file = tmp_path / "pyjt_compiler.py"
-    file.write_text(f"import glob, os\n{start}    return ['written']\n")
-    core._skip_bindings(file)
-    changed: dict = {}
-    exec(file.read_text(), changed)
-    assert changed["compile"](str(tmp_path), "") == ["written"]
-    (tmp_path / "jittor_core.cpython-311-x86_64-linux-gnu.so").touch()
-    assert changed["compile"](str(tmp_path), "") == []
-    with pytest.raises(UserError, match=r"is not that of Jittor 1\.3\.11"):
-        core._skip_bindings(tmp_path / "jittor_core.cpython-311-x86_64-linux-gnu.so")

@@ -6,7 +6,9 @@
 #include <condition_variable>
 #include <cstdio>
 #include <deque>
+#include <elf.h>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -23,7 +25,7 @@ using jit_compiler::read_all;
 using jit_compiler::write;
 
 constexpr size_t MOST = 8;         // kernels of a unit: build.py declares that many names jit_run_N
-constexpr int WAIT_FOR_OTHERS = 5; // milliseconds in which the other threads ask for their kernels
+constexpr int WAIT_FOR_OTHERS = 20; // milliseconds in which no other thread asks for a kernel any more
 
 struct Kernel {
     string path, library, symbol, source, flags, libraries, key;
@@ -37,6 +39,7 @@ static std::mutex mutex;
 static std::condition_variable changed;
 static std::deque<Kernel*> waiting;
 static int busy = 0;
+static int asked = 0; // how often a kernel was waited for
 
 // The flags that compile, or those that link.
 static string select(const string& flags, bool links) {
@@ -223,6 +226,29 @@ static vector<Kernel*> take(int compilers) {
     return taken;
 }
 
+// Whether a library reaches to the end of its table of sections, its last part. One that is cut is said to be.
+static bool is_whole(const string& library) {
+    std::ifstream file(library, std::ios::binary);
+    Elf64_Ehdr head{};
+    file.read((char*)&head, sizeof head);
+    bool whole = file.good() && memcmp(head.e_ident, ELFMAG, SELFMAG) == 0;
+    file.seekg(0, std::ios::end);
+    if (whole && head.e_shoff + head.e_shentsize * head.e_shnum <= (uint64)file.tellg())
+        return true;
+    std::cerr << "jfusion: the compiled kernel " << library << " is damaged; it is compiled again" << std::endl;
+    return false;
+}
+
+// Waits until no other thread asks for a kernel any more: each generates the source of its own first.
+static void wait_for_others(std::unique_lock<std::mutex>& lock) {
+    for (int before = -1; before != asked;) {
+        before = asked;
+        lock.unlock();
+        std::this_thread::sleep_for(std::chrono::milliseconds(WAIT_FOR_OTHERS));
+        lock.lock();
+    }
+}
+
 } // kernel_units
 
 // Compiles a kernel unless its library is there; the threads that ask at the same time share compilers.
@@ -233,7 +259,8 @@ static void compile_kernel(const string& command, const string& path, const stri
     string libraries = with_relative_places(select(fix_cl_flags(extra_flags, false), true));
     Kernel kernel{path, library, symbol, source, select(flags + " " + extra_flags, false), libraries};
     kernel.key = without_paths(kernel.flags) + S(hash64(source));
-    if (access(library.c_str(), R_OK) == 0 && read_all(library + ".key") == kernel.key)
+    bool is_there = access(library.c_str(), R_OK) == 0 && read_all(library + ".key") == kernel.key;
+    if (is_there && is_whole(library))
         return;
     if (source.find("@begin") != string::npos) {
         jit_compiler::cache_compile(command, cache_path, jittor_path);
@@ -243,15 +270,14 @@ static void compile_kernel(const string& command, const string& path, const stri
     static const int compilers = std::max(1, std::min(16, (int)std::thread::hardware_concurrency()));
     std::unique_lock<std::mutex> lock(mutex);
     waiting.push_back(&kernel);
+    asked++;
     while (!kernel.done) {
         if (busy >= compilers || waiting.empty()) {
             changed.wait(lock);
             continue;
         }
         int free = compilers - busy++;
-        lock.unlock();
-        std::this_thread::sleep_for(std::chrono::milliseconds(WAIT_FOR_OTHERS));
-        lock.lock();
+        wait_for_others(lock);
         auto taken = take(free);
         lock.unlock();
         compile_all(taken);

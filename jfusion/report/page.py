@@ -24,6 +24,7 @@ from jfusion.files import write_text
 from jfusion.metrics.table import Table
 from jfusion.report import charts, viewer
 from jfusion.report.comparison import Comparison
+from jfusion.report.ranks import ranks
 from jfusion.report.table import Block
 from jfusion.version import __version__
 
@@ -130,8 +131,6 @@ def from_worst(comparison: Comparison, name: str) -> list[str]:
 
     Of several methods, the ranks of all count; a value that is not defined is the last.
     """
-    from scipy.stats import rankdata
-
     of_set = {method: images for method, images in comparison.values[name].items() if images}
     columns = comparison.defined(name)
     names = [x for x in next(iter(of_set.values())) if all(x in of for of in of_set.values())]
@@ -140,8 +139,8 @@ def from_worst(comparison: Comparison, name: str) -> list[str]:
         [[[of[x].get(c, np.nan) for c in columns] for of in of_set.values()] for x in names], float
     )
     table = np.nan_to_num((table * signs).reshape(len(names), -1), nan=-np.inf)
-    ranks = rankdata(table, axis=0).mean(1)
-    return [names[i] for i in np.argsort(ranks, kind="stable")]
+    means = ranks(table.T, higher_is_better=False).mean(0)
+    return [names[i] for i in np.argsort(means, kind="stable")]
 
 
 # ---- the parts ---------------------------------------------------------------------------------

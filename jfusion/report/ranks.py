@@ -26,11 +26,16 @@ ALL = "all metrics"
 def ranks(values: np.ndarray, higher_is_better: bool = True) -> np.ndarray:
     """The ranks of the methods on each image: 1 is the best, equal values share the mean of their ranks.
 
-    values: (images, methods), finite.
+    values: (images, methods), no NaN.
     """
-    from scipy.stats import rankdata
+    rows = map(_ranks_of_row, -values if higher_is_better else values)
+    return np.array(list(rows)).reshape(values.shape)
 
-    return rankdata(-values if higher_is_better else values, axis=1)
+
+def _ranks_of_row(row: np.ndarray) -> np.ndarray:
+    """The ranks from the lowest value on. SciPy's `rankdata` gives the same, after a second of importing."""
+    ordered = np.sort(row)
+    return (np.searchsorted(ordered, row) + np.searchsorted(ordered, row, "right") + 1) / 2
 
 
 def friedman(values: np.ndarray) -> tuple[float, float]:

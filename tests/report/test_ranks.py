@@ -109,3 +109,11 @@ def test_methods_without_a_set_are_not_ranked_and_undefined_images_are_left_out(
     result = ranks.compare(data)
     assert result.methods == ["x", "y"]
     assert [test.images for test in result.tests] == [7, 8, 8]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_are_those_of_scipy(seed):
+    values = np.random.default_rng(seed).integers(-3, 4, (5, 9)) / 2
+    values[0, :2] = -np.inf
+    assert (ranks.ranks(values, higher_is_better=False) == stats.rankdata(values, axis=1)).all()
+    assert (ranks.ranks(values) == stats.rankdata(-values, axis=1)).all()

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jfusion.errors import UserError
 from jfusion.runtime import cuda_patches, cuda_toolkit
 from jfusion.runtime.cache import cache_home, short_hash
@@ -19,7 +21,7 @@ from jfusion.runtime.cache import cache_home, short_hash
 
 def check_numpy() -> None:
     """Raises UserError when NumPy is 2 or newer."""
-    version = metadata.version("numpy")
+    version = np.__version__
     if int(version.split(".")[0]) >= 2:
         raise UserError(
             f"NumPy {version} does not work with Jittor (integers come back wrong); "

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -130,7 +129,7 @@ except KeyboardInterrupt:
 
 
 def test_numpy_2_is_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(metadata, "version", lambda name: "2.1.0")
+    monkeypatch.setattr(machine.np, "__version__", "2.1.0")
     with pytest.raises(UserError, match="pip install 'numpy<2'"):
         machine.check_numpy()
 

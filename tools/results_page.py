@@ -196,7 +196,7 @@ def _published(of: TestSet) -> list[tuple[str, dict[str, float]]]:
 
 
 def _warnings(of: TestSet) -> list[str]:
-    """How many images of each method are anti-correlated with a source, or clipped."""
+    """How many images of each method are anti-correlated with a source, clipped, or without SCD."""
     lines = []
     for method, values in _values(of).items():
         counts = {
@@ -205,6 +205,7 @@ def _warnings(of: TestSet) -> list[str]:
             "clipped in more than 1 % of the pixels": sum(
                 v["clipped"] > MOST_CLIPPED for v in values
             ),
+            "equal to a source, so without SCD": sum(np.isnan(v["SCD"]) for v in values),
         }
         parts = [f"{n} of {len(values)} {what}" for what, n in counts.items() if n]
         lines += [f"- {method}: {', '.join(parts)}"] if parts else []

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -176,13 +177,19 @@ class Fuser:
                 break
 
     def results(self, start: int, before: np.ndarray | None) -> Iterator[np.ndarray]:
-        """The fused frames (H, W) or (H, W, 3) uint8 from `start` on; before: the result of the one before."""
+        """The fused frames (H, W) or (H, W, 3) uint8 from `start` on; before: the result of the one before.
+
+        What is smoothed is rounded at the end of each chunk, so that a run that was interrupted there and
+        continues from the last frame gives the same results.
+        """
         steady = Steady()
         if before is not None:
             (x,) = self._read([self.frames[start - 1]])
             pair = self.source.pair("clip", *x, self.size)
             steady.resume(before, pair.a[0] * 255, pair.b[0] * 255)
-        for x in _ahead(self._read(self.frames[start:])):
+        for i, x in enumerate(_ahead(self._read(self.frames[start:])), start):
+            if i % CHUNK == 0:
+                steady.round()
             pair = self.source.pair("clip", *x, self.size)
             with self.stretch.applied():
                 result = self._fused(pair)
@@ -232,15 +239,17 @@ def _write_frames(fuser: Fuser, out: Path, record: dict[str, Any], overwrite: bo
 
 
 def _write_video(fuser: Fuser, out: Path, record: dict[str, Any], overwrite: bool) -> Outcome:
-    """Writes a video in chunks, and joins them; chunks of the same command that are there already stay."""
+    """Writes a video in chunks, and joins them; chunks of the same command that are there already stay.
+
+    Beside each chunk is its last frame, without the losses of a video's compression, to continue from.
+    """
     parts = out.with_name(f"{out.name}.parts")
     chunks = [parts / f"{i:05d}.nut" for i in range(-(-len(fuser.frames) // CHUNK))]
     done = _resumed(parts, chunks, record, overwrite)
     times, rate = fuser.b.times, fuser.b.rate
     start = min(done * CHUNK, len(fuser.frames))
-    before = None
+    before = image.read_rgb(_last_frame(chunks[done - 1])) if done else None
     if done:
-        (*_, before) = video.VideoFile(chunks[done - 1]).frames(range(CHUNK))
         print(
             f"note: there already: {start} of {counted(len(fuser.frames), 'frame')} ({parts}); the rest follows"
         )
@@ -249,8 +258,10 @@ def _write_video(fuser: Fuser, out: Path, record: dict[str, Any], overwrite: boo
             results = _counted(fuser.results(start, before), bar)
             for i in range(done, len(chunks)):
                 indices = [b for _, b in fuser.frames[i * CHUNK : (i + 1) * CHUNK]]
-                some = itertools.islice(results, len(indices))
+                last: deque[np.ndarray] = deque(maxlen=1)
+                some = _remembered(itertools.islice(results, len(indices)), last)
                 video.write_chunk(chunks[i], some, [times[k] for k in indices], rate)
+                image.write(_last_frame(chunks[i]), last[0])
     except KeyboardInterrupt:
         print(f"\nnote: what is done stays in {parts}; the same command continues")
         raise
@@ -270,11 +281,23 @@ def _resumed(parts: Path, chunks: list[Path], record: dict[str, Any], overwrite:
             raise UserError(
                 f"{parts} holds a part of a video that other inputs or options made; --overwrite begins anew"
             )
-        return next((i for i, p in enumerate(chunks) if not p.exists()), len(chunks))
+        whole = (p.exists() and _last_frame(p).exists() for p in chunks)
+        return next((i for i, there in enumerate(whole) if not there), len(chunks))
     if parts.exists():
         raise UserError(f"{parts} is no folder of jfusion's; rename it, or choose another --out")
     write_text(place, text, "the record of the video")
     return 0
+
+
+def _last_frame(chunk: Path) -> Path:
+    return chunk.with_suffix(".png")
+
+
+def _remembered(frames: Iterator[np.ndarray], last: deque[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same frames; `last` holds the newest of them."""
+    for frame in frames:
+        last.append(frame)
+        yield frame
 
 
 def _bar(total: int, start: int) -> Any:

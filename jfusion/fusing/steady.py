@@ -26,9 +26,18 @@ class Steady:
         """Continues after a frame whose smoothed result and gray sources (H, W) in 0..255 are known."""
         self.result, self._sources = result.astype(np.float32), (a, b)
 
+    def round(self) -> None:
+        """Forgets what is finer than a level, as if the last frame had been written and read again."""
+        if self.result is not None:
+            self.result = np.round(self.result)
+
     def next(self, result: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The smoothed result, uint8; result (H, W) or (H, W, 3) uint8, a and b gray (H, W) in 0..255."""
         new = result.astype(np.float32)
+        if (
+            self.result is not None and self.result.ndim > new.ndim
+        ):  # gray, and read as a color image
+            self.result = self.result[..., 0]
         if self.result is not None and self.result.shape == new.shape:
             changes = [local_change(*both) for both in zip(self._sources, (a, b), strict=True)]
             weight = np.max([_weight(x) for x in changes], 0)

@@ -85,8 +85,13 @@ def test_chunks_have_every_frame_once(pair, tmp_path, monkeypatch):
         assert abs(x.astype(int) - y).mean() < 6  # key frames are compressed otherwise
 
 
-def test_an_interrupted_video_continues(pair, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("color", ["b", "none"])
+def test_an_interrupted_video_continues_and_is_that_of_one_run(
+    pair, tmp_path, capsys, monkeypatch, color
+):
     monkeypatch.setattr(clips, "CHUNK", 3)
+    colors = "--color", color
+    assert fused(*pair, tmp_path / "whole.mp4", *colors) == 0
     write, written = video.write_chunk, []
 
     def interrupted(path, *arguments):
@@ -97,14 +102,15 @@ def test_an_interrupted_video_continues(pair, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(video, "write_chunk", interrupted)
     out = tmp_path / "out.mp4"
-    assert fused(*pair, out) == 130
+    assert fused(*pair, out, *colors) == 130
     assert not out.exists() and "the same command continues" in capsys.readouterr().out
-    assert fused(*pair, out, "--seed", "1") == 2
+    assert fused(*pair, out, *colors, "--seed", "1") == 2
     assert "other inputs or options" in capsys.readouterr().err
     monkeypatch.setattr(video, "write_chunk", write)
-    assert fused(*pair, out) == 0
+    assert fused(*pair, out, *colors) == 0
     assert "there already: 6 of 7 frames" in capsys.readouterr().out
     assert len(video.open_clip(out).times) == 7 and not (tmp_path / "out.mp4.parts").exists()
+    assert out.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
 def test_mistakes_are_one_line(pair, tmp_path, capsys):

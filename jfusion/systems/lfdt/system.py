@@ -100,7 +100,8 @@ class LFDT(NetworkSystem):
         names = ("model.latent.0.ffn.project_in.weight", "denoiser.latent.0.expand.weight")
         hidden = next((state[name] for name in names if name in state), None)
         if hidden is not None:
-            settings["ffn_factor"] = 2.66 if hidden.shape[0] == 680 else 4.0
+            out, width = hidden.shape[:2]
+            settings["ffn_factor"] = 2.66 if out == int(2.66 * width) else out / width
         for first, level in (
             ("LDM_Enc.init_conv1.weight", "LDM_Enc.encoder1.{}.3.weight"),
             ("encoder.source1.first.weight", "encoder.source1.levels.{}.3.conv.weight"),

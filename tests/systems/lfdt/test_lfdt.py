@@ -199,6 +199,8 @@ def test_the_file_decides_the_widths():
         state = {k: np.zeros(v) for k, v in manifest(name).items()}
         expected = {"ffn_factor": factor, "width": 64, "channel_mult": "1,2,4"}
         assert module.LFDT.infer_settings(state) == expected
+    narrow = module.LFDT(module.Config(width=8, ffn_factor=3.0, blocks=(1, 1, 1, 1)))
+    assert module.LFDT.infer_settings(narrow.state_dict())["ffn_factor"] == 3.0
 
 
 def test_constants_in_the_file_are_ignored(make, recipe):

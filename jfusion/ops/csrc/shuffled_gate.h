@@ -58,7 +58,7 @@ static inline void shuffled_gate_backward(const float* a, const float* b, const 
     {
         Phases phases(2, H, W, R), d_filtered(2, H, W, R);
         std::vector<int64_t> offsets(4*T);
-        std::vector<float> sums(16*T), flipped(T), filtered(W);
+        std::vector<float> sums(LANES*T), flipped(T), filtered(W);
         for (int64_t p = 0; p < 4; p++) kernel_offsets(phases, p, K, K/2, &offsets[p*T]);
         #pragma omp for
         for (int64_t c = 0; c < C; c++) {

@@ -34,5 +34,6 @@ def seed(value: int) -> None:
     """Seeds Jittor, NumPy and Python."""
     from jfusion.runtime import jt
 
+    jt.sync_all()  # Jittor is lazy: what is drawn before the seed must not be drawn after it
     random.seed(value)
     jt.set_global_seed(value % 2**31, different_seed_for_mpi=False)

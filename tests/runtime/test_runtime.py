@@ -185,6 +185,15 @@ def test_the_same_seed_gives_the_same_numbers():
     assert (jt.rand(4).numpy() == first).all()
 
 
+def test_what_was_to_be_drawn_before_a_seed_is_not_drawn_after_it():
+    runtime.seed(3)
+    expected = runtime.jt.rand(4).numpy()
+    before = runtime.jt.rand(4)
+    runtime.seed(3)
+    assert (runtime.jt.rand(4).numpy() == expected).all()
+    assert before.shape == [4]
+
+
 def test_warm_compiles_ahead(capsys):
     from jfusion.commands.doctor import warm
 

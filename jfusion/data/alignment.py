@@ -286,9 +286,8 @@ def _gradient(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from its start to the picture, and every pair is looked at.
     """
     gaussian = np.exp(-(np.arange(-4, 5) ** 2) / 2)
-    smooth = _filtered(
-        _filtered(x.astype(np.float32), gaussian / gaussian.sum()).T, gaussian / gaussian.sum()
-    ).T
+    gaussian /= gaussian.sum()
+    smooth = _filtered(_filtered(x.astype(np.float32), gaussian).T, gaussian).T
     rows = _filtered(_filtered(smooth, [-1, 0, 1]).T, [1, 2, 1]).T
     columns = _filtered(_filtered(smooth.T, [-1, 0, 1]).T, [1, 2, 1])
     return rows, columns

@@ -34,10 +34,8 @@ class Steady:
     def next(self, result: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The smoothed result, uint8; result (H, W) or (H, W, 3) uint8, a and b gray (H, W) in 0..255."""
         new = result.astype(np.float32)
-        if (
-            self.result is not None and self.result.ndim > new.ndim
-        ):  # gray, and read as a color image
-            self.result = self.result[..., 0]
+        if self.result is not None and self.result.ndim > new.ndim:
+            self.result = self.result[..., 0]  # gray, and read as a color image
         if self.result is not None and self.result.shape == new.shape:
             changes = [local_change(*both) for both in zip(self._sources, (a, b), strict=True)]
             weight = np.max([_weight(x) for x in changes], 0)

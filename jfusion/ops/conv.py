@@ -26,11 +26,7 @@ def conv1x1(
     costs no pass over the memory of its own. Raises UserError for other shapes, or inputs that are not all
     of one floating-point type.
     """
-    _check("conv1x1", x, weight, bias, 1)
-    if added is not None:
-        n, _, h, w = x.shape
-        check_float("conv1x1", x=x, added=added)
-        check_shape("conv1x1", "added", added, (n, weight.shape[0], h, w), "for this result")
+    _check("conv1x1", x, weight, bias, 1, added)
     if not use_kernel(x, weight):
         y = conv_reference(x, weight, bias)
         return y if added is None else y + added
@@ -81,7 +77,14 @@ def depthwise3x3(x: jt.Var, weight: jt.Var) -> jt.Var:
 
 
 @once_per_shape
-def _check(op: str, x: jt.Var, weight: jt.Var, bias: jt.Var | None, size: int | str = "K") -> None:
+def _check(
+    op: str,
+    x: jt.Var,
+    weight: jt.Var,
+    bias: jt.Var | None,
+    size: int | str = "K",
+    added: jt.Var | None = None,
+) -> None:
     """Checks the inputs of a convolution whose kernels are size x size (a letter: any odd size)."""
     inputs = (
         {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
@@ -97,6 +100,10 @@ def _check(op: str, x: jt.Var, weight: jt.Var, bias: jt.Var | None, size: int | 
         raise UserError(f"{op}: weight must have kernels of an odd size, not {k} x {k}")
     if bias is not None:
         check_shape(op, "bias", bias, (o,), f"for an output of {counted(o, 'channel')}")
+    if added is not None:
+        n, _, h, w = x.shape
+        check_float(op, x=x, added=added)
+        check_shape(op, "added", added, (n, o, h, w), "for this result")
 
 
 class _Conv1x1(Function):

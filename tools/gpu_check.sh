@@ -9,7 +9,7 @@
 #   ONLY='kernel|seed'    the parts to run, by name; WORK keeps what earlier calls made
 #   H5=FILE           RoadScene's training pairs with minilm features: adds the first steps and the training
 #   CPU_RUN=DIR       first steps made on a CPU with it (`tools/gpu_kit.sh` makes them), for the comparison
-#   REFERENCES=DIR    the authors' code (film/, cddfuse/, ddfm/, lfdt/): adds the comparisons of speed
+#   REFERENCES=DIR    the authors' code (film/, cddfuse/, ddfm/, lfdt/, fccf/): adds the comparisons of speed
 #   PYTHON_WITH_TORCH=PY, PYTHON_PATH_OF_TORCH=PATH    the Python for it, and its PYTHONPATH
 #   TRAIN=SECONDS, TRAIN_OPTIONS='...'    how long to train (default: all but the last 200), and with what options
 set -u
@@ -74,12 +74,12 @@ compared() {  # compared PRECISION SYSTEM CASE...: with the authors' code on the
     "$python" benchmarks/compare.py "$system" "${cases[@]}" --device cuda --threads 4 --precision "$precision" \
         --reference "$REFERENCES/$system" --python "${PYTHON_WITH_TORCH:-python3}"
 }
-profile() { "$python" - <<'PY'
+profile() { JFUSION_PRECISION=$1 "$python" - "$2" <<'PY'  # profile PRECISION CASE: FILM's
 import sys
 sys.path.insert(0, "benchmarks")
 from cases import film
 from jfusion.runtime import jt
-run = film.ours("train-2x288x384")
+run = film.ours(sys.argv[1])
 run()
 with jt.profile_scope(warmup=0, rerun=0) as report:
     run()
@@ -121,17 +121,20 @@ if wanted first; then
     if [ -n "${H5:-}" ]; then
         row 90 "FILM, 6 steps twice with one seed" first_steps && [ -n "${CPU_RUN:-}" ] &&
             row 10 "the GPU's losses follow the CPU's" losses "$work/gpu_1" "$CPU_RUN/paper" 1e-4
-        [ -z "${CPU_RUN:-}" ] || row 90 "begun on the CPU, ended on the GPU" moved &
     fi
     row 150 "golden fixtures of FILM, float32" tests 3 tests/systems/film/test_film.py
-    wait
+fi
+if wanted moved && [ -n "${H5:-}${CPU_RUN:-}" ]; then
+    row 90 "begun on the CPU, ended on the GPU" moved
 fi
 if wanted speed && [ -n "${REFERENCES:-}" ]; then
     for precision in ${PRECISIONS:-float32 tf32 bfloat16}; do
         row 90 "speed, FILM, $precision" compared $precision film forward-480x640 train-2x288x384
         row 90 "speed, CDDFuse, $precision" compared $precision cddfuse forward-288x384 phase1-2x128x128 phase2-2x128x128
     done
-    row 40 "profile of FILM's step" profile
+    row 40 "profile of FILM's step" profile float32 train-2x288x384
+    row 40 "profile of FILM's step, tf32" profile tf32 train-2x288x384
+    row 40 "profile of FILM's forward" profile float32 forward-480x640
 fi
 if wanted train && [ -n "${H5:-}" ]; then
     row 3000 "FILM on RoadScene" train "${TRAIN:-$(($(left) - 200))}"
@@ -151,6 +154,7 @@ fi
 if wanted more && [ -n "${REFERENCES:-}" ]; then
     row 120 "speed, DDFM's official UNet" compared float32 ddfm unet-official-256x256
     row 60 "speed, LFDT-Fusion" compared float32 lfdt fuse-256x256 step-256x256
+    row 60 "speed, Diff-FCCF" compared float32 fccf forward-256x256 step-256x256
 fi
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
     row 300 "two processes, a GPU each" tests 1 tests/runtime/test_mpi.py

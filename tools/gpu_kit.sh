@@ -7,11 +7,12 @@
 # tools/gpu_check.sh. The machine has CUDA 13's driver, nvcc, libraries and g++, and a Python 3.12 with h5py, scipy,
 # matplotlib, transformers, pytest and pytest-xdist (PyTorch for the comparisons).
 #   DATA      a data set folder with RoadScene and its minilm features (jfusion preprocess --text minilm)
-#   AUTHORS   film/, cddfuse/, ddfm/, lfdt/: their repositories
+#   AUTHORS   film/, cddfuse/, ddfm/, lfdt/, fccf/: their repositories
 #   PACKAGES  a folder with requirements-cuda13.txt (pip install -t PACKAGES), for compiling here
 # Steps, in this order; without any, all: site compile cpu data pack
 #   PYTHON=PY a Python 3.12 of this machine with the same packages, but without jittor and numpy
 #   PYTHON_CPU=PY  a Python with jfusion for the CPU: 6 steps of FILM there, to compare with
+#   EXTRA=DIR      travels along, as extra/
 #   COMPILE="film:train-2x288x384 ..."   benchmark cases whose kernels are compiled (default: FILM and CDDFuse)
 set -eu
 kit=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -47,7 +48,7 @@ case "\$1" in
 esac
 EOF
     chmod +x "$there/python3.12-config"
-    git -C "$here" ls-files -z | grep -zvE '^docs/|^jfusion/weights/film-mff.safetensors|^jfusion/parity/recorded|^tests/cases' |
+    git -C "$here" ls-files -z | grep -zvE '^docs/|^jfusion/weights/(film-m|cddfuse-mif|sfdfuse).*safetensors|^jfusion/parity/recorded|^tests/cases' |
         tar cf - -C "$here" --null -T - | tar xf - -C "$there/source"
     variables > "$there/variables"
 fi
@@ -89,11 +90,13 @@ if wants data; then
     rm -rf "$there/data" "$there/authors" && mkdir -p "$there/data" "$there/authors"
     (cd "$data" && cp -rL --parents Image/IVF/RoadScene Text/IVF/RoadScene TextFeature/IVF/RoadScene "$there/data")
     cp -r "$authors"/* "$there/authors"
+    rm -rf "$there/extra" && mkdir -p "$there/extra"
+    [ -z "${EXTRA:-}" ] || cp -r "$EXTRA"/* "$there/extra"
 fi
 
 if wants pack; then
     (cd "$there" && rm -f home/*.gch home/ready-* && rm -rf source/.git &&
-        tar cf - site include python3.12-config variables source home data authors cpu |
+        tar cf - site include python3.12-config variables source home data authors cpu extra |
         xz -T2 -6 > "$kit/kit.tar.xz")
     cat > "$kit/start.sh" <<EOF
 #!/bin/bash

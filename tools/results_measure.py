@@ -99,7 +99,7 @@ def measure(root: Path, of: TestSet, only: str | None) -> None:
         sample: [m for m in methods(of) if (m, sample.name) not in done and only in (None, m)]
         for sample in find_samples(root, of.task, of.name, of.split)
     }
-    systems = {m: _system(m) for m in methods(of) if any(m in v for v in missing.values())}
+    systems = {m: system_for(m, of) for m in methods(of) if any(m in v for v in missing.values())}
     encoder = _encoder(systems)
     reader = image.Reader()
     write_text(of.file, "".join(_lines(kept)), "the measurements")
@@ -112,11 +112,11 @@ def measure(root: Path, of: TestSet, only: str | None) -> None:
                 file.flush()
 
 
-def _system(method: str) -> System:
-    """A method without weights, or the shipped weights of that name."""
+def system_for(method: str, of: TestSet) -> System:
+    """A method without weights, or the shipped weights of that name, for the pairs of a set."""
     if method in registry.SYSTEMS:
         return registry.create(method)
-    return inference.load_system(method)
+    return inference.load_system(method, attributes={"task": of.task, "dataset": of.name})
 
 
 def _encoder(systems: Mapping[str, System]) -> Encoder | None:

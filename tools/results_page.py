@@ -20,7 +20,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from results_measure import BASELINES, CHECKS, COLUMNS, FOLDER, ROOT, SETS, TestSet, methods, rows
+from results_measure import (
+    BASELINES,
+    CHECKS,
+    COLUMNS,
+    FOLDER,
+    ROOT,
+    SETS,
+    TestSet,
+    methods,
+    rows,
+    system_for,
+)
 
 from jfusion import inference, metrics, weights
 from jfusion.data import image, sample
@@ -31,8 +42,6 @@ from jfusion.metrics.plausibility import MOST_CLIPPED
 from jfusion.metrics.table import Table, means
 from jfusion.papers import tables
 from jfusion.report import figures
-from jfusion.systems import registry
-from jfusion.systems.base import System
 from jfusion.weights import cards
 
 PAGE = ROOT / "docs/results.md"
@@ -258,7 +267,8 @@ def _sheet(name: str) -> list[str]:
     """Draws the contact sheet of a task, of pairs that may be shown; returns the lines of the page."""
     if name not in sample.ENDINGS:
         return []
-    systems = {m: _system(m) for m in methods(TestSet("Demo", name))}
+    demo = TestSet("Demo", name)
+    systems = {m: system_for(m, demo) for m in methods(demo)}
     drawn = []
     for rgb in _shown_pairs(name):
         pair = Pair.of_images(name, *rgb, None, task(name).chroma)
@@ -283,10 +293,6 @@ def _shown_pairs(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
         samples = find_samples(Path(folder), name, "Demo", "all")
         reader = image.Reader()
         return [reader.pair(x.a, x.b) for x in samples if x.name in ON_SHEET]
-
-
-def _system(method: str) -> System:
-    return registry.create(method) if method in registry.SYSTEMS else inference.load_system(method)
 
 
 # ---- cards -----------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="a run folder (its newest checkpoint), or a checkpoint")
     parser.add_argument("--name", required=True, help="such as film-ivf")
-    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--task", required=True, nargs="+", choices=TASKS, help="one, or several")
     parser.add_argument(
         "--source",
         nargs=3,
@@ -104,7 +104,7 @@ def _ship(options: argparse.Namespace) -> None:
             "name": options.name,
             "file": _entry(half),
             "system": content["system"],
-            "task": options.task,
+            "tasks": options.task,
             "settings": content["config"],
             "text": text,
             "data": _sources(options.source, names),
@@ -152,9 +152,9 @@ def _paragraph(
 
     from jfusion.text.features import Encoder
 
-    paragraph = options.paragraph or NEUTRAL.get(options.task)
+    paragraph = options.paragraph or NEUTRAL.get(options.task[0])
     if paragraph is None:
-        raise UserError(f"there is no neutral paragraph for {options.task}; give --paragraph")
+        raise UserError(f"there is no neutral paragraph for {options.task[0]}; give --paragraph")
     encoder = Encoder(content["encoder"])
     if encoder.hash != content["encoder_hash"]:
         raise UserError(f"{content['encoder']} here is not the encoder of the training")

@@ -66,7 +66,9 @@ def _list(listed: list[dict[str, Any]]) -> None:
     width = max((len(card["name"]) for card in listed), default=0)
     for card in listed:
         size = card["file"]["bytes"] / 2**20
-        print(f"{card['name']:<{width}}  {card['system']}, {card['task']}, {size:.1f} MiB")
+        print(
+            f"{card['name']:<{width}}  {card['system']}, {' '.join(card['tasks'])}, {size:.1f} MiB"
+        )
     if not listed:
         print("no weights come with this version; methods without weights: jfusion systems")
     print("without --weights and --system, jfusion fuse and jfusion test use:")

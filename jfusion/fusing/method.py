@@ -96,7 +96,7 @@ class Method:
     ) -> None:
         """Creates the system, after a look at the texts; text, task, names: see `Texts`.
 
-        Raises UserError for what does not fit.
+        A network that serves several tasks is told the task. Raises UserError for what does not fit.
         """
         record = {k: v for k, v in self.content.items() if k != "model"}
         reads_text = hasattr(registry.config_class(self.name), "text_dim")
@@ -107,7 +107,7 @@ class Method:
         if text is not None:
             self.texts = Texts(text, task, record, names)
         self.system = inference.from_checkpoint(
-            self.path, self.content, self.name, settings, partial
+            self.path, self.content, self.name, settings, partial, {"task": task}
         )
         if text is None and self.system.neutral_text is not None:
             inference.note_neutral_text()

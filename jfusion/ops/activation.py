@@ -12,7 +12,8 @@ def prelu(x: jt.Var, slope: jt.Var) -> jt.Var:
     """PReLU: x where x > 0, otherwise slope * x, of any shape; slope (1,), one for all values."""
     check_float("prelu", x=x, slope=slope)
     check_shape("prelu", "slope", slope, (1,))
-    return _PReLU()(x, slope) if use_kernel(x, slope) else prelu_reference(x, slope)
+    kernel = use_kernel(x, slope, cuda=True)
+    return _PReLU()(x, slope) if kernel else prelu_reference(x, slope)
 
 
 def prelu_reference(x: jt.Var, slope: jt.Var) -> jt.Var:
@@ -243,6 +244,11 @@ class _AddScaled(Function):
         return g, d_branch, d_scale.sum(0)
 
 
+_SUM_BLOCKS = (
+    512  # of a GPU, which share the one sum of PReLU's gradient; an H100 has 132 processors
+)
+
+
 class _PReLU(Function):
     def execute(self, x: jt.Var, slope: jt.Var) -> jt.Var:
         self.saved = x, slope
@@ -251,16 +257,26 @@ class _PReLU(Function):
             {"x": x, "slope": slope},
             {"y": x.shape},
             cpu="activation.h",
+            cuda="prelu.cuh",
         )
 
     def grad(self, g: jt.Var) -> tuple[jt.Var, jt.Var]:
         x, slope = self.saved
-        return call_kernel(
-            "prelu_backward(x_p, slope_p, g_p, d_x_p, d_slope_p, x->num)",
-            {"x": x, "slope": slope, "g": g},
-            {"d_x": x.shape, "d_slope": slope.shape},
-            cpu="activation.h",
+        inputs = {"x": x, "slope": slope, "g": g}
+        if not jt.flags.use_cuda:
+            return call_kernel(
+                "prelu_backward(x_p, slope_p, g_p, d_x_p, d_slope_p, x->num)",
+                inputs,
+                {"d_x": x.shape, "d_slope": slope.shape},
+                cpu="activation.h",
+            )
+        d_x, parts = call_kernel(
+            "prelu_backward(x_p, slope_p, g_p, d_x_p, parts_p, x->num, parts_shape0)",
+            inputs,
+            {"d_x": x.shape, "parts": [_SUM_BLOCKS]},
+            cuda="prelu.cuh",
         )
+        return d_x, parts.sum().reshape(1)
 
 
 class _GeluGate(Function):

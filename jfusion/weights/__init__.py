@@ -38,8 +38,12 @@ def names(task: str | None = None, system: str | None = None) -> list[str]:
     found = sorted(p.stem for p in FOLDER.glob("*.json") if p.stem not in NO_CARDS)
     if task is None and system is None:
         return found
-    wanted = {k: v for k, v in (("task", task), ("system", system)) if v is not None}
-    return [name for name in found if wanted.items() <= card(name).items()]
+    described = {name: card(name) for name in found}
+    return [
+        name
+        for name, of in described.items()
+        if task in (None, *of["tasks"]) and system in (None, of["system"])
+    ]
 
 
 def card(name: str) -> dict[str, Any]:

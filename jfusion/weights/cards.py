@@ -14,7 +14,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "file": dict,  # "name", "bytes", "sha256"
     "system": str,
-    "task": str,
+    "tasks": list,  # one network may serve several
     "settings": dict,  # those of the system's configuration
     "text": (
         dict,

@@ -37,7 +37,7 @@ def ship(folder, name="tiny-ivf", task="IVF", model=None, features=None, **recor
         "name": name,
         "file": entry(folder / f"{name}.safetensors"),
         "system": content["system"],
-        "task": task,
+        "tasks": task.split(),
         "settings": content["config"],
         "text": text,
         "data": [{"name": "Pairs", "count": 2, "terms": "none stated"}],
@@ -70,7 +70,7 @@ def test_what_comes_with_jfusion_is_complete_and_undamaged():
         weights.verify(name)
         card = weights.card(name)
         assert card["name"] == name and name not in registry.names()
-        assert card["task"] in TASKS and card["system"] in registry.SYSTEMS
+        assert set(card["tasks"]) <= set(TASKS) and card["system"] in registry.SYSTEMS
         assert {"commands", "commit", "seed", "steps", "hours", "machine"} <= set(card["recipe"])
         assert card["data"] and card["not_good_for"] and card["license"]
         sizes.append(card["file"]["bytes"])
@@ -84,7 +84,7 @@ def test_what_comes_with_jfusion_is_complete_and_undamaged():
 def test_every_task_has_a_default_that_works_as_it_is(task):
     name = weights.default_for(task)
     if name in weights.names():
-        assert weights.card(name)["task"] == task
+        assert task in weights.card(name)["tasks"]
     else:
         assert not registry.create(name).needs_weights
 
@@ -107,6 +107,8 @@ def test_one_and_several_are_listed_by_task_and_system(folder, capsys):
     assert weights.names() == ["tiny-ivf", "tiny-mff"]
     assert weights.names("MFF") == weights.names(system="cddfuse") == ["tiny-mff"]
     assert weights.names("IVF", "cddfuse") == []
+    ship(folder, "tiny-two", "IVF MEF")
+    assert weights.names("IVF") == ["tiny-ivf", "tiny-two"] and weights.names("MEF") == ["tiny-two"]
     assert main(["weights", "list"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"tiny-ivf +film, IVF, 0\.0 MiB", printed)

@@ -61,7 +61,7 @@ def normalized_mutual_information(a: np.ndarray, b: np.ndarray) -> float:
 
     The result is between 1 (nothing is shared) and 2; the values of the images may be any.
     """
-    return _shared(_binned(a), _binned(b))
+    return float(_shared(_binned(a), [_binned(b)])[0])
 
 
 def find_shift(a: np.ndarray, b: np.ndarray, max_shift: int = MAX_SHIFT) -> Shift:
@@ -220,10 +220,8 @@ def _refined(
         h, w = a.shape
         one, two = _binned(a), _binned(b)
         inner = one[radius : h - radius, radius : w - radius]
-        values = [
-            _shared(inner, two[y : y + h - 2 * radius, x : x + w - 2 * radius]) for y, x in places.T
-        ]
-        information += _zero_to_one(np.array(values))
+        parts = (two[y : y + h - 2 * radius, x : x + w - 2 * radius] for y, x in places.T)
+        information += _zero_to_one(_shared(inner, parts))
     best = places[:, np.argmax(_zero_to_one(fits.ravel()) + information / len(pairs))]
     return int(best[0]), int(best[1])
 
@@ -247,30 +245,30 @@ def _best(
     a: np.ndarray, b: np.ndarray, centers: list[tuple[int, int]], radius: int, max_shift: int
 ) -> tuple[tuple[int, int], dict[tuple[int, int], float]]:
     """The best shift within `radius` of a center and `max_shift` of 0, and the value of each."""
-    h, w = a.shape
-    inner = a[max_shift : h - max_shift, max_shift : w - max_shift]
-    values = {}
-    for row, column in centers:
-        for y in range(row - radius, row + radius + 1):
-            for x in range(column - radius, column + radius + 1):
-                if max(abs(y), abs(x)) <= max_shift and (y, x) not in values:
-                    rows = slice(max_shift + y, h - max_shift + y)
-                    columns = slice(max_shift + x, w - max_shift + x)
-                    values[y, x] = _shared(inner, b[rows, columns])
+    around = range(-radius, radius + 1)
+    near = ((row + y, column + x) for row, column in centers for y in around for x in around)
+    shifts = list(dict.fromkeys(s for s in near if max(map(abs, s)) <= max_shift))
+    h, w = (n - 2 * max_shift for n in a.shape)
+    inner = a[max_shift : max_shift + h, max_shift : max_shift + w]
+    places = ((max_shift + y, max_shift + x) for y, x in shifts)
+    shared = _shared(inner, (b[y : y + h, x : x + w] for y, x in places))
+    values = dict(zip(shifts, shared.tolist(), strict=True))
     return max(values, key=lambda s: (values[s], -abs(s[0]) - abs(s[1]))), values
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> float:
-    """The normalized mutual information of bin numbers."""
-    counts = np.bincount((a * BINS + b).ravel(), minlength=BINS * BINS).reshape(BINS, BINS)
-    p = counts / counts.sum()
-    joint = _entropy(p)
-    return (_entropy(p.sum(0)) + _entropy(p.sum(1))) / joint if joint > 0 else 1.0
+def _shared(a: np.ndarray, others: Iterable[np.ndarray]) -> np.ndarray:
+    """The normalized mutual information of bin numbers (H, W) and each of several others: (N,)."""
+    row = a * BINS
+    counts = [np.bincount((row + b).ravel(), minlength=BINS * BINS) for b in others]
+    p = np.reshape(counts, (-1, BINS, BINS)) / a.size
+    joint = _entropy(p.reshape(len(p), -1))
+    alone = _entropy(p.sum(1)) + _entropy(p.sum(2))
+    return np.divide(alone, joint, out=np.ones_like(joint), where=joint > 0)
 
 
-def _entropy(p: np.ndarray) -> float:
-    p = p[p > 0]
-    return float(-(p * np.log(p)).sum())
+def _entropy(p: np.ndarray) -> np.ndarray:
+    """The entropy of each of several distributions (N, values): (N,)."""
+    return -(p * np.log(np.where(p > 0, p, 1))).sum(1)
 
 
 def _edges(x: np.ndarray) -> np.ndarray:

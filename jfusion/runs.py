@@ -7,18 +7,19 @@ import csv
 import fcntl
 import json
 import math
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jfusion import checkpoint
 from jfusion.data import image
-from jfusion.errors import UserError, printable, writing
+from jfusion.errors import UserError, printable, unreadable, writing
 from jfusion.files import read_text, remove_left, write_text
 
 PACKAGE = Path(__file__).resolve().parent
@@ -47,6 +48,7 @@ class Run:
     def __init__(self, folder: Path, record: dict[str, Any]):
         self.folder, self.record = folder, record
         self._board = None
+        self._read: _Read | None = None
         self._shown = 0, 0  # the epoch of the last preview, and its number in that epoch
 
     @classmethod
@@ -172,17 +174,18 @@ class Run:
             name, lowest = f"val/{name}", not higher_is_better(name)
         if name not in table:
             return None
-        present = np.isfinite(
-            table[name]
-        )  # a step with a validation has a second row without losses
-        values = dict(zip(table["step"][present].astype(int), table[name][present], strict=True))
+        steps, values = table["step"], table[name]
+        # a step with a validation has a second row without losses
+        present = np.isfinite(values) & (steps >= 1) & (steps <= sum(sizes))
+        by_step = np.full(sum(sizes) + 1, np.nan)
+        by_step[steps[present].astype(int)] = values[present]
         means, step = {}, 1
         for number, size in enumerate(sizes, 1):
-            of_epoch = [values.get(i, math.nan) for i in range(step, step + size)]
-            there = [value for value in of_epoch if math.isfinite(value)]
+            there = by_step[step : step + size]
+            there = there[np.isfinite(there)]
             step += size
-            if there and (len(there) == size or name.startswith("val/")):
-                means[number] = sum(there) / len(there) * (1 if lowest else -1)
+            if len(there) and (len(there) == size or name.startswith("val/")):
+                means[number] = float(there.mean()) * (1 if lowest else -1)
         return min(means, key=means.__getitem__) if means else None
 
     def epoch_sizes(self) -> list[int]:
@@ -226,21 +229,19 @@ class Run:
         """The columns of metrics.csv, float64, NaN where a step has no value; empty before the first step.
 
         "step" comes first; a loss has its name, a learning rate is "learning_rate/NAME", and a metric of
-        the validation pairs is "val/NAME". Raises UserError when the file is no such table.
+        the validation pairs is "val/NAME". What an earlier call has read is not read again, as training asks after
+        every epoch. Raises UserError when the file is no such table.
         """
         path = self.folder / "metrics.csv"
         if not path.exists():
             return {}
-        text = read_text(path, "the run's log", rewritten=True)
-        header, *rows = csv.reader(re.findall(r"[^\n]*\n", text)) or [[]]
         try:
-            values = [[float(cell) if cell else math.nan for cell in row] for row in rows]
-            table = np.array(values, np.float64).reshape(len(rows), len(header))
+            read = self._read = _read_on(path, self._read)
         except ValueError as error:
             raise UserError(f"{path} is not the table of a run: {error}") from error
-        if "step" not in header:
+        if "step" not in read.header:
             raise UserError(f"{path} is not the table of a run: it has no column step")
-        return dict(zip(header, table.T, strict=True))
+        return dict(zip(read.header, read.rows.T, strict=True))
 
     def previews(self) -> dict[int, list[Path]]:
         """The images in pic_fusion/ by the epoch, counted from 1, in which they were made."""
@@ -268,6 +269,7 @@ class Run:
         remove_left(self.folder / "model")
         paths = [self.folder / name for name in ("metrics.csv", "log.txt")]
         texts = {path: _kept_until(path, step) for path in paths if path.exists()}
+        self._read = None
         for path, text in texts.items():
             write_text(path, text, "the run's log")
         self._board = SummaryWriter(str(self.folder), purge_step=step + 1, flush_secs=30)
@@ -392,6 +394,41 @@ def _copy_sources(target: Path) -> None:
                 shutil.copy(PACKAGE.parent / script, target)
     except OSError as error:
         raise writing("the code snapshot", target, error) from error
+
+
+class _Read(NamedTuple):
+    """What was read of metrics.csv: which file it is, where the next row begins, and the values (rows, columns)."""
+
+    inode: int
+    header: list[str]
+    end: int
+    rows: np.ndarray
+
+
+def _read_on(path: Path, before: _Read | None) -> _Read:
+    """The table with the rows that were added since; all of it where another file has taken its place.
+
+    A last line that has no end is left for later. Raises ValueError for what is no number, and UserError
+    for a file that cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            status, line = os.fstat(file.fileno()), file.readline()
+            names = next(csv.reader([line.decode("utf-8-sig")]), [])
+            whole = _Read(status.st_ino, names, len(line), np.empty((0, len(names))))
+            if not line.endswith(b"\n"):
+                return whole._replace(header=[])
+            if before is None or before[:2] != whole[:2] or before.end > status.st_size:
+                before = whole
+            file.seek(before.end)
+            added = file.read()
+    except OSError as error:
+        raise unreadable("the run's log", path, error) from error
+    added = added[: added.rfind(b"\n") + 1]
+    rows = list(csv.reader(re.findall(r"[^\n]*\n", added.decode())))
+    values = [[float(cell) if cell else math.nan for cell in row] for row in rows]
+    new = np.array(values, np.float64).reshape(len(rows), len(before.header))
+    return before._replace(end=before.end + len(added), rows=np.concatenate([before.rows, new]))
 
 
 def _header(table: Path, names: list[str]) -> list[str]:

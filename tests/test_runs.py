@@ -143,6 +143,29 @@ def test_the_log_takes_new_columns_and_drops_lost_steps(tmp_path):
     assert (run.folder / "log.txt").read_text() == "1\tone\n2\ttwo\n"
 
 
+def test_after_each_epoch_only_the_new_rows_of_the_log_are_read(tmp_path, monkeypatch):
+    read = []
+    reader = csv.reader
+
+    def counted(lines):
+        return reader(read.append(line) or line for line in lines)
+
+    run = Run.new(tmp_path, "film", "Set", {})
+    run.start_log(0)
+    monkeypatch.setattr(csv, "reader", counted)
+    for epoch in range(1, 9):
+        for step in range(5 * epoch - 4, 5 * epoch + 1):
+            values = {"total": 10.0 / step} | ({"ssim": 1.0} if epoch > 6 else {})
+            run.log(step, "", values)
+        read.clear()
+        assert run.best_epoch("total", [5] * epoch) == epoch
+        # the names of the columns, and the rows; all of them where the columns have changed
+        assert len(read) == 1 + (5 if epoch != 7 else 35)
+        fresh = Run(run.folder, {}).scalars()
+        assert all(np.array_equal(run.scalars()[k], fresh[k], equal_nan=True) for k in fresh)
+    run.close()
+
+
 @pytest.mark.parametrize("broken", ["metrics.csv", "log.txt"])
 @pytest.mark.parametrize("content", [b"1,\xff\n2,3\n", None])
 def test_no_log_is_changed_when_one_of_them_cannot_be_read(tmp_path, broken, content):

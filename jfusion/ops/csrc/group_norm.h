@@ -43,11 +43,16 @@ static inline void group_norm_forward(const float* x, const float* weight, const
         group_statistics(from, K, P, eps, &mean, &scale);
         for (int64_t c = 0; c < K; c++, from += P, to += P) {
             float w = weight[first + c]*scale, b = bias[first + c];
-            #pragma omp simd
-            for (int64_t j = 0; j < P; j++) to[j] = (from[j] - mean)*w + b;
-            if (!silu) continue;
-            #pragma omp simd
-            for (int64_t j = 0; j < P; j++) to[j] /= 1.f + std::exp(-std::max(to[j], -80.f));
+            if (silu) {
+                #pragma omp simd
+                for (int64_t j = 0; j < P; j++) {
+                    float v = (from[j] - mean)*w + b;
+                    to[j] = v/(1.f + std::exp(-std::max(v, -80.f)));
+                }
+            } else {
+                #pragma omp simd
+                for (int64_t j = 0; j < P; j++) to[j] = (from[j] - mean)*w + b;
+            }
         }
         statistics[(n*G + g)*2] = mean;
         statistics[(n*G + g)*2 + 1] = scale;

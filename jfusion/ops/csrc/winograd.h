@@ -1,118 +1,176 @@
-// 3x3 convolutions by Winograd's algorithm F(2x2, 3x3) (Lavin and Gray, 2016): on tiles of 2x2 pixels, with four
-// ninths of the multiplications at less than a decimal digit of accuracy. Every tile of the input and every kernel
-// becomes 16 numbers, the convolution becomes 16 matrix products, and their results become 2x2 pixels.
+// 3x3 convolutions by Winograd's algorithm (Lavin and Gray, 2016, arXiv:1509.09308). Every tile of the input and every
+// kernel becomes S numbers, the convolution becomes S matrix products, and their results become a tile of pixels:
+// F(4x4, 3x3) with S = 36, a quarter of the multiplications; and F(2x2, 3x3) with S = 16, four ninths of them, for small
+// images, where the kernels are most of what is read.
 #pragma once
 #include "common.h"
+#include "lanes.h"
 
-// U[4i+j][o][c] from the kernels w (O, C, 3, 3): the transform along both axes.
-static inline void transform_weights(const float* w, float* U, int64_t O, int64_t C) {
+// One axis of F(2, 3), on the points 0, 1, -1 and infinity: of a kernel, of the input, and of the products.
+struct Two {
+    static const int M = 2, N = 4;
+    static inline void kernel(const Lanes* k, Lanes* u) {
+        Lanes even = (k[0] + k[2])*0.5f, odd = k[1]*0.5f;
+        u[0] = k[0]; u[1] = even + odd; u[2] = even - odd; u[3] = k[2];
+    }
+    static inline void input(const Lanes* d, Lanes* v) {
+        v[0] = d[0] - d[2]; v[1] = d[1] + d[2]; v[2] = d[2] - d[1]; v[3] = d[1] - d[3];
+    }
+    static inline void output(const Lanes* m, Lanes* y) {
+        y[0] = m[0] + m[1] + m[2]; y[1] = m[1] - m[2] - m[3];
+    }
+};
+
+// One axis of F(4, 3). On the points 0, +-A, +-B and infinity with A = 3/4 and B = 3/2 it rounds half as much as on
+// the usual 0, +-1, +-2: on noise, four times as much as a direct sum.
+struct Four {
+    static const int M = 4, N = 6;
+    static constexpr float A = 0.75f, B = 1.5f, A2 = A*A, B2 = B*B;
+    static inline void kernel(const Lanes* k, Lanes* u) {
+        const float fa = 1/(2*A2*(A2 - B2)), fb = 1/(2*B2*(B2 - A2));
+        Lanes a = k[0] + A2*k[2], b = k[0] + B2*k[2];
+        u[0] = k[0]*(1/(A2*B2));
+        u[1] = (a + A*k[1])*fa; u[2] = (a - A*k[1])*fa;
+        u[3] = (b + B*k[1])*fb; u[4] = (b - B*k[1])*fb;
+        u[5] = k[2];
+    }
+    static inline void input(const Lanes* d, Lanes* v) {
+        Lanes even = d[4] - B2*d[2], odd = A*(d[3] - B2*d[1]), even2 = d[4] - A2*d[2], odd2 = B*(d[3] - A2*d[1]);
+        v[0] = A2*B2*d[0] - (A2 + B2)*d[2] + d[4];
+        v[1] = even + odd; v[2] = even - odd; v[3] = even2 + odd2; v[4] = even2 - odd2;
+        v[5] = A2*B2*d[1] - (A2 + B2)*d[3] + d[5];
+    }
+    static inline void output(const Lanes* m, Lanes* y) {
+        Lanes sa = m[1] + m[2], da = m[1] - m[2], sb = m[3] + m[4], db = m[3] - m[4];
+        y[0] = m[0] + sa + sb;
+        y[1] = A*da + B*db;
+        y[2] = A2*sa + B2*sb;
+        y[3] = A*A2*da + B*B2*db + m[5];
+    }
+};
+
+// U[N*i + j][o][c] from the kernels w (O, C, 3, 3): the transform along both axes. U's matrices are `step` apart.
+template <class F> static inline void transform_weights(const float* w, float* U, int64_t step, int64_t O, int64_t C) {
+    const int N = F::N;
     #pragma omp for
-    for (int64_t p = 0; p < O*C; p++) {
-        const float* k = w + p*9;
-        float t[4][3];
+    for (int64_t o = 0; o < O; o++) for (int64_t c = 0; c < C; c += LANES) {
+        int64_t n = std::min(LANES, C - c);
+        float taps[9*LANES] = {};
+        for (int64_t l = 0; l < n; l++) for (int q = 0; q < 9; q++) taps[q*LANES + l] = w[((o*C + c) + l)*9 + q];
+        Lanes half[3][N];
         for (int j = 0; j < 3; j++) {
-            float a = k[j], b = k[3 + j], c = k[6 + j];
-            t[0][j] = a;
-            t[1][j] = (a + b + c)/2;
-            t[2][j] = (a - b + c)/2;
-            t[3][j] = c;
+            Lanes k[3] = {load(taps + j*LANES), load(taps + (3 + j)*LANES), load(taps + (6 + j)*LANES)};
+            F::kernel(k, half[j]);
         }
-        for (int i = 0; i < 4; i++) {
-            float a = t[i][0], b = t[i][1], c = t[i][2];
-            float row[4] = {a, (a + b + c)/2, (a - b + c)/2, c};
-            for (int j = 0; j < 4; j++) U[(4*i + j)*O*C + p] = row[j];
-        }
-    }
-}
-
-// One row of tiles of one channel, V[4i+j][tile], from the rows 2r-1 .. 2r+2 of the image x (H, W). V's matrices are
-// `step` apart; even and odd are buffers of tiles+1 values.
-static inline void transform_row(const float* x, float* V, int64_t step, int64_t r, int64_t H, int64_t W,
-                                 int64_t tiles, float* even, float* odd) {
-    const float* rows[4];
-    std::vector<float> zero(W, 0.f);
-    for (int i = 0; i < 4; i++) {
-        int64_t at = 2*r - 1 + i;
-        rows[i] = at >= 0 && at < H ? x + at*W : zero.data();
-    }
-    const int first[4] = {0, 1, 2, 1}, second[4] = {2, 2, 1, 3};
-    const float sign[4] = {-1, 1, -1, -1};
-    for (int i = 0; i < 4; i++) {
-        const float *a = rows[first[i]], *b = rows[second[i]];
-        float s = sign[i];
-        // even[j] and odd[j]: the values 2j and 2j + 1 of the row with a zero put in front
-        int64_t inner = std::min(tiles, (W - 1)/2);
-        even[0] = 0;
-        odd[0] = a[0] + s*b[0];
-        for (int64_t j = 1; j <= inner; j++) {
-            even[j] = a[2*j - 1] + s*b[2*j - 1];
-            odd[j] = a[2*j] + s*b[2*j];
-        }
-        for (int64_t j = inner + 1; j <= tiles; j++) {
-            even[j] = 2*j - 1 < W ? a[2*j - 1] + s*b[2*j - 1] : 0.f;
-            odd[j] = 0;
-        }
-        float *v0 = V + 4*i*step, *v1 = v0 + step, *v2 = v1 + step, *v3 = v2 + step;
-        #pragma omp simd
-        for (int64_t j = 0; j < tiles; j++) {
-            v0[j] = even[j] - even[j + 1];
-            v1[j] = odd[j] + even[j + 1];
-            v2[j] = even[j + 1] - odd[j];
-            v3[j] = odd[j] - odd[j + 1];
+        for (int i = 0; i < N; i++) {
+            Lanes k[3] = {half[0][i], half[1][i], half[2][i]}, u[N];
+            F::kernel(k, u);
+            for (int j = 0; j < N; j++) {
+                float* to = U + (N*i + j)*step + o*C + c;
+                if (n == LANES) *(Lanes*)to = u[j];
+                else std::memcpy(to, &u[j], n*sizeof(float));
+            }
         }
     }
 }
 
-// The rows 2r and 2r+1 of an output channel y (H, W), from its products M[4i+j][tile], whose matrices are `step`
-// apart; buffer has 2*tiles values.
-static inline void inverse_transform_row(const float* M, int64_t step, float bias, float* y, int64_t r, int64_t H,
-                                         int64_t W, int64_t tiles, float* buffer) {
-    for (int half = 0; half < 2 && 2*r + half < H; half++) {
-        float *left = buffer, *right = buffer + tiles;
-        float s = half ? -1 : 1;
-        const float *a = M + (half ? 4 : 0)*step, *b = M + (half ? 8 : 4)*step, *c = M + (half ? 12 : 8)*step;
-        #pragma omp simd
-        for (int64_t j = 0; j < tiles; j++) {
-            float m0 = a[j] + s*b[j] + s*c[j], m1 = a[j + step] + s*b[j + step] + s*c[j + step];
-            float m2 = a[j + 2*step] + s*b[j + 2*step] + s*c[j + 2*step];
-            float m3 = a[j + 3*step] + s*b[j + 3*step] + s*c[j + 3*step];
-            left[j] = m0 + m1 + m2 + bias;
-            right[j] = m1 - m2 - m3 + bias;
+// The values that a row of tiles needs room for: whole vectors are read and written.
+template <class F> static inline int64_t wide(int64_t tiles) { return (tiles + 1 + LANES)/LANES*LANES; }
+
+// One row of tiles of one channel, V[N*i + j][tile], from the rows M*r - 1 .. M*r + M of the image x (H, W). V's
+// matrices are `step` apart, and what follows a row is overwritten, up to a vector.
+template <class F> static inline void transform_row(const float* x, float* V, int64_t step, int64_t r, int64_t H,
+                                                    int64_t W, int64_t tiles, float* space) {
+    const int M = F::M, N = F::N;
+    const int64_t each = wide<F>(tiles), length = M*each;  // of a phase, and of a row with a zero before it
+    float *phases = space, *padded = space + length, *down = padded + N*length;
+    for (int i = 0; i < N; i++) {
+        int64_t at = M*r - 1 + i;
+        float* row = padded + i*length;
+        bool inside = at >= 0 && at < H;
+        row[0] = 0;
+        if (inside) std::memcpy(row + 1, x + at*W, W*sizeof(float));
+        std::fill(row + 1 + (inside ? W : 0), row + length, 0.f);
+    }
+    for (int64_t c = 0; c < length; c += LANES) {
+        Lanes d[N], v[N];
+        for (int i = 0; i < N; i++) d[i] = load(padded + i*length + c);
+        F::input(d, v);
+        for (int i = 0; i < N; i++) *(Lanes*)(down + i*length + c) = v[i];
+    }
+    for (int i = 0; i < N; i++) {
+        const float* row = down + i*length;
+        for (int64_t j = 0; j < each; j++) for (int k = 0; k < M; k++) phases[k*each + j] = row[M*j + k];
+        float* to = V + N*i*step;
+        for (int64_t j = 0; j < tiles; j += LANES) {
+            Lanes d[N], v[N];
+            for (int k = 0; k < N; k++) d[k] = load(phases + k%M*each + j + k/M);
+            F::input(d, v);
+            for (int k = 0; k < N; k++) *(Lanes*)(to + k*step + j) = v[k];
         }
-        float* out = y + (2*r + half)*W;
-        for (int64_t j = 0; j < W/2; j++) {
-            out[2*j] = left[j];
-            out[2*j + 1] = right[j];
+    }
+}
+
+// The rows M*r .. M*r + M - 1 of an output channel y (H, W), from its products P[N*i + j][tile], whose matrices are
+// `step` apart.
+template <class F> static inline void inverse_transform_row(const float* P, int64_t step, float bias, float* y,
+                                                            int64_t r, int64_t H, int64_t W, int64_t tiles,
+                                                            float* space) {
+    const int M = F::M, N = F::N;
+    const int64_t each = wide<F>(tiles);
+    float *line = space, *phases = line + M*each, *down = phases + M*each;
+    for (int k = 0; k < N; k++) for (int64_t j = 0; j < tiles; j += LANES) {
+        Lanes m[N], t[M];
+        for (int i = 0; i < N; i++) m[i] = load(P + (N*i + k)*step + j);
+        F::output(m, t);
+        for (int i = 0; i < M; i++) *(Lanes*)(down + (N*i + k)*each + j) = t[i];
+    }
+    for (int i = 0; i < M && M*r + i < H; i++) {
+        for (int64_t j = 0; j < tiles; j += LANES) {
+            Lanes m[N], t[M];
+            for (int k = 0; k < N; k++) m[k] = load(down + (N*i + k)*each + j);
+            F::output(m, t);
+            for (int k = 0; k < M; k++) *(Lanes*)(phases + k*each + j) = t[k] + bias;
         }
-        if (W % 2) out[W - 1] = left[W/2];
+        for (int64_t j = 0; j < tiles; j++) for (int k = 0; k < M; k++) line[M*j + k] = phases[k*each + j];
+        std::memcpy(y + (M*r + i)*W, line, W*sizeof(float));
+    }
+}
+
+template <class F> static inline void winograd(const float* x, const float* weight, const float* bias, float* y,
+                                               int64_t N, int64_t C, int64_t O, int64_t H, int64_t W) {
+    const int M = F::M, L = F::N, S = L*L;
+    int64_t down = (H + M - 1)/M, tiles = (W + M - 1)/M, all = N*down;  // rows of tiles: of an image, and of the batch
+    // as many rows at a time as fit the cache, but enough tiles for a product to run at its full speed
+    int64_t rows = std::min(all, std::max((1 << 20)/(S*(C + O)*tiles), (191 + tiles)/tiles));
+    int64_t T = apart(rows*tiles + LANES);  // from one channel's tiles to the next one's
+    // the S matrices are written side by side, so they too must not lie a power of two apart
+    int64_t u = O*C + 16, v = C*T + 16, p = O*T + 16;
+    std::vector<float> U(S*u), V(S*v), P(S*p);
+    #pragma omp parallel
+    {
+        std::vector<float> space((2*L + 1)*M*wide<F>(tiles));
+        transform_weights<F>(weight, U.data(), u, O, C);
+        for (int64_t r0 = 0; r0 < all; r0 += rows) {
+            int64_t m = std::min(rows, all - r0), t = m*tiles;
+            #pragma omp for
+            for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
+                transform_row<F>(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], v, r % down, H, W, tiles,
+                                 space.data());
+            #pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < S; k++)
+                dnnl_sgemm('N', 'N', O, t, C, 1.f, &U[k*u], C, &V[k*v], T, 0.f, &P[k*p], T);
+            #pragma omp for
+            for (int64_t o = 0; o < O; o++) for (int64_t r = r0; r < r0 + m; r++)
+                inverse_transform_row<F>(&P[o*T + (r - r0)*tiles], p, bias[o], y + (r/down*O + o)*H*W, r % down, H,
+                                         W, tiles, space.data());
+        }
     }
 }
 
 // x (N, C, H, W), weight (O, C, 3, 3), bias (O) -> y (N, O, H, W), with a border of zeros.
 static inline void conv_winograd(const float* x, const float* weight, const float* bias, float* y, int64_t N,
                                  int64_t C, int64_t O, int64_t H, int64_t W) {
-    int64_t down = (H + 1)/2, tiles = (W + 1)/2, all = N*down;  // rows of tiles: of an image, and of the batch
-    int64_t rows = std::max<int64_t>(1, std::min(all, (1 << 20)/(16*(C + O)*tiles)));
-    int64_t T = apart(rows*tiles);  // from one channel's tiles to the next one's
-    std::vector<float> U(16*O*C), V(16*C*T), M(16*O*T);
-    #pragma omp parallel
-    {
-        std::vector<float> buffer(2*tiles + 2);
-        float* half = buffer.data() + tiles + 1;
-        transform_weights(weight, U.data(), O, C);
-        for (int64_t r0 = 0; r0 < all; r0 += rows) {
-            int64_t m = std::min(rows, all - r0), t = m*tiles;
-            #pragma omp for
-            for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
-                transform_row(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], C*T, r % down, H, W, tiles,
-                              buffer.data(), half);
-            #pragma omp for schedule(dynamic, 1)
-            for (int64_t k = 0; k < 16; k++)
-                dnnl_sgemm('N', 'N', O, t, C, 1.f, &U[k*O*C], C, &V[k*C*T], T, 0.f, &M[k*O*T], T);
-            #pragma omp for
-            for (int64_t o = 0; o < O; o++) for (int64_t r = r0; r < r0 + m; r++)
-                inverse_transform_row(&M[o*T + (r - r0)*tiles], O*T, bias[o], y + (r/down*O + o)*H*W, r % down, H, W,
-                                      tiles, buffer.data());
-        }
-    }
+    bool large = N*((H + 3)/4)*((W + 3)/4) >= 128;
+    (large ? winograd<Four> : winograd<Two>)(x, weight, bias, y, N, C, O, H, W);
 }

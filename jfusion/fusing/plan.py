@@ -14,6 +14,7 @@ from jfusion.files import check_output
 
 ASPECT = 0.02  # by how much the aspects of two images may differ
 LISTED = 10  # pairs that a message names
+MANY = 1000  # pairs from which a progress bar is worth its import
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,16 @@ def make(
     """
     _check_inputs_stay(pairs, outputs)
     items = [Item(name, a, b, outputs[name]) for name, a, b in pairs]
-    return Plan([_examined(item, sizes, overwrite, most) for item in items])
+    return Plan([_examined(item, sizes, overwrite, most) for item in _with_bar(items)])
+
+
+def _with_bar(items: list[Item]) -> Iterable[Item]:
+    """The items; of so many that their headers take seconds, with a progress bar."""
+    if len(items) < MANY:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, "looking at the images", unit="pair", delay=1, leave=False)
 
 
 def _examined(item: Item, sizes: Sizes, overwrite: bool, most: float) -> Item:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
 
 from jfusion.files import replacing
 from jfusion.report.charts import COLORS, new_figure, style
@@ -29,7 +32,6 @@ class Point(NamedTuple):
     pairs: int
     seconds: float
     work: float
-    mebibytes: float
 
     @property
     def rate(self) -> float:
@@ -46,10 +48,19 @@ def draw(measured: Iterable[tuple[Case, Measured]], folder: Path) -> None:
     figures = {"speed": _speed, "memory": _memory, "pairs": _pairs, "batch": _batch}
     with style():
         for name, figure in figures.items():
-            with replacing(folder / f"{name}.png", "the plot", "figure") as path:
-                figure(rows).savefig(path, format="png", dpi=DPI)
-    for lines in (_sizes_table(rows), _numbers_table(rows), _training_table(rows)):
+            _save(figure(rows), folder / f"{name}.png")
+    tables = (_sizes_table, _numbers_table, _batch_table, _training_table)
+    for lines in (table(rows) for table in tables):
         print("\n".join(lines), end="\n\n")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a figure with a palette: a third of the bytes."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    with replacing(path, "the plot", "figure") as temporary:
+        few = Image.open(drawn).convert("RGB").quantize(64)
+        few.save(temporary, format="png", optimize=True)
 
 
 def sizes(rows: Rows, part: str, method: str) -> list[Point]:
@@ -60,8 +71,19 @@ def sizes(rows: Rows, part: str, method: str) -> list[Point]:
         if (case.part, case.method) == (part, method) and case.height > TINY:
             work = max(result.seconds - start, 1e-3)
             place = f"{case.height}x{case.width}", case.height * case.width / 1e6
-            found.append(Point(*place, case.pairs, result.seconds, work, result.mebibytes))
+            found.append(Point(*place, case.pairs, result.seconds, work))
     return sorted(found, key=lambda p: p.megapixels)
+
+
+def memory(rows: Rows, method: str) -> dict[tuple[str, float], float]:
+    """Size and megapixels of an image -> GiB at the peak of a command that fuses one pair, by size."""
+    found = {}
+    for case, result in sorted(rows.items(), key=lambda row: row[0].height):
+        one = case.part in ("memory", "fuse") and (case.method, case.pairs) == (method, 1)
+        if one and case.height > TINY:
+            size = f"{case.height}x{case.width}", case.height * case.width / 1e6
+            found[size] = result.mebibytes / 1024
+    return found
 
 
 def numbers(rows: Rows, part: str) -> list[tuple[int, Measured, float]]:
@@ -129,9 +151,9 @@ def _memory(rows: Rows) -> Figure:
     figure = new_figure(4.6, 2.7)
     axis = figure.subplots()
     for i, method in enumerate(METHODS):
-        points = sizes(rows, "memory", method)
-        x, y = [p.megapixels for p in points], [p.mebibytes / 1024 for p in points]
-        axis.plot(x, y, "-o", color=COLORS[i], markersize=3, label=method)
+        found = memory(rows, method)
+        x = [megapixels for _, megapixels in found]
+        axis.plot(x, list(found.values()), "-o", color=COLORS[i], markersize=3, label=method)
     _axes(axis, "megapixels of an image", "peak memory of jfusion fuse, GiB")
     axis.legend(frameon=False)
     return figure
@@ -148,7 +170,8 @@ def _pairs(rows: Rows) -> Figure:
             slope = y[-1] / x[-1]
             left.plot(x, [n * slope for n in x], ":", color=COLORS[i], label="linear")
     _axes(left, "pairs of 32x32, laplacian", "seconds after the start")
-    left.legend(frameon=False)
+    if left.lines:
+        left.legend(frameon=False)
     found = _training(rows)
     x = [n for n, *_ in found]
     right.plot(
@@ -243,13 +266,13 @@ def _sizes_table(rows: Rows) -> list[str]:
                 whole = [f"{p.seconds:.2f} s", _short(p.pairs / p.seconds)]
                 work = [f"{p.work:.2f} s", _short(p.rate), _short(p.rate * p.megapixels)]
                 cells.append([f"`{part}` {method}", p.label, str(p.pairs), *whole, *work])
-    memory = [
-        [method, *(f"{p.mebibytes / 1024:.2f}" for p in points)]
-        for method in METHODS
-        if (points := sizes(rows, "memory", method))
+    found = {method: memory(rows, method) for method in METHODS}
+    every = sorted({size for of in found.values() for size in of}, key=lambda size: size[1])
+    lines = [
+        [m, *(f"{of[size]:.2f}" if size in of else "-" for size in every)]
+        for m, of in found.items()
     ]
-    labels = max((sizes(rows, "memory", m) for m in METHODS), key=len, default=[])
-    table = _table(["peak memory, GiB", *(p.label for p in labels)], memory)
+    table = _table(["peak memory, GiB", *(label for label, _ in every)], lines)
     return [*_table(head, cells), "", *table]
 
 
@@ -260,6 +283,14 @@ def _numbers_table(rows: Rows) -> list[str]:
             each = [f"{work / pairs * 1000:.1f} ms", f"{result.mebibytes:.0f} MiB"]
             cells.append([f"`{part}` laplacian", f"{pairs:,}", f"{result.seconds:.2f} s", *each])
     return _table(["32x32", "pairs", "whole run", "a pair, after the start", "peak memory"], cells)
+
+
+def _batch_table(rows: Rows) -> list[str]:
+    cells = []
+    for method in METHODS[1:]:
+        found = sorted((c.batch, r) for c, r in rows.items() if c[:2] == ("batch", method))
+        cells.append([method, *(f"{b / r.step:.2f} ({r.mebibytes:.0f} MiB)" for b, r in found)])
+    return _table(["pairs/s (peak memory) by batch", *map(str, BATCHES)], cells)
 
 
 def _training_table(rows: Rows) -> list[str]:

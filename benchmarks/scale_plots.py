@@ -87,14 +87,14 @@ def memory(rows: Rows, method: str) -> dict[tuple[str, float], float]:
 
 
 def numbers(rows: Rows, part: str) -> list[tuple[int, Measured, float]]:
-    """The runs of many tiny pairs: their number, the run, and its seconds after the start."""
-    start = _start(rows, part, "laplacian")
-    found = [
-        (case.pairs, result, result.seconds - start)
+    """The runs of many tiny pairs: their number, the run, and the seconds of each pair after the first ten."""
+    found = sorted(
+        (case.pairs, result)
         for case, result in rows.items()
         if (case.part, case.method, case.height) == (part, "laplacian", TINY) and case.pairs > 1
-    ]
-    return sorted(found)
+    )
+    first, least = found[0] if found else (0, None)
+    return [(n, r, (r.seconds - least.seconds) / max(n - first, 1)) for n, r in found]
 
 
 def _start(rows: Rows, part: str, method: str) -> float:
@@ -163,13 +163,13 @@ def _pairs(rows: Rows) -> Figure:
     figure = new_figure(7.5, 2.7)
     left, right = figure.subplots(1, 2)
     for i, part in enumerate(("fuse", "test")):
-        found = numbers(rows, part)
+        found = numbers(rows, part)[1:]
         if found:
-            x, y = [n for n, *_ in found], [work for *_, work in found]
+            x, y = [n for n, *_ in found], [n * each for n, _, each in found]
             left.plot(x, y, "o", color=COLORS[i], markersize=4, label=f"jfusion {part}")
             slope = y[-1] / x[-1]
             left.plot(x, [n * slope for n in x], ":", color=COLORS[i], label="linear")
-    _axes(left, "pairs of 32x32, laplacian", "seconds after the start")
+    _axes(left, "pairs of 32x32, laplacian", "seconds")
     if left.lines:
         left.legend(frameon=False)
     found = _training(rows)
@@ -236,11 +236,12 @@ def _from_zero(axis: Axes) -> None:
 
 
 def _plain(axis: Axes) -> None:
-    """Numbers such as 0.1 at the powers of ten, and at 2 and 5 times them."""
+    """Numbers such as 0.1 at the powers of ten, and where there is room at 2 and 5 times them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = one.get_view_interval()
+        one.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.set_minor_formatter(NullFormatter())
 
@@ -279,10 +280,11 @@ def _sizes_table(rows: Rows) -> list[str]:
 def _numbers_table(rows: Rows) -> list[str]:
     cells = []
     for part in ("fuse", "test"):
-        for pairs, result, work in numbers(rows, part):
-            each = [f"{work / pairs * 1000:.1f} ms", f"{result.mebibytes:.0f} MiB"]
-            cells.append([f"`{part}` laplacian", f"{pairs:,}", f"{result.seconds:.2f} s", *each])
-    return _table(["32x32", "pairs", "whole run", "a pair, after the start", "peak memory"], cells)
+        for pairs, result, each in numbers(rows, part):
+            more = [f"{each * 1000:.1f} ms" if each else "", f"{result.mebibytes:.0f} MiB"]
+            cells.append([f"`{part}` laplacian", f"{pairs:,}", f"{result.seconds:.2f} s", *more])
+    head = ["32x32", "pairs", "whole run", "each pair after the first ten", "peak memory"]
+    return _table(head, cells)
 
 
 def _batch_table(rows: Rows) -> list[str]:

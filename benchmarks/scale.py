@@ -14,7 +14,6 @@ import argparse
 import csv
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -139,11 +138,10 @@ def _method(name: str) -> list[str]:
 def measure(case: Case, folder: Path) -> Measured:
     """Runs a case once. Raises SystemExit with its last words when it fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    out = tempfile.mkdtemp(dir=folder)
-    line = command(case, folder, out)
     variables = {**os.environ, "OMP_NUM_THREADS": str(case.threads), "PYTHONPATH": str(ROOT)}
     variables |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryDirectory(dir=folder) as out:
+        line = command(case, folder, out)
         started = time.monotonic()
         process = subprocess.Popen(line, stdout=said, stderr=subprocess.STDOUT, env=variables)
         try:
@@ -155,7 +153,6 @@ def measure(case: Case, folder: Path) -> Measured:
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         text = said.read()
-    shutil.rmtree(out)
     if process.returncode:
         raise SystemExit(f"{' '.join(line)}\n{text[-2000:]}\nended with {process.returncode}")
     step = re.search(r"\(([\d.e-]+) s a step\)", text)
@@ -170,8 +167,7 @@ def read(path: Path) -> list[tuple[Case, Measured]]:
     found = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            case = (type(Case._field_defaults.get(k, ""))(row[k]) for k in Case._fields)
-            part, method, *numbers = case
+            part, method, *numbers = (row[k] for k in Case._fields)
             result = (float(row[k]) for k in Measured._fields[:3])
             found.append((Case(part, method, *map(int, numbers)), Measured(*result, row["date"])))
     return found

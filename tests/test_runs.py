@@ -274,7 +274,9 @@ def test_an_old_checkpoint_fuses_as_it_did(name, old_run, golden):
     pair, expected = PairFile(PAIRS).read("p"), golden(f"runs/{name}/expected.npz")
     a, b = (x[None] for x in system.preprocess(pair))
     text = pair.text[None] if system.reads_text else None
-    np.testing.assert_allclose(system.fuse(a, b, text), expected["fused"], atol=2e-5)
+    # Diff-FCCF's rounding grows along its chain: single pixels by 2e-3 (tests/golden/fccf/README.md)
+    bound = 2e-3 if system.name == "fccf" else 2e-5
+    np.testing.assert_allclose(system.fuse(a, b, text), expected["fused"], atol=bound)
     image, old = fuse_pair(system, pair)[0].image, expected["image"].astype(int)
     # colors that are too strong for their brightness were cut at 0 and 255; now their saturation is lowered
     shown = (old % 255 > 0).all(-1) if old.ndim == 3 else np.full(old.shape, True)

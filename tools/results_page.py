@@ -268,7 +268,8 @@ def _sheet(name: str) -> list[str]:
     if name not in sample.ENDINGS:
         return []
     demo = TestSet("Demo", name)
-    systems = {m: system_for(m, demo) for m in methods(demo)}
+    measured = {m for of in SETS if of.task == name for m in _values(of)}
+    systems = {m: system_for(m, demo) for m in methods(demo) if m in measured}
     drawn = []
     for rgb in _shown_pairs(name):
         pair = Pair.of_images(name, *rgb, None, task(name).chroma)

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from jfusion import checkpoint, inference, weights  # noqa: E402
-from jfusion.data.h5 import PairFile  # noqa: E402
+from jfusion.data.folder import training_data  # noqa: E402
 from jfusion.data.layout import TASKS  # noqa: E402
 from jfusion.errors import UserError  # noqa: E402
 from jfusion.files import replacing  # noqa: E402
@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a source of training pairs: how the names of its samples begin, what it is called, and its "
         "terms as stated there, or 'none stated'",
     )
-    parser.add_argument("--data", help="the training set (default: that of the run)")
+    parser.add_argument(
+        "--data", help="the training set, or the folder of images (default: that of the run)"
+    )
     parser.add_argument(
         "--command",
         action="append",
@@ -95,7 +97,8 @@ def _ship(options: argparse.Namespace) -> None:
     content = checkpoint.load(source)
     if "system" not in content:
         raise UserError(f"{source} does not say its system; ship a checkpoint of jfusion's")
-    names = PairFile(options.data or content["options"]["data"]).names
+    sets = training_data(options.data or content["options"]["data"])
+    names = [name for data in sets for name in data.names]
     with tempfile.TemporaryDirectory() as folder:
         half = Path(folder) / f"{options.name}.safetensors"
         _write_half(half, content)

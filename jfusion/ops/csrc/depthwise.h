@@ -1,7 +1,6 @@
 // Depthwise convolutions of any odd size. A channel is copied once into a buffer with a border of zeros; each row of
 // the output is then the sum of moved rows, 64 pixels at a time in registers.
 #pragma once
-#include "common.h"
 #include "lanes.h"
 
 namespace {

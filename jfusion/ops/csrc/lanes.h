@@ -1,6 +1,6 @@
 // A vector of the processor's registers.
 #pragma once
-#include <cstdint>
+#include "common.h"
 
 // As wide as a register: the compiler takes a wider vector apart, which is 14 times slower.
 #ifdef __AVX512F__

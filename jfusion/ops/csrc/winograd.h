@@ -3,7 +3,6 @@
 // F(4x4, 3x3) with S = 36, a quarter of the multiplications; and F(2x2, 3x3) with S = 16, four ninths of them, for small
 // images, where the kernels are most of what is read.
 #pragma once
-#include "common.h"
 #include "lanes.h"
 
 // One axis of F(2, 3), on the points 0, 1, -1 and infinity: of a kernel, of the input, and of the products.

@@ -124,7 +124,7 @@ if wanted first; then
     fi
     row 150 "golden fixtures of FILM, float32" tests 3 tests/systems/film/test_film.py
 fi
-if wanted moved && [ -n "${H5:-}${CPU_RUN:-}" ]; then
+if wanted moved && [ -n "${H5:-}" ] && [ -n "${CPU_RUN:-}" ]; then
     row 90 "begun on the CPU, ended on the GPU" moved
 fi
 if wanted speed && [ -n "${REFERENCES:-}" ]; then

@@ -244,9 +244,8 @@ class _AddScaled(Function):
         return g, d_branch, d_scale.sum(0)
 
 
-_SUM_BLOCKS = (
-    512  # of a GPU, which share the one sum of PReLU's gradient; an H100 has 132 processors
-)
+# A GPU's blocks that share PReLU's one sum: more than `num_blocks`, which are taken for each of many channels.
+_SUM_BLOCKS = 512
 
 
 class _PReLU(Function):

@@ -74,14 +74,14 @@ template <class F> static inline void transform_weights(const float* w, float* U
 }
 
 // The values that a row of tiles needs room for: whole vectors are read and written.
-template <class F> static inline int64_t wide(int64_t tiles) { return (tiles + 1 + LANES)/LANES*LANES; }
+static inline int64_t wide(int64_t tiles) { return (tiles + 1 + LANES)/LANES*LANES; }
 
 // One row of tiles of one channel, V[N*i + j][tile], from the rows M*r - 1 .. M*r + M of the image x (H, W). V's
 // matrices are `step` apart, and what follows a row is overwritten, up to a vector.
 template <class F> static inline void transform_row(const float* x, float* V, int64_t step, int64_t r, int64_t H,
                                                     int64_t W, int64_t tiles, float* space) {
     const int M = F::M, N = F::N;
-    const int64_t each = wide<F>(tiles), length = M*each;  // of a phase, and of a row with a zero before it
+    const int64_t each = wide(tiles), length = M*each;  // of a phase, and of a row with a zero before it
     float *phases = space, *padded = space + length, *down = padded + N*length;
     for (int i = 0; i < N; i++) {
         int64_t at = M*r - 1 + i;
@@ -116,7 +116,7 @@ template <class F> static inline void inverse_transform_row(const float* P, int6
                                                             int64_t r, int64_t H, int64_t W, int64_t tiles,
                                                             float* space) {
     const int M = F::M, N = F::N;
-    const int64_t each = wide<F>(tiles);
+    const int64_t each = wide(tiles);
     float *line = space, *phases = line + M*each, *down = phases + M*each;
     for (int k = 0; k < N; k++) for (int64_t j = 0; j < tiles; j += LANES) {
         Lanes m[N], t[M];
@@ -148,7 +148,7 @@ template <class F> static inline void winograd(const float* x, const float* weig
     std::vector<float> U(S*u), V(S*v), P(S*p);
     #pragma omp parallel
     {
-        std::vector<float> space((2*L + 1)*M*wide<F>(tiles));
+        std::vector<float> space((2*L + 1)*M*wide(tiles));
         transform_weights<F>(weight, U.data(), u, O, C);
         for (int64_t r0 = 0; r0 < all; r0 += rows) {
             int64_t m = std::min(rows, all - r0), t = m*tiles;

@@ -163,12 +163,13 @@ def conv_forward(x: jt.Var, weight: jt.Var, bias: jt.Var, is_gradient: bool = Fa
     width, pixels = min(o, c), h * w
     inputs, outputs = {"x": x, "weight": weight, "bias": bias}, {"y": (n, o, h, w)}
     enough = width >= 16 and n * pixels >= max(1024, 2 * width)
-    if k == 3 and enough and (is_gradient or jt.flags.no_grad):
+    if k == 3 and enough:
         call = (
             "conv_winograd(x_p, weight_p, bias_p, y_p, "
-            "x_shape0, x_shape1, weight_shape0, x_shape2, x_shape3)"
+            'x_shape0, x_shape1, weight_shape0, x_shape2, x_shape3, data["fine"])'
         )
-        return call_kernel(call, inputs, outputs, cpu="winograd.h")
+        fine = not (is_gradient or jt.flags.no_grad)
+        return call_kernel(call, inputs, outputs, cpu="winograd.h", data={"fine": fine})
     # with few pixels the weights are most of what is read, so that each should be read once
     function = "conv_by_channels" if width >= 128 and pixels <= 2048 else "conv_by_rows"
     call = (
@@ -180,12 +181,15 @@ def conv_forward(x: jt.Var, weight: jt.Var, bias: jt.Var, is_gradient: bool = Fa
 
 def conv_backward(x: jt.Var, weight: jt.Var, g: jt.Var) -> tuple[jt.Var, jt.Var, jt.Var]:
     """The gradients of x, weight and bias from g (N, O, H, W), the gradient of `conv_forward`'s result."""
+    n, c, h, w = x.shape
+    o, _, k, _ = weight.shape
+    by_winograd = k == 3 and min(o, c) >= 16 and n * h * w >= 256
     d_weight, d_bias = call_kernel(
-        "conv_backward_weight(x_p, g_p, d_weight_p, d_bias_p, "
-        "x_shape0, x_shape1, g_shape1, d_weight_shape2, x_shape2, x_shape3)",
+        f"conv{'_winograd' if by_winograd else ''}_backward_weight(x_p, g_p, d_weight_p, d_bias_p, "
+        f"x_shape0, x_shape1, g_shape1, {'' if by_winograd else 'd_weight_shape2, '}x_shape2, x_shape3)",
         {"x": x, "g": g},
-        {"d_weight": weight.shape, "d_bias": (weight.shape[0],)},
-        cpu="conv.h",
+        {"d_weight": weight.shape, "d_bias": (o,)},
+        cpu="winograd.h" if by_winograd else "conv.h",
     )
     # the gradient of x is a convolution too: of g, with the kernels rotated by 180 degrees
     transposed = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]

@@ -77,6 +77,31 @@ def test_winograd(n, c, o, h, w):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    "n, c, o, h, w",
+    [
+        (1, 16, 19, 1, 300),  # tiles of 2x2
+        (2, 17, 16, 61, 70),  # tiles of 4x4
+        (1, 130, 300, 20, 280),  # several blocks of rows of tiles
+    ],
+)
+def test_the_gradients_of_a_training_step_by_winograd(n, c, o, h, w):
+    x, weight, bias, g = arrays(24, (n, c, h, w), (o, c, 3, 3), (o,), (n, o, h, w))
+
+    def step(dtype, function):
+        inputs = [jt.array(v.astype(dtype)) for v in (x, weight, bias)]
+        y = function(*inputs)
+        return y.numpy(), *(
+            v.numpy() for v in jt.grad((y * jt.array(g.astype(dtype))).sum(), inputs)
+        )
+
+    actual = step(np.float32, conv.conv)
+    with jt.flag_scope(use_cuda=0):
+        expected = step(np.float64, conv.conv_reference)
+    for narrow, wide, tolerance in zip(actual, expected, (5e-6, 2e-5, 2e-5, 5e-6), strict=True):
+        np.testing.assert_allclose(narrow, wide, rtol=0, atol=tolerance * abs(wide).max())
+
+
 @given(few, few, sizes, sizes)
 @settings(max_examples=8)
 def test_depthwise3x3(n, c, h, w):

@@ -66,6 +66,22 @@ static inline void conv_by_channels(const float* x, const float* weight, const f
     }
 }
 
+// The gradient of the bias: the sums of g (N, O, H, W) over all pixels, whose rows are summed in float64.
+static inline void sum_rows(const float* g, float* d_bias, int64_t N, int64_t O, int64_t H, int64_t W) {
+    #pragma omp parallel for
+    for (int64_t o = 0; o < O; o++) {
+        double sum = 0;
+        for (int64_t n = 0; n < N; n++) for (int64_t i = 0; i < H; i++) {
+            const float* row = g + ((n*O + o)*H + i)*W;
+            float s = 0;
+            #pragma omp simd reduction(+:s)
+            for (int64_t j = 0; j < W; j++) s += row[j];
+            sum += s;
+        }
+        d_bias[o] = sum;
+    }
+}
+
 // From g (N, O, H, W), the gradient of y: d_weight (O, C, K, K) and d_bias (O).
 static inline void conv_backward_weight(const float* x, const float* g, float* d_weight, float* d_bias, int64_t N,
                                         int64_t C, int64_t O, int64_t K, int64_t H, int64_t W) {
@@ -82,19 +98,8 @@ static inline void conv_backward_weight(const float* x, const float* g, float* d
             im2col(x + n*C*P, columns.data(), C, K, H, W, i, m);
             dnnl_sgemm('N', 'T', O, D, m*W, 1.f, g + n*O*P + i*W, P, columns.data(), m*W, 1.f, mine, D);
         }
-        #pragma omp for
-        for (int64_t o = 0; o < O; o++) {
-            double sum = 0;
-            for (int64_t n = 0; n < N; n++) for (int64_t i = 0; i < H; i++) {
-                const float* row = g + ((n*O + o)*H + i)*W;
-                float s = 0;
-                #pragma omp simd reduction(+:s)
-                for (int64_t j = 0; j < W; j++) s += row[j];
-                sum += s;
-            }
-            d_bias[o] = sum;
-        }
     }
+    sum_rows(g, d_bias, N, O, H, W);
     memset(d_weight, 0, O*D*sizeof(float));
     for (int k = 0; k < threads; k++) for (int64_t j = 0; j < O*D; j++) d_weight[j] += dw[k*O*D + j];
 }

@@ -201,8 +201,8 @@ static inline void gated_feed_forward_backward(const float* x, const float* expa
                                                const float* project, const float* g, float* d_x, float* d_expand,
                                                float* d_depthwise, float* d_project, int64_t N, int64_t C, int64_t D,
                                                int64_t O, int64_t H, int64_t W) {
-    const int64_t Q = 8;
-    int64_t P = H*W, R = rows_per_band(H, W, 6144);
+    const int64_t Q = 16;
+    int64_t P = H*W, R = rows_per_band(H, W, 3072);
     int threads = omp_get_max_threads();
     std::vector<float> all_dE(threads*2*D*C, 0.f), all_dK(threads*2*D*9, 0.f), all_dP(threads*O*D, 0.f);
     #pragma omp parallel

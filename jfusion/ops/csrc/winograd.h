@@ -1,11 +1,15 @@
 // 3x3 convolutions by Winograd's algorithm (Lavin and Gray, 2016, arXiv:1509.09308). Every tile of the input and every
 // kernel becomes S numbers, the convolution becomes S matrix products, and their results become a tile of pixels:
 // F(4x4, 3x3) with S = 36, a quarter of the multiplications; and F(2x2, 3x3) with S = 16, four ninths of them, for small
-// images, where the kernels are most of what is read.
+// images, where the kernels are most of what is read. The gradient of the kernels is the same chain read backwards: every
+// tile of the output's gradient becomes S numbers, their products with those of the input are summed over the tiles, and
+// the sums become 3x3 numbers.
 #pragma once
+#include "conv.h"
 #include "lanes.h"
 
-// One axis of F(2, 3), on the points 0, 1, -1 and infinity: of a kernel, of the input, and of the products.
+// One axis of F(2, 3), on the points 0, 1, -1 and infinity: of a kernel, of the input, and of the products; then, for
+// the gradient of a kernel, the last and the first of these transposed.
 struct Two {
     static const int M = 2, N = 4;
     static inline void kernel(const Lanes* k, Lanes* u) {
@@ -18,6 +22,13 @@ struct Two {
     static inline void output(const Lanes* m, Lanes* y) {
         y[0] = m[0] + m[1] + m[2]; y[1] = m[1] - m[2] - m[3];
     }
+    static inline void gradient(const Lanes* g, Lanes* u) {
+        u[0] = g[0]; u[1] = g[0] + g[1]; u[2] = g[0] - g[1]; u[3] = -g[1];
+    }
+    static inline void kernel_gradient(const Lanes* s, Lanes* k) {
+        Lanes even = (s[1] + s[2])*0.5f;
+        k[0] = s[0] + even; k[1] = (s[1] - s[2])*0.5f; k[2] = even + s[3];
+    }
 };
 
 // One axis of F(4, 3). On the points 0, +-A, +-B and infinity with A = 3/4 and B = 3/2 it rounds half as much as on
@@ -25,8 +36,8 @@ struct Two {
 struct Four {
     static const int M = 4, N = 6;
     static constexpr float A = 0.75f, B = 1.5f, A2 = A*A, B2 = B*B;
+    static constexpr float fa = 1/(2*A2*(A2 - B2)), fb = 1/(2*B2*(B2 - A2));
     static inline void kernel(const Lanes* k, Lanes* u) {
-        const float fa = 1/(2*A2*(A2 - B2)), fb = 1/(2*B2*(B2 - A2));
         Lanes a = k[0] + A2*k[2], b = k[0] + B2*k[2];
         u[0] = k[0]*(1/(A2*B2));
         u[1] = (a + A*k[1])*fa; u[2] = (a - A*k[1])*fa;
@@ -45,6 +56,18 @@ struct Four {
         y[1] = A*da + B*db;
         y[2] = A2*sa + B2*sb;
         y[3] = A*A2*da + B*B2*db + m[5];
+    }
+    static inline void gradient(const Lanes* g, Lanes* u) {
+        Lanes a = g[0] + A2*g[2], da = A*(g[1] + A2*g[3]), b = g[0] + B2*g[2], db = B*(g[1] + B2*g[3]);
+        u[0] = g[0];
+        u[1] = a + da; u[2] = a - da; u[3] = b + db; u[4] = b - db;
+        u[5] = g[3];
+    }
+    static inline void kernel_gradient(const Lanes* s, Lanes* k) {
+        Lanes a = fa*(s[1] + s[2]), da = fa*A*(s[1] - s[2]), b = fb*(s[3] + s[4]), db = fb*B*(s[3] - s[4]);
+        k[0] = s[0]*(1/(A2*B2)) + a + b;
+        k[1] = da + db;
+        k[2] = A2*a + B2*b + s[5];
     }
 };
 
@@ -73,28 +96,55 @@ template <class F> static inline void transform_weights(const float* w, float* U
     }
 }
 
+// w (O, C, 3, 3) from the sums U[N*i + j][o][c]: the transform back along both axes.
+template <class F> static inline void inverse_transform_weights(const float* U, float* w, int64_t step, int64_t O,
+                                                                int64_t C) {
+    const int N = F::N;
+    #pragma omp for
+    for (int64_t o = 0; o < O; o++) for (int64_t c = 0; c < C; c += LANES) {
+        int64_t n = std::min(LANES, C - c);
+        Lanes half[3][N];
+        for (int j = 0; j < N; j++) {
+            Lanes s[N] = {}, k[3];
+            for (int i = 0; i < N; i++) std::memcpy(&s[i], U + (N*i + j)*step + o*C + c, n*sizeof(float));
+            F::kernel_gradient(s, k);
+            for (int i = 0; i < 3; i++) half[i][j] = k[i];
+        }
+        float taps[9*LANES];
+        for (int i = 0; i < 3; i++) {
+            Lanes k[3];
+            F::kernel_gradient(half[i], k);
+            for (int j = 0; j < 3; j++) *(Lanes*)(taps + (3*i + j)*LANES) = k[j];
+        }
+        for (int64_t l = 0; l < n; l++) for (int q = 0; q < 9; q++) w[((o*C + c) + l)*9 + q] = taps[q*LANES + l];
+    }
+}
+
 // The values that a row of tiles needs room for: whole vectors are read and written.
 static inline int64_t wide(int64_t tiles) { return (tiles + 1 + LANES)/LANES*LANES; }
 
-// One row of tiles of one channel, V[N*i + j][tile], from the rows M*r - 1 .. M*r + M of the image x (H, W). V's
-// matrices are `step` apart, and what follows a row is overwritten, up to a vector.
-template <class F> static inline void transform_row(const float* x, float* V, int64_t step, int64_t r, int64_t H,
-                                                    int64_t W, int64_t tiles, float* space) {
-    const int M = F::M, N = F::N;
-    const int64_t each = wide(tiles), length = M*each;  // of a phase, and of a row with a zero before it
+// One row of tiles of one channel, V[N*i + j][tile], from the image x (H, W): of an input from the rows
+// M*r - 1 .. M*r + M, of an output's gradient from M*r .. M*r + M - 1. V's matrices are `step` apart, and what follows a
+// row is overwritten, up to a vector.
+template <class F, bool is_gradient> static inline void transform_row(const float* x, float* V, int64_t step, int64_t r,
+                                                                      int64_t H, int64_t W, int64_t tiles,
+                                                                      float* space) {
+    const int M = F::M, N = F::N, SIDE = is_gradient ? M : N, BEFORE = is_gradient ? 0 : 1;
+    const auto axis = is_gradient ? F::gradient : F::input;
+    const int64_t each = wide(tiles), length = M*each;  // of a phase, and of a row with BEFORE zeros before it
     float *phases = space, *padded = space + length, *down = padded + N*length;
-    for (int i = 0; i < N; i++) {
-        int64_t at = M*r - 1 + i;
+    for (int i = 0; i < SIDE; i++) {
+        int64_t at = M*r - BEFORE + i;
         float* row = padded + i*length;
         bool inside = at >= 0 && at < H;
         row[0] = 0;
-        if (inside) std::memcpy(row + 1, x + at*W, W*sizeof(float));
-        std::fill(row + 1 + (inside ? W : 0), row + length, 0.f);
+        if (inside) std::memcpy(row + BEFORE, x + at*W, W*sizeof(float));
+        std::fill(row + (inside ? BEFORE + W : 0), row + length, 0.f);
     }
     for (int64_t c = 0; c < length; c += LANES) {
-        Lanes d[N], v[N];
-        for (int i = 0; i < N; i++) d[i] = load(padded + i*length + c);
-        F::input(d, v);
+        Lanes d[SIDE], v[N];
+        for (int i = 0; i < SIDE; i++) d[i] = load(padded + i*length + c);
+        axis(d, v);
         for (int i = 0; i < N; i++) *(Lanes*)(down + i*length + c) = v[i];
     }
     for (int i = 0; i < N; i++) {
@@ -102,9 +152,9 @@ template <class F> static inline void transform_row(const float* x, float* V, in
         for (int64_t j = 0; j < each; j++) for (int k = 0; k < M; k++) phases[k*each + j] = row[M*j + k];
         float* to = V + N*i*step;
         for (int64_t j = 0; j < tiles; j += LANES) {
-            Lanes d[N], v[N];
-            for (int k = 0; k < N; k++) d[k] = load(phases + k%M*each + j + k/M);
-            F::input(d, v);
+            Lanes d[SIDE], v[N];
+            for (int k = 0; k < SIDE; k++) d[k] = load(phases + k%M*each + j + k/M);
+            axis(d, v);
             for (int k = 0; k < N; k++) *(Lanes*)(to + k*step + j) = v[k];
         }
     }
@@ -154,8 +204,8 @@ template <class F> static inline void winograd(const float* x, const float* weig
             int64_t m = std::min(rows, all - r0), t = m*tiles;
             #pragma omp for
             for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
-                transform_row<F>(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], v, r % down, H, W, tiles,
-                                 space.data());
+                transform_row<F, false>(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], v, r % down, H, W, tiles,
+                                        space.data());
             #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < S; k++)
                 dnnl_sgemm('N', 'N', O, t, C, 1.f, &U[k*u], C, &V[k*v], T, 0.f, &P[k*p], T);
@@ -167,9 +217,46 @@ template <class F> static inline void winograd(const float* x, const float* weig
     }
 }
 
-// x (N, C, H, W), weight (O, C, 3, 3), bias (O) -> y (N, O, H, W), with a border of zeros.
+template <class F> static inline void winograd_backward_weight(const float* x, const float* g, float* d_weight,
+                                                               int64_t N, int64_t C, int64_t O, int64_t H, int64_t W) {
+    const int M = F::M, L = F::N, S = L*L;
+    int64_t down = (H + M - 1)/M, tiles = (W + M - 1)/M, all = N*down;
+    int64_t rows = std::min(all, std::max((1 << 20)/(S*(C + O)*tiles), (191 + tiles)/tiles));
+    int64_t T = apart(rows*tiles + LANES), v = C*T + 16, p = O*T + 16, u = O*C + 16;
+    std::vector<float> V(S*v), G(S*p), U(S*u);
+    #pragma omp parallel
+    {
+        std::vector<float> space((2*L + 1)*M*wide(tiles));
+        for (int64_t r0 = 0; r0 < all; r0 += rows) {
+            int64_t m = std::min(rows, all - r0), t = m*tiles;
+            #pragma omp for nowait
+            for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
+                transform_row<F, false>(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], v, r % down, H, W, tiles,
+                                        space.data());
+            #pragma omp for
+            for (int64_t o = 0; o < O; o++) for (int64_t r = r0; r < r0 + m; r++)
+                transform_row<F, true>(g + (r/down*O + o)*H*W, &G[o*T + (r - r0)*tiles], p, r % down, H, W, tiles,
+                                       space.data());
+            #pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < S; k++)
+                dnnl_sgemm('N', 'T', O, C, t, 1.f, &G[k*p], T, &V[k*v], T, r0 ? 1.f : 0.f, &U[k*u], C);
+        }
+        inverse_transform_weights<F>(U.data(), d_weight, u, O, C);
+    }
+}
+
+// From g (N, O, H, W), the gradient of y: d_weight (O, C, 3, 3) and d_bias (O).
+static inline void conv_winograd_backward_weight(const float* x, const float* g, float* d_weight, float* d_bias,
+                                                 int64_t N, int64_t C, int64_t O, int64_t H, int64_t W) {
+    bool large = N*((H + 3)/4)*((W + 3)/4) >= 256;
+    (large ? winograd_backward_weight<Four> : winograd_backward_weight<Two>)(x, g, d_weight, N, C, O, H, W);
+    sum_rows(g, d_bias, N, O, H, W);
+}
+
+// x (N, C, H, W), weight (O, C, 3, 3), bias (O) -> y (N, O, H, W), with a border of zeros. `fine` keeps to the smaller
+// tiles, whose rounding is that of a direct sum.
 static inline void conv_winograd(const float* x, const float* weight, const float* bias, float* y, int64_t N,
-                                 int64_t C, int64_t O, int64_t H, int64_t W) {
-    bool large = N*((H + 3)/4)*((W + 3)/4) >= 128;
+                                 int64_t C, int64_t O, int64_t H, int64_t W, bool fine) {
+    bool large = !fine && N*((H + 3)/4)*((W + 3)/4) >= 128;
     (large ? winograd<Four> : winograd<Two>)(x, weight, bias, y, N, C, O, H, W);
 }

@@ -134,6 +134,17 @@ def chosen(
     return (default, None) if default in shipped.names() else (None, default)
 
 
+def note_other_task(path: Path | None, task: str) -> None:
+    """Prints a note where the weights come with jfusion and were trained for other tasks than `task`."""
+    tasks = shipped.tasks_of(path)
+    if path is not None and tasks and task not in tasks:
+        others = ", ".join(shipped.names(task)) or "none; --method laplacian"
+        print(
+            f"note: {path.stem} was trained for {', '.join(tasks)}, not for {task} (for it: {others}); --task says "
+            "what the images are"
+        )
+
+
 def note_neutral_text() -> None:
     """Prints that the paragraph of the weights stands for those that were not given."""
     print("note: the weights bring a paragraph that fits every pair; --text describes yours")

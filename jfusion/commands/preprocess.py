@@ -383,7 +383,7 @@ def _readable(
             skipped.append(f"{sample.name}: {value}")
         else:
             raise UserError(
-                f"sample {sample.name!r}: {value} (--skip-bad continues without it)"
+                f"sample {sample.name!r}: {value} (jfusion preprocess --skip-bad continues without it)"
             ) from value
 
 

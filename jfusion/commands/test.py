@@ -137,6 +137,7 @@ def test(options: Options, settings: Mapping[str, Any] | None = None) -> Result:
             f"note: {weights or name} is used for {task}; change it with --weights or a system's name"
         )
     path, content = inference.open_checkpoint(weights, name)
+    inference.note_other_task(path, task)
     data = data or _preprocessed(options, path, name, content)
     system = inference.from_checkpoint(
         path, content, name, settings, options.allow_partial, data.attributes

@@ -15,7 +15,7 @@ Images of 8 bits stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ import numpy as np
 from jfusion.errors import UserError
 
 SAMPLED = 100_000  # pixels of an image that a percentile looks at
+LOOKED_AT = 10_000  # and of one whose values might be crowded
+CROWDED = 0.1  # of a range; almost all values in so small a part of it are few gray levels
 
 
 class Range(NamedTuple):
@@ -82,10 +84,13 @@ class RangePolicy:
             f"from 0 to below 50, not {text!r}"
         )
 
-    def resolve(self, images: Iterable[np.ndarray]) -> Range | None:
+    def resolve(
+        self, images: Iterable[np.ndarray], note: Callable[[str], None] | None = None
+    ) -> Range | None:
         """One range for all images of a folder; None where none is deeper than 8 bits.
 
-        images: (H, W) or (H, W, 3) of any type; they are looked at one after the other.
+        images: (H, W) or (H, W, 3) of any type; they are looked at one after the other. note is told
+        where "auto" leaves almost all values in a small part of the range, as a dead pixel does.
         """
         types, low, high, samples = [], np.inf, -np.inf, []
         for x in images:
@@ -93,18 +98,25 @@ class RangePolicy:
                 continue
             types.append(x.dtype)
             low, high = min(low, float(x.min())), max(high, float(x.max()))
-            if self.kind == "percentile":
-                samples.append(x.reshape(-1)[:: max(1, x.size // SAMPLED)].astype(np.float64))
+            if self.kind in ("percentile", "auto"):
+                most = SAMPLED if self.kind == "percentile" else LOOKED_AT
+                samples.append(x.reshape(-1)[:: max(1, x.size // most)].astype(np.float64))
         if not types:
             return None
         if self.kind == "fixed":
             return self.fixed
         if self.kind == "percentile":
-            # A quarter of the values, since the difference of two huge ones is not finite.
-            quarters = np.concatenate(samples) / 4
-            ends = np.percentile(quarters, [self.percentile, 100 - self.percentile]) * 4
-            return _not_empty(*map(float, ends))
-        return self._of_values(types, low, high)
+            return _not_empty(*_percentiles(samples, self.percentile))
+        chosen = self._of_values(types, low, high)
+        if self.kind == "auto" and note and low < high:
+            ends = _percentiles(samples, 0.5)
+            # divided first, since the difference of two huge values is not finite
+            if ends[1] / 4 - ends[0] / 4 < CROWDED * (chosen.high / 4 - chosen.low / 4):
+                note(
+                    f"99 % of the values lie in {Range(*ends)}, a small part of the range {chosen}; "
+                    "--range 'percentile 0.5' gives that part all gray levels"
+                )
+        return chosen
 
     def _of_values(self, types: list[np.dtype], low: float, high: float) -> Range:
         """The range of "auto" and "full" for values from `low` to `high`."""
@@ -116,6 +128,14 @@ class RangePolicy:
             full = Range(0.0, 1.0)
             used = 1.0 if low >= 0 and high <= 1 else 0.0
         return full if self.kind == "full" or used >= 0.5 else _not_empty(low, high)
+
+
+def _percentiles(samples: list[np.ndarray], percent: float) -> tuple[float, float]:
+    """The values below and above which so many percent of the samples lie."""
+    # of a quarter of the values, since the difference of two huge ones is not finite
+    quarters = np.concatenate(samples) / 4
+    low, high = np.percentile(quarters, [percent, 100 - percent]) * 4
+    return float(low), float(high)
 
 
 def _not_empty(low: float, high: float) -> Range:

@@ -117,7 +117,9 @@ class Reader:
         for path in paths:
             mark_input(path)
         if side not in self.ranges:
-            self.ranges[side] = self.policy.resolve(self._deep_images(paths))
+            self.ranges[side] = self.policy.resolve(
+                self._deep_images(paths), lambda text: self.note(f"images {side}: {text}")
+            )
         chosen = self.ranges[side]
         if chosen is not None and chosen not in ((0, 1), (0, 255), (0, 65535)):
             self.note(f"images {side}: values {chosen} become black to white (--range)")

@@ -98,6 +98,7 @@ class Method:
 
         A network that serves several tasks is told the task. Raises UserError for what does not fit.
         """
+        inference.note_other_task(self.path, task)
         record = {k: v for k, v in self.content.items() if k != "model"}
         reads_text = hasattr(registry.config_class(self.name), "text_dim")
         if text is not None and not reads_text:

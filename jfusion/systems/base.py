@@ -127,6 +127,11 @@ class System:
     # ---- what a system may change
 
     @property
+    def smallest_side(self) -> int:
+        """The least height and width in pixels of an image that the system can fuse."""
+        return 1
+
+    @property
     def radius(self) -> int | None:
         """How many pixels away a pixel of the result still depends on the images; None: without a limit."""
         return None
@@ -233,6 +238,11 @@ class System:
                     f"{self.name} needs {name} with {channels} channel{'s' * (channels > 1)}, not "
                     f"{x.shape[1]} (shape {list(x.shape)})"
                 )
+        least, (height, width) = self.smallest_side, a.shape[2:]
+        if min(height, width) < least:
+            raise UserError(
+                f"{self.name} fuses images of {least} pixels or more a side, not {height}x{width}"
+            )
         if text is not None and len(text.shape) == 2:
             text = text.reshape((1, *text.shape))
         self.check_text(text, a)

@@ -96,6 +96,13 @@ def neutral_text(path: str | Path | None) -> np.ndarray | None:
     return None if text is None else read_features(FOLDER / text["file"]["name"])
 
 
+def tasks_of(path: str | Path | None) -> list[str]:
+    """The tasks of the weights whose file `find` gave; for None, or any other file: []."""
+    path = None if path is None else Path(path)
+    known = path is not None and path.parent == FOLDER and path.stem in names()
+    return card(path.stem)["tasks"] if path is not None and known else []
+
+
 def default_for(task: str) -> str | None:
     """What is used for a task where the user names nothing: the name of weights, or of a system
     without weights. None where `defaults.json` has no entry for it.

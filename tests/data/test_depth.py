@@ -31,6 +31,18 @@ def test_auto_is_the_full_range_or_that_of_the_folder(images, expected):
     assert chosen == expected if expected is None else chosen == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("spoiled", [65535, -1.0])  # a dead pixel; a value that means "unknown"
+def test_auto_says_that_one_value_takes_the_gray_levels_from_all_others(spoiled):
+    notes, frame = [], (RAMP // 64 + 20000).astype(np.uint16 if spoiled == 65535 else np.float32)
+    assert RangePolicy().resolve([frame, frame], notes.append) == (20000, 20255) and not notes
+    frame[5, 5] = spoiled
+    RangePolicy().resolve([frame, frame], notes.append)
+    (note,) = notes
+    assert "a small part of the range" in note and "--range 'percentile 0.5'" in note
+    low, high = RangePolicy.parse("percentile 0.5").resolve([frame])
+    assert 20000 <= low < high <= 20255
+
+
 def test_full_fixed_and_percentile():
     assert RangePolicy.parse("full").resolve([RAMP]) == (0, 65535)
     assert RangePolicy.parse("-20:40.5").resolve([RAMP]) == (-20, 40.5)

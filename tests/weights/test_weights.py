@@ -259,3 +259,15 @@ def test_fuse_and_test_need_no_paragraphs_then(film, tmp_path, monkeypatch, caps
     assert main(["test", "--weights", "tiny-ivf", "--dataset", "Mine"]) == 0
     fused = np.asarray(Image.open("test_output/Mine/Color/one.png"))
     np.testing.assert_array_equal(fused, np.asarray(Image.open("fused/a.png")))
+
+
+def test_weights_of_another_task_are_used_with_a_note(folder, tmp_path, capsys):
+    ship(folder, "tiny-mff", "MFF MEF")
+    ship(folder, "tiny-ivf")
+    used = folder / "tiny-mff.safetensors"
+    for path, task in ((used, "MFF"), (used, "MEF"), (tmp_path / "mine.pkl", "IVF"), (None, "IVF")):
+        inference.note_other_task(path, task)
+    assert not capsys.readouterr().out
+    inference.note_other_task(used, "IVF")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "tiny-mff was trained for MFF, MEF, not for IVF (for it: tiny-ivf)" in line

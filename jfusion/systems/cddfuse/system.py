@@ -20,6 +20,7 @@ class CDDFuse(TwoPhaseSystem):
     """The four networks; a and b need two pixels or more a side."""
 
     Config = Config
+    smallest_side = 2
     WEIGHTS = WeightMap(
         official_names(),
         card=WeightCard(

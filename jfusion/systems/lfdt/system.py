@@ -204,6 +204,11 @@ class LFDT(NetworkSystem):
 
     # ---- fusion
 
+    @property
+    def smallest_side(self) -> int:
+        """The least height and width in pixels of an image; see the configuration."""
+        return self.config.smallest_side
+
     def _fuse(
         self,
         a: jt.Var,
@@ -214,10 +219,6 @@ class LFDT(NetworkSystem):
     ) -> jt.Var:
         """The network's output, clamped and from [-1, 1] to [0, 1]; `postprocess` writes it as the authors do."""
         c, (h, w) = self.config, a.shape[2:]
-        if min(h, w) < c.smallest_side:
-            raise UserError(
-                f"lfdt fuses images of {c.smallest_side} pixels or more a side, not {h}x{w}"
-            )
         size = [-(-n // c.multiple) * 2 for n in (h, w)]
         shape = (a.shape[0], 2 * LATENT, *size)
         noise = jt.array(TorchNoise(SEED if seed is None else seed).normal(shape))

@@ -24,6 +24,7 @@ class SFDFuse(TwoPhaseSystem):
     """The four networks; a and b need four pixels or more a side."""
 
     Config = Config
+    smallest_side = 4
     WEIGHTS = WeightMap(
         OFFICIAL,
         ignored=("DIDF_Decoder_Phase.fusion2.",),

@@ -90,7 +90,8 @@ class RangePolicy:
         """One range for all images of a folder; None where none is deeper than 8 bits.
 
         images: (H, W) or (H, W, 3) of any type; they are looked at one after the other. note is told
-        where "auto" leaves almost all values in a small part of the range, as a dead pixel does.
+        where "auto" leaves almost all values in a small part of the range, as a dead pixel does, and where
+        no value lies within a fixed range.
         """
         types, low, high, samples = [], np.inf, -np.inf, []
         for x in images:
@@ -103,7 +104,9 @@ class RangePolicy:
                 samples.append(x.reshape(-1)[:: max(1, x.size // most)].astype(np.float64))
         if not types:
             return None
-        if self.kind == "fixed":
+        if self.fixed is not None:
+            if note and (high <= self.fixed.low or low >= self.fixed.high):
+                note(f"no value lies within --range {self.fixed}; they are {Range(low, high)}")
             return self.fixed
         if self.kind == "percentile":
             return _not_empty(*_percentiles(samples, self.percentile))

@@ -188,7 +188,9 @@ class Reader:
         if frames > 1:
             self.note(f"{path.name} holds {frames} images; the first is used")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise UserError(f"image {path} has values that are not finite (NaN, infinity)")
+            raise UserError(
+                f"image {path} has values that are not finite (NaN, infinity); write numbers in their place"
+            )
         first = pixels[0, 0]
         if (pixels[0] == first).all() and (pixels == first).all():  # mostly a look at one row
             value = printable(first.tolist())

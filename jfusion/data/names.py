@@ -87,8 +87,10 @@ def pair_by_name(
             "them so that both images of a pair have one name"
         )
     if odd and exact:
+        folders = dict.fromkeys(str((a.get(name) or b[name]).parent) for name in sorted(odd))
         raise UserError(
-            f"{where}: {counted(len(odd), 'image')} without a partner of the same name: {listed(odd)}"
+            f"{where}: {counted(len(odd), 'image')} without a partner of the same name: {listed(odd)}, in "
+            f"{' and '.join(folders)}; add what is missing, or remove what is there"
         )
     if odd:
         print(

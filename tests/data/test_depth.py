@@ -43,6 +43,13 @@ def test_auto_says_that_one_value_takes_the_gray_levels_from_all_others(spoiled)
     assert 20000 <= low < high <= 20255
 
 
+@pytest.mark.parametrize("chosen, said", [("20000:30000", True), ("-5:0", True), ("0:1", False)])
+def test_a_fixed_range_that_holds_no_value_is_said(chosen, said):
+    notes = []
+    RangePolicy.parse(chosen).resolve([RAMP], notes.append)
+    assert [n.startswith(f"no value lies within --range {chosen}") for n in notes] == [True] * said
+
+
 def test_full_fixed_and_percentile():
     assert RangePolicy.parse("full").resolve([RAMP]) == (0, 65535)
     assert RangePolicy.parse("-20:40.5").resolve([RAMP]) == (-20, 40.5)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jfusion import inference
-from jfusion.config import CommandOptions, setting
+from jfusion.config import CommandOptions, option_of, setting
 from jfusion.data import image
 from jfusion.data.layout import task as check_task
 from jfusion.data.thermal import Unit
@@ -168,13 +168,20 @@ class Options(CommandOptions):
             raise UserError(f"--samples must be 1 or more, not {self.samples}")
         if self.blend > 1:
             raise UserError(f"--blend must be from 0 to 1, not {self.blend:g}")
-        if self.hotter_than is not None and self.palette is None:
-            raise UserError(
-                "--hotter-than says what --palette colors; name a palette, such as iron"
-            )
+        self._check_companions()
         Unit.parse(self.unit)
         if self.size and self.size_of:
             raise UserError("--size and --size-of exclude each other; leave out one")
+
+    def _check_companions(self) -> None:
+        """Raises UserError for an option that does nothing without another one."""
+        for name in ("hotter_than", "blend"):
+            if getattr(self, name) != getattr(type(self), name) and self.palette is None:
+                raise UserError(
+                    f"{option_of(name)} is for the overlay of --palette; name a palette, such as iron"
+                )
+        if self.background != type(self).background and self.pseudo_color == "none":
+            raise UserError("--background is for --pseudo-color; name the image: --pseudo-color a")
 
 
 def system_of(values: Mapping[str, Any]) -> str | None:

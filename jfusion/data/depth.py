@@ -111,6 +111,10 @@ class RangePolicy:
         if self.kind == "percentile":
             return _not_empty(*_percentiles(samples, self.percentile))
         chosen = self._of_values(types, low, high)
+        if note and len({t.kind == "f" for t in types}) > 1:
+            note(
+                f"some hold whole numbers and others floating point, and {chosen} serves all of them"
+            )
         if self.kind == "auto" and note and low < high:
             ends = _percentiles(samples, 0.5)
             # divided first, since the difference of two huge values is not finite

@@ -217,10 +217,10 @@ def read_rgb(path: str | Path) -> np.ndarray:
     return Reader().rgb(path)
 
 
-def pseudo_colored(rgb: np.ndarray, path: str | Path, background: str = "jet") -> np.ndarray:
+def pseudo_colored(rgb: np.ndarray, what: str | Path, background: str = "jet") -> np.ndarray:
     """A gray image (H, W, 3) uint8 in the colors of `color.jet`. Raises UserError for one in color."""
     if is_color(rgb):
-        raise UserError(f"{path} is in color; pseudo-colors are for gray images")
+        raise UserError(f"{what} is in color; pseudo-colors are for gray images")
     return jet(rgb[..., 0], background)
 
 

@@ -47,7 +47,10 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     weights, system = choose(options.weights, options.system, guess)
     if options.dry_run:
         print(plan.table())
-        Method.find(weights, system)  # says what is missing
+        names = [item.name for item in plan.good]
+        Method.find(weights, system).find_text(
+            options.text, guess.task, names
+        )  # say what is missing
     plan.refuse_bad(options.skip_bad)
     if options.dry_run:
         return Outcome()
@@ -207,7 +210,8 @@ class Source:
         """The pair of two images (H, W, 3) uint8 of any size, on a grid of height and width `size`."""
         rgb = {"a": a, "b": b}
         if (side := self.pseudo_color) != "none":
-            rgb[side] = image.pseudo_colored(rgb[side], name, self.background)
+            what = f"image {side.upper()} of {name}"
+            rgb[side] = image.pseudo_colored(rgb[side], what, self.background)
         rgb["b"] = image.resample(rgb["b"], *size)
         rgb["a"] = self.alignment.apply(name, rgb["a"], rgb["b"])
         colored = color.is_color(rgb["a"]), color.is_color(rgb["b"])

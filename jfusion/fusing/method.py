@@ -100,21 +100,33 @@ class Method:
         """
         inference.note_other_task(self.path, task)
         record = {k: v for k, v in self.content.items() if k != "model"}
-        reads_text = hasattr(registry.config_class(self.name), "text_dim")
-        if text is not None and not reads_text:
-            others = [n for n in registry.names() if hasattr(registry.config_class(n), "text_dim")]
-            use = f"or use --method {' or '.join(others)}"
-            raise UserError(f"{self.name} reads no text; leave out --text, {use}")
-        if text is not None:
-            self.texts = Texts(text, task, record, names)
+        self.find_text(text, task, names)
         self.system = inference.from_checkpoint(
             self.path, self.content, self.name, settings, partial, {"task": task}
         )
         if text is None and self.system.neutral_text is not None:
             inference.note_neutral_text()
-        elif reads_text:
+        elif self._reads_text:
             self.texts = self.texts or Texts(None, task, record, names)
             self.texts.fit(self.system.config.text_dim)
+
+    @property
+    def _reads_text(self) -> bool:
+        return hasattr(registry.config_class(self.name), "text_dim")
+
+    def find_text(self, text: str | None, task: str, names: Iterable[str]) -> None:
+        """Finds what `--text` names for every pair, before the network is there; see `Texts`.
+
+        Raises UserError for what is missing, and for a system that reads no text.
+        """
+        if text is None:
+            return
+        if not self._reads_text:
+            others = [n for n in registry.names() if hasattr(registry.config_class(n), "text_dim")]
+            use = f"or use --method {' or '.join(others)}"
+            raise UserError(f"{self.name} reads no text; leave out --text, {use}")
+        record = {k: v for k, v in self.content.items() if k != "model"}
+        self.texts = Texts(text, task, record, names)
 
     def text_of(self, name: str) -> np.ndarray | None:
         """The features of a pair's paragraph; None where the system reads none, or has its own."""

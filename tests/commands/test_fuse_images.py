@@ -104,11 +104,6 @@ def test_a_side_that_is_named_twice_is_refused(pairs, capsys, words):
     assert not (pairs / "r.png").exists()
 
 
-def test_a_threshold_without_a_palette_is_refused(pairs, capsys):
-    assert fuse("x", "y", "--hotter-than", "40") == 2
-    assert "name a palette" in capsys.readouterr().err
-
-
 def test_16_bits_keep_what_8_bits_round(pairs):
     deep = np.linspace(0, 65535, 50 * 60).reshape(50, 60).astype(np.uint16)
     for side in "ab":
@@ -117,6 +112,27 @@ def test_16_bits_keep_what_8_bits_round(pairs):
     result = np.asarray(Image.open(pairs / "r.png")).astype(int)
     assert abs(result - deep).max() <= 1
     assert fuse("a.png", "b.png", "-o", "r.jpg", "--bits", "16") == 2
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--blend", "0.3"), "--blend is for the overlay of --palette"),
+        (("--hotter-than", "40"), "--hotter-than is for the overlay of --palette"),
+        (("--background", "black"), "--background is for --pseudo-color"),
+        (
+            ("--dry-run", "--weights", "film-ivf", "--text", "nowhere.txt", "--skip-bad"),
+            "--text nowhere.txt is no file",
+        ),
+        (
+            ("--dry-run", "--method", "laplacian", "--text", "a street", "--skip-bad"),
+            "reads no text",
+        ),
+    ],
+)
+def test_an_option_that_does_nothing_is_refused(pairs, capsys, options, said):
+    assert fuse("x", "y", *options) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(pairs, capsys):

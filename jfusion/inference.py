@@ -138,10 +138,9 @@ def note_other_task(path: Path | None, task: str) -> None:
     """Prints a note where the weights come with jfusion and were trained for other tasks than `task`."""
     tasks = shipped.tasks_of(path)
     if path is not None and tasks and task not in tasks:
-        others = ", ".join(shipped.names(task)) or "none; --method laplacian"
+        others = ", ".join(shipped.names(task)) or "none"
         print(
-            f"note: {path.stem} was trained for {', '.join(tasks)}, not for {task} (for it: {others}); --task says "
-            "what the images are"
+            f"note: {path.stem} was trained for {', '.join(tasks)}, not for {task}; weights for {task}: {others}"
         )
 
 

@@ -25,6 +25,7 @@ from jfusion.errors import UserError
 
 SAMPLED = 100_000  # pixels of an image that a percentile looks at
 LOOKED_AT = 10_000  # and of one whose values might be crowded
+KEPT = (np.arange(200) + 0.5) / 200  # the quantiles of these that are kept, of a folder of any size
 CROWDED = 0.1  # of a range; almost all values in so small a part of it are few gray levels
 
 
@@ -89,9 +90,9 @@ class RangePolicy:
     ) -> Range | None:
         """One range for all images of a folder; None where none is deeper than 8 bits.
 
-        images: (H, W) or (H, W, 3) of any type; they are looked at one after the other. note is told
-        where "auto" leaves almost all values in a small part of the range, as a dead pixel does, and where
-        no value lies within a fixed range.
+        images: (H, W) or (H, W, 3) of any type; they are looked at one after the other. note is called
+        where "auto" leaves almost all values in a small part of the range, as a dead pixel does, where whole
+        numbers and floating point are mixed, and where a fixed range leaves one gray level.
         """
         types, low, high, samples = [], np.inf, -np.inf, []
         for x in images:
@@ -99,22 +100,23 @@ class RangePolicy:
                 continue
             types.append(x.dtype)
             low, high = min(low, float(x.min())), max(high, float(x.max()))
-            if self.kind in ("percentile", "auto"):
-                most = SAMPLED if self.kind == "percentile" else LOOKED_AT
-                samples.append(x.reshape(-1)[:: max(1, x.size // most)].astype(np.float64))
+            if self.kind == "percentile":
+                samples.append(x.reshape(-1)[:: max(1, x.size // SAMPLED)].astype(np.float64))
+            elif note and self.kind == "auto":
+                samples.append(_quantiles(x))
         if not types:
             return None
         if self.fixed is not None:
             if note and (high <= self.fixed.low or low >= self.fixed.high):
-                note(f"no value lies within --range {self.fixed}; they are {Range(low, high)}")
+                note(
+                    f"--range {self.fixed} leaves one gray level; the values are {Range(low, high)}"
+                )
             return self.fixed
         if self.kind == "percentile":
             return _not_empty(*_percentiles(samples, self.percentile))
         chosen = self._of_values(types, low, high)
         if note and len({t.kind == "f" for t in types}) > 1:
-            note(
-                f"some hold whole numbers and others floating point, and {chosen} serves all of them"
-            )
+            note(f"some hold whole numbers, others floating point; one range, {chosen}, serves all")
         if self.kind == "auto" and note and low < high:
             ends = _percentiles(samples, 0.5)
             # divided first, since the difference of two huge values is not finite
@@ -135,6 +137,14 @@ class RangePolicy:
             full = Range(0.0, 1.0)
             used = 1.0 if low >= 0 and high <= 1 else 0.0
         return full if self.kind == "full" or used >= 0.5 else _not_empty(low, high)
+
+
+def _quantiles(x: np.ndarray) -> np.ndarray:
+    """The quantiles `KEPT` of some pixels of an image, float64."""
+    pixels = x.reshape(-1, x.shape[2]) if x.ndim == 3 else x.reshape(-1)
+    # an odd step, so that it does not look at a few columns again and again
+    step = max(1, len(pixels) // LOOKED_AT) | 1
+    return np.quantile(pixels[::step].astype(np.float64), KEPT, method="nearest")
 
 
 def _percentiles(samples: list[np.ndarray], percent: float) -> tuple[float, float]:

@@ -218,7 +218,10 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def pseudo_colored(rgb: np.ndarray, what: str | Path, background: str = "jet") -> np.ndarray:
-    """A gray image (H, W, 3) uint8 in the colors of `color.jet`. Raises UserError for one in color."""
+    """A gray image (H, W, 3) uint8 in the colors of `color.jet`. Raises UserError for one in color.
+
+    what: how the error names the image, such as its path.
+    """
     if is_color(rgb):
         raise UserError(f"{what} is in color; pseudo-colors are for gray images")
     return jet(rgb[..., 0], background)

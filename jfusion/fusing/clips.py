@@ -66,7 +66,8 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
             f"note: A ends before B; the rest of B, {counted(len(b.times) - len(frames), 'frame')}, is left out"
         )
     if options.dry_run:
-        Method.find(weights, system)  # says what is missing
+        # says what is missing
+        Method.find(weights, system).find_text(options.text, guess.task, ["clip"])
         return Outcome()
     if out.suffix and out.exists() and not options.overwrite:
         print(f"note: {out} is there already and stays (--overwrite)")

@@ -47,10 +47,9 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
     weights, system = choose(options.weights, options.system, guess)
     if options.dry_run:
         print(plan.table())
-        names = [item.name for item in plan.good]
-        Method.find(weights, system).find_text(
-            options.text, guess.task, names
-        )  # say what is missing
+        # says what is missing
+        method = Method.find(weights, system)
+        method.find_text(options.text, guess.task, [item.name for item in plan.todo])
     plan.refuse_bad(options.skip_bad)
     if options.dry_run:
         return Outcome()

@@ -99,7 +99,7 @@ class Method:
         A network that serves several tasks is told the task. Raises UserError for what does not fit.
         """
         inference.note_other_task(self.path, task)
-        record = {k: v for k, v in self.content.items() if k != "model"}
+        record = self._record
         self.find_text(text, task, names)
         self.system = inference.from_checkpoint(
             self.path, self.content, self.name, settings, partial, {"task": task}
@@ -109,6 +109,11 @@ class Method:
         elif self._reads_text:
             self.texts = self.texts or Texts(None, task, record, names)
             self.texts.fit(self.system.config.text_dim)
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        """What the checkpoint says about itself."""
+        return {k: v for k, v in self.content.items() if k != "model"}
 
     @property
     def _reads_text(self) -> bool:
@@ -125,8 +130,7 @@ class Method:
             others = [n for n in registry.names() if hasattr(registry.config_class(n), "text_dim")]
             use = f"or use --method {' or '.join(others)}"
             raise UserError(f"{self.name} reads no text; leave out --text, {use}")
-        record = {k: v for k, v in self.content.items() if k != "model"}
-        self.texts = Texts(text, task, record, names)
+        self.texts = Texts(text, task, self._record, names)
 
     def text_of(self, name: str) -> np.ndarray | None:
         """The features of a pair's paragraph; None where the system reads none, or has its own."""

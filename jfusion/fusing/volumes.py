@@ -54,6 +54,7 @@ def fuse(options: Options, settings: Mapping[str, Any]) -> Outcome:
         f"A: {_described(a, windows[0])}\nB: {_described(b, windows[1])}, resampled to A's voxels"
     )
     if options.dry_run:
+        method.find_text(options.text, guess.task, ["volume"])
         print(f"-> {' and '.join(map(str, outputs))}")
         return Outcome()
     processes.note_one_process("a volume is one sample")

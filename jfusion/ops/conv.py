@@ -2,8 +2,8 @@
 
 Jittor hands every convolution to oneDNN with a copy of source and destination into its blocked layout. A
 1x1 convolution is a matrix product and needs no copy; a KxK one needs a few rows of patches at a time, and
-a wide 3x3 one is computed by Winograd's algorithm on 2x2 tiles (Lavin and Gray, 2016, arXiv:1509.09308)
-where its rounding does no harm. A depthwise convolution is limited by memory and goes row by row.
+a wide 3x3 one is computed by Winograd's algorithm (Lavin and Gray, 2016, arXiv:1509.09308), and so is the
+gradient of its kernels. A depthwise convolution is limited by memory and goes row by row.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ class _SiLUConv(Function):
 def conv_forward(x: jt.Var, weight: jt.Var, bias: jt.Var, is_gradient: bool = False) -> jt.Var:
     """The kernel of `conv`, without its gradient.
 
-    is_gradient: the result is itself a gradient. Winograd's algorithm computes gradients, and results whose
-    gradient nobody wants; on the way to a loss its rounding would show.
+    is_gradient: the result is itself a gradient. Wide 3x3 kernels go through Winograd's algorithm. On the way
+    to a loss it keeps to its smaller tiles, since the rounding of the larger ones would show in the loss.
     """
     n, c, h, w = x.shape
     o, _, k, _ = weight.shape

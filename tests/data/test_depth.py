@@ -47,7 +47,15 @@ def test_auto_says_that_one_value_takes_the_gray_levels_from_all_others(spoiled)
 def test_a_fixed_range_that_holds_no_value_is_said(chosen, said):
     notes = []
     RangePolicy.parse(chosen).resolve([RAMP], notes.append)
-    assert [n.startswith(f"no value lies within --range {chosen}") for n in notes] == [True] * said
+    assert [n.startswith(f"--range {chosen} leaves one gray level") for n in notes] == [True] * said
+
+
+def test_whole_numbers_beside_floating_point_are_said():
+    notes = []
+    RangePolicy().resolve([RAMP, RAMP], notes.append)
+    assert not notes
+    RangePolicy().resolve([RAMP, RAMP / 16383], notes.append)
+    assert notes[0].startswith("some hold whole numbers, others floating point; one range, 0:16383")
 
 
 def test_full_fixed_and_percentile():

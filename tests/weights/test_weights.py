@@ -270,4 +270,4 @@ def test_weights_of_another_task_are_used_with_a_note(folder, tmp_path, capsys):
     assert not capsys.readouterr().out
     inference.note_other_task(used, "IVF")
     (line,) = capsys.readouterr().out.splitlines()
-    assert "tiny-mff was trained for MFF, MEF, not for IVF (for it: tiny-ivf)" in line
+    assert "tiny-mff was trained for MFF, MEF, not for IVF; weights for IVF: tiny-ivf" in line

@@ -66,8 +66,8 @@ static inline void conv_by_channels(const float* x, const float* weight, const f
     }
 }
 
-// The gradient of the bias: the sums of g (N, O, H, W) over all pixels, whose rows are summed in float64.
-static inline void sum_rows(const float* g, float* d_bias, int64_t N, int64_t O, int64_t H, int64_t W) {
+// The gradient of the bias: the sums of g (N, O, H, W) over all pixels, each row in float32, the rows' sums in float64.
+static inline void conv_backward_bias(const float* g, float* d_bias, int64_t N, int64_t O, int64_t H, int64_t W) {
     #pragma omp parallel for
     for (int64_t o = 0; o < O; o++) {
         double sum = 0;
@@ -99,7 +99,7 @@ static inline void conv_backward_weight(const float* x, const float* g, float* d
             dnnl_sgemm('N', 'T', O, D, m*W, 1.f, g + n*O*P + i*W, P, columns.data(), m*W, 1.f, mine, D);
         }
     }
-    sum_rows(g, d_bias, N, O, H, W);
+    conv_backward_bias(g, d_bias, N, O, H, W);
     memset(d_weight, 0, O*D*sizeof(float));
     for (int k = 0; k < threads; k++) for (int64_t j = 0; j < O*D; j++) d_weight[j] += dw[k*O*D + j];
 }

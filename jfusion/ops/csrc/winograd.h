@@ -1,7 +1,8 @@
 // 3x3 convolutions by Winograd's algorithm (Lavin and Gray, 2016, arXiv:1509.09308). Every tile of the input and every
 // kernel becomes S numbers, the convolution becomes S matrix products, and their results become a tile of pixels:
 // F(4x4, 3x3) with S = 36, a quarter of the multiplications; and F(2x2, 3x3) with S = 16, four ninths of them, for small
-// images, where the kernels are most of what is read. The gradient of the kernels is the same chain read backwards: every
+// images, where the kernels are most of what is read, and for the forward pass of a training step, whose rounding must
+// be that of a direct sum. The gradient of the kernels is the same chain read backwards: every
 // tile of the output's gradient becomes S numbers, their products with those of the input are summed over the tiles, and
 // the sums become 3x3 numbers.
 #pragma once
@@ -250,7 +251,7 @@ static inline void conv_winograd_backward_weight(const float* x, const float* g,
                                                  int64_t N, int64_t C, int64_t O, int64_t H, int64_t W) {
     bool large = N*((H + 3)/4)*((W + 3)/4) >= 256;
     (large ? winograd_backward_weight<Four> : winograd_backward_weight<Two>)(x, g, d_weight, N, C, O, H, W);
-    sum_rows(g, d_bias, N, O, H, W);
+    conv_backward_bias(g, d_bias, N, O, H, W);
 }
 
 // x (N, C, H, W), weight (O, C, 3, 3), bias (O) -> y (N, O, H, W), with a border of zeros. `fine` keeps to the smaller

@@ -136,11 +136,11 @@ def chosen(
 
 def note_other_task(path: Path | None, task: str) -> None:
     """Prints a note where the weights come with jfusion and were trained for other tasks than `task`."""
-    tasks = shipped.tasks_of(path)
-    if path is not None and tasks and task not in tasks:
-        others = ", ".join(shipped.names(task)) or "none"
+    card = shipped.card_of(path)
+    if card is not None and task not in card["tasks"]:
+        tasks, others = ", ".join(card["tasks"]), ", ".join(shipped.names(task)) or "none"
         print(
-            f"note: {path.stem} was trained for {', '.join(tasks)}, not for {task}; weights for {task}: {others}"
+            f"note: {card['name']} was trained for {tasks}, not for {task}; weights for {task}: {others}"
         )
 
 

@@ -89,18 +89,18 @@ def neutral_text(path: str | Path | None) -> np.ndarray | None:
 
     path: the file of the weights, as `find` gives it; None, or any other file: None.
     """
+    found = card_of(path)
+    if found is None or found["text"] is None:
+        return None
+    return read_features(FOLDER / found["text"]["file"]["name"])
+
+
+def card_of(path: str | Path | None) -> dict[str, Any] | None:
+    """The card of the weights whose file `find` gave; None for None, and for any other file."""
     path = None if path is None else Path(path)
     if path is None or path.parent != FOLDER or path.stem not in names():
         return None
-    text = card(path.stem)["text"]
-    return None if text is None else read_features(FOLDER / text["file"]["name"])
-
-
-def tasks_of(path: str | Path | None) -> list[str]:
-    """The tasks of the weights whose file `find` gave; for None, or any other file: []."""
-    path = None if path is None else Path(path)
-    known = path is not None and path.parent == FOLDER and path.stem in names()
-    return card(path.stem)["tasks"] if path is not None and known else []
+    return card(path.stem)
 
 
 def default_for(task: str) -> str | None:

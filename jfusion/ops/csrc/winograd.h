@@ -187,57 +187,84 @@ template <class F> static inline void inverse_transform_row(const float* P, int6
     }
 }
 
+namespace {
+// The tiles of a batch (N, C or O, H, W), a block of their rows at a time.
+template <class F> struct Tiles {
+    int64_t H, W, down, across, all;  // tiles: rows of an image, in a row, rows of the batch
+    int64_t rows;  // of a block: as many as fit the cache, but enough tiles for a product to run at its full speed
+    int64_t stride;  // from one channel's tiles to the next one's
+
+    Tiles(int64_t N, int64_t C, int64_t O, int64_t H, int64_t W)
+        : H(H), W(W), down((H + F::M - 1)/F::M), across((W + F::M - 1)/F::M), all(N*down),
+          rows(std::min(all, std::max((1 << 20)/(F::N*F::N*(C + O)*across), (191 + across)/across))),
+          stride(apart(rows*across + LANES)) {}
+
+    // What a thread needs for the transforms of a row.
+    std::vector<float> space() const { return std::vector<float>((2*F::N + 1)*F::M*wide(across)); }
+
+    // From one matrix of so many channels to the next: they are written side by side, so they too must not lie a power
+    // of two apart.
+    int64_t matrix(int64_t channels) const { return channels*stride + 16; }
+
+    // `row(c, r, at)` for each of the channels and for rows [r0, r0 + m), whose tiles begin `at` in a matrix; the
+    // threads of a team share the channels.
+    template <class Row> void each(int64_t channels, int64_t r0, int64_t m, Row row) const {
+        #pragma omp for
+        for (int64_t c = 0; c < channels; c++) for (int64_t r = r0; r < r0 + m; r++)
+            row(c, r, c*stride + (r - r0)*across);
+    }
+
+    // Row r of tiles of channel c begins in the image at x + this.
+    int64_t image(int64_t channels, int64_t c, int64_t r) const { return (r/down*channels + c)*H*W; }
+
+    // V from a block of x, (N, channels, H, W).
+    template <bool is_gradient> void transform(const float* x, float* V, int64_t channels, int64_t r0, int64_t m,
+                                               float* space) const {
+        each(channels, r0, m, [&](int64_t c, int64_t r, int64_t at) {
+            transform_row<F, is_gradient>(x + image(channels, c, r), V + at, matrix(channels), r % down, H, W, across,
+                                          space);
+        });
+    }
+};
+}  // namespace
+
 template <class F> static inline void winograd(const float* x, const float* weight, const float* bias, float* y,
                                                int64_t N, int64_t C, int64_t O, int64_t H, int64_t W) {
-    const int M = F::M, L = F::N, S = L*L;
-    int64_t down = (H + M - 1)/M, tiles = (W + M - 1)/M, all = N*down;  // rows of tiles: of an image, and of the batch
-    // as many rows at a time as fit the cache, but enough tiles for a product to run at its full speed
-    int64_t rows = std::min(all, std::max((1 << 20)/(S*(C + O)*tiles), (191 + tiles)/tiles));
-    int64_t T = apart(rows*tiles + LANES);  // from one channel's tiles to the next one's
-    // the S matrices are written side by side, so they too must not lie a power of two apart
-    int64_t u = O*C + 16, v = C*T + 16, p = O*T + 16;
+    const int S = F::N*F::N;
+    const Tiles<F> tiles(N, C, O, H, W);
+    int64_t T = tiles.stride, u = O*C + 16, v = tiles.matrix(C), p = tiles.matrix(O);
     std::vector<float> U(S*u), V(S*v), P(S*p);
     #pragma omp parallel
     {
-        std::vector<float> space((2*L + 1)*M*wide(tiles));
+        std::vector<float> space = tiles.space();
         transform_weights<F>(weight, U.data(), u, O, C);
-        for (int64_t r0 = 0; r0 < all; r0 += rows) {
-            int64_t m = std::min(rows, all - r0), t = m*tiles;
-            #pragma omp for
-            for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
-                transform_row<F, false>(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], v, r % down, H, W, tiles,
-                                        space.data());
+        for (int64_t r0 = 0; r0 < tiles.all; r0 += tiles.rows) {
+            int64_t m = std::min(tiles.rows, tiles.all - r0), t = m*tiles.across;
+            tiles.template transform<false>(x, V.data(), C, r0, m, space.data());
             #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < S; k++)
                 dnnl_sgemm('N', 'N', O, t, C, 1.f, &U[k*u], C, &V[k*v], T, 0.f, &P[k*p], T);
-            #pragma omp for
-            for (int64_t o = 0; o < O; o++) for (int64_t r = r0; r < r0 + m; r++)
-                inverse_transform_row<F>(&P[o*T + (r - r0)*tiles], p, bias[o], y + (r/down*O + o)*H*W, r % down, H,
-                                         W, tiles, space.data());
+            tiles.each(O, r0, m, [&](int64_t o, int64_t r, int64_t at) {
+                inverse_transform_row<F>(&P[at], p, bias[o], y + tiles.image(O, o, r), r % tiles.down, H, W,
+                                         tiles.across, space.data());
+            });
         }
     }
 }
 
 template <class F> static inline void winograd_backward_weight(const float* x, const float* g, float* d_weight,
                                                                int64_t N, int64_t C, int64_t O, int64_t H, int64_t W) {
-    const int M = F::M, L = F::N, S = L*L;
-    int64_t down = (H + M - 1)/M, tiles = (W + M - 1)/M, all = N*down;
-    int64_t rows = std::min(all, std::max((1 << 20)/(S*(C + O)*tiles), (191 + tiles)/tiles));
-    int64_t T = apart(rows*tiles + LANES), v = C*T + 16, p = O*T + 16, u = O*C + 16;
+    const int S = F::N*F::N;
+    const Tiles<F> tiles(N, C, O, H, W);
+    int64_t T = tiles.stride, u = O*C + 16, v = tiles.matrix(C), p = tiles.matrix(O);
     std::vector<float> V(S*v), G(S*p), U(S*u);
     #pragma omp parallel
     {
-        std::vector<float> space((2*L + 1)*M*wide(tiles));
-        for (int64_t r0 = 0; r0 < all; r0 += rows) {
-            int64_t m = std::min(rows, all - r0), t = m*tiles;
-            #pragma omp for nowait
-            for (int64_t c = 0; c < C; c++) for (int64_t r = r0; r < r0 + m; r++)
-                transform_row<F, false>(x + (r/down*C + c)*H*W, &V[c*T + (r - r0)*tiles], v, r % down, H, W, tiles,
-                                        space.data());
-            #pragma omp for
-            for (int64_t o = 0; o < O; o++) for (int64_t r = r0; r < r0 + m; r++)
-                transform_row<F, true>(g + (r/down*O + o)*H*W, &G[o*T + (r - r0)*tiles], p, r % down, H, W, tiles,
-                                       space.data());
+        std::vector<float> space = tiles.space();
+        for (int64_t r0 = 0; r0 < tiles.all; r0 += tiles.rows) {
+            int64_t m = std::min(tiles.rows, tiles.all - r0), t = m*tiles.across;
+            tiles.template transform<false>(x, V.data(), C, r0, m, space.data());
+            tiles.template transform<true>(g, G.data(), O, r0, m, space.data());
             #pragma omp for schedule(dynamic, 1)
             for (int64_t k = 0; k < S; k++)
                 dnnl_sgemm('N', 'T', O, C, t, 1.f, &G[k*p], T, &V[k*v], T, r0 ? 1.f : 0.f, &U[k*u], C);
